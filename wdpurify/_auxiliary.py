@@ -1,0 +1,120 @@
+"""The auxiliary forward: the user's extractor on auxiliary rows, leaving no trace in model, random state or autocast cache."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ._random import derive_seed, private_randomness
+
+#: Children under which wrappers keep the module that they wrap: torch.compile, DataParallel and DDP, old Accelerate.
+WRAPPED = ("_orig_mod", "module", "_forward_module")
+#: Libraries whose classes may be such wrappers; a user's own class with a child called `module` does work of its own.
+WRAPPER_LIBRARIES = ("torch", "accelerate", "deepspeed", "lightning", "lightning_fabric")
+
+
+class AutocastState(NamedTuple):
+    """The autocast setting of a forward pass, to be replayed in the auxiliary one."""
+
+    device_type: str
+    dtype: torch.dtype
+
+
+def current_autocast(device_type: str) -> AutocastState | None:
+    """The setting now in force for a device type; None where autocast is off."""
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return None
+    return AutocastState(device_type, torch.get_autocast_dtype(device_type))
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The user's own module behind DDP, torch.compile and the like; a second forward through DDP would upset its buckets."""
+    if type(module).__module__.partition(".")[0] in WRAPPER_LIBRARIES:
+        for name in WRAPPED:
+            inner = module._modules.get(name)
+            if inner is not None and len(module._modules) == 1:
+                return unwrap(inner)
+    return module
+
+
+def owner_of(extract: Callable[..., Any]) -> nn.Module | None:
+    """The module behind a callable: itself, what a method is bound to, what a partial wraps; None for a plain function."""
+    if isinstance(extract, nn.Module):
+        return extract
+    if isinstance(extract, functools.partial):
+        return owner_of(extract.func)
+    bound = getattr(extract, "__self__", None)
+    return bound if isinstance(bound, nn.Module) else None
+
+
+@contextmanager
+def preserved_buffers(module: nn.Module) -> Iterator[None]:
+    """Let a forward pass write into copies of every buffer (BatchNorm statistics, spectral-norm vectors), then drop the copies.
+
+    The originals are set aside, not restored by copying: their version counters stay, so a graph recorded before this
+    block can still go backward, and a graph recorded inside it survives whatever happens to the originals later.
+    """
+    originals = [
+        (owner, name, buffer)
+        for owner in module.modules()
+        for name, buffer in owner._buffers.items()
+        if buffer is not None
+    ]
+    copies: dict[int, Tensor] = {}
+    try:
+        for owner, name, buffer in originals:
+            owner._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
+        yield
+    finally:
+        for owner, name, buffer in originals:
+            owner._buffers[name] = buffer
+
+
+class AuxiliaryForward:
+    """Runs the extractor on auxiliary images as the training forward would run, but without side effects.
+
+    Args:
+        extract: maps images to features.
+        model: module whose buffers are protected and whose device and dtype the images get.
+        update_statistics: let the forward update running statistics like any training forward.
+        seed: seed of dropout and the like during these forwards.
+    """
+
+    def __init__(self, extract: Callable[..., Any], model: nn.Module, *, update_statistics: bool, seed: int) -> None:
+        self._extract = unwrap(extract) if isinstance(extract, nn.Module) else extract
+        self.model = unwrap(model)
+        self._update_statistics, self._seed = update_statistics, seed
+        self.replayed: AutocastState | None = None
+
+    def place(self) -> tuple[torch.device, torch.dtype]:
+        """Device and floating dtype of the extractor's first parameter; CPU and float32 for one without parameters."""
+        for parameter in self.model.parameters():
+            if parameter.is_floating_point():
+                return parameter.device, parameter.dtype
+        return torch.device("cpu"), torch.float32
+
+    def __call__(self, images: Any, *, step: int, with_grad: bool) -> Any:
+        """Features of ``images``; a graph is recorded only ``with_grad``."""
+        device, dtype = self.place()
+        autocast = current_autocast(device.type) or self.replayed
+        images = _to(images, device, torch.float32 if autocast else dtype)
+        guard = nullcontext() if self._update_statistics else preserved_buffers(self.model)
+        with torch.set_grad_enabled(with_grad), guard, _replay(autocast):
+            with private_randomness(device, derive_seed(self._seed, "auxiliary forward", step)):
+                return self._extract(**images) if isinstance(images, dict) else self._extract(images)
+
+
+def _replay(state: AutocastState | None) -> Any:
+    # An own weight cache (none): casts made here without a graph must not be handed to the user's forward.
+    return nullcontext() if state is None else torch.autocast(state.device_type, state.dtype, cache_enabled=False)
+
+
+def _to(images: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    if isinstance(images, Tensor):
+        return images.to(device, dtype if images.is_floating_point() else None, non_blocking=True)
+    if isinstance(images, dict):
+        return {name: _to(value, device, dtype) for name, value in images.items()}
+    return images

@@ -1,0 +1,98 @@
+"""What a regularizer says of itself: a record of figures on request, and warnings that name their remedy, once each."""
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._warnings import DeadCriticWarning, NoTaskGradientWarning, PurifyWarning
+
+#: Looks in a row that must agree before a warning: one empty batch or one stalled step is no illness.
+PATIENCE = 5
+
+
+class PurifyMetrics(NamedTuple):
+    """Detached figures of the last acting step; NaN where nothing was measured yet.
+
+    Attributes:
+        estimate: mean over the groups of the score gap between group and population, in score units.
+        estimate_per_lipschitz: the same per unit of the certified Lipschitz bound: never above the true mean W1 of the
+            batch; NaN for a critic that ``lipschitz_bound`` cannot bound.
+        lipschitz_bound: certified constant of the critic.
+        critic_gradient_norm: Euclidean norm of the gap's gradient at the auxiliary features; 0 means a dead critic.
+        clip_share: share of the critic's weights at the clipping bound, in [0, 1]; 0 without weight clipping.
+        feature_norm: mean Euclidean norm of the auxiliary features.
+        dropped_rows: auxiliary rows left out for not being finite.
+        gradient_ratio: norm of the applied purify gradient over the norm of the task gradient.
+        strength: the strength that was asked for.
+    """
+
+    estimate: float
+    estimate_per_lipschitz: float
+    lipschitz_bound: float
+    critic_gradient_norm: float
+    clip_share: float
+    feature_norm: float
+    dropped_rows: float
+    gradient_ratio: float
+    strength: float
+
+
+class Monitor:
+    """Keeps the last figures as tensors and raises each warning once, without making the host wait for the device."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, Tensor] = {}
+        self._said: set[type[PurifyWarning]] = set()
+        self._zero_looks = {"critic_gradient_norm": 0, "task_norm": 0}
+        self._landing: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def note(self, **figures: Tensor) -> None:
+        """Keep scalars for later; nothing is read."""
+        self.figures |= {name: figure.detach() for name, figure in figures.items()}
+
+    def read(self, name: str) -> float:
+        """One figure on the host; NaN if it was never noted."""
+        return float(self.figures[name]) if name in self.figures else float("nan")
+
+    def warn(self, category: type[PurifyWarning], message: str) -> None:
+        """Warn once per kind, as seen from the user's own line."""
+        if category not in self._said:
+            self._said.add(category)
+            warnings.warn(message, category, stacklevel=4)
+
+    def look(self) -> None:
+        """Judge the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""
+        names = [name for name in self._zero_looks if name in self.figures]
+        if not names:
+            return
+        device = self.figures[names[0]].device
+        if device.type == "cpu":
+            self._judge({name: self.read(name) for name in names})
+        elif device.type == "cuda":
+            if self._landing is not None and self._landing[1].query():
+                self._judge(dict(zip(self._zero_looks, self._landing[0].tolist(), strict=False)))
+                self._landing = None
+            if self._landing is None and len(names) == len(self._zero_looks):
+                figures = torch.stack([self.figures[name].to(device) for name in names])
+                landed = torch.empty(len(names), pin_memory=True).copy_(figures, non_blocking=True)
+                event = torch.cuda.Event()
+                event.record()
+                self._landing = landed, event
+
+    def _judge(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._zero_looks[name] = self._zero_looks[name] + 1 if value == 0 else 0
+        if self._zero_looks["critic_gradient_norm"] >= PATIENCE:
+            self.warn(
+                DeadCriticWarning,
+                "the critic's gradient is zero, so purifying pulls nothing: use `constraint=GradientPenalty()`, or a "
+                "`critic` with `activation=nn.LeakyReLU`; if the features themselves are constant, lower `strength`",
+            )
+        if self._zero_looks["task_norm"] >= PATIENCE:
+            self.warn(
+                NoTaskGradientWarning,
+                "no task gradient reaches the features given to `loss(features)`, so a balanced strength stays 0: pass "
+                "the very tensor that the task's head reads, not a copy, a view or a second forward",
+            )

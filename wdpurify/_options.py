@@ -1,0 +1,26 @@
+"""The keyword options of ``PurifyRegularizer``, typed once for the constructors that pass them on."""
+
+from typing import Literal, TypedDict
+
+from torch import nn
+
+from ._constraints import Constraint
+from ._strength import Strength
+from .functional import Toward
+
+Objective = Literal["two-sided", "one-sided"]
+
+
+class PurifyOptions(TypedDict, total=False):
+    """See :class:`wdpurify.PurifyRegularizer` for what each means."""
+
+    objective: Objective
+    toward: Toward
+    strength: float | Strength
+    constraint: Constraint
+    critic: nn.Module | None
+    critic_lr: float
+    critic_steps: int
+    every: int
+    update_statistics: bool
+    seed: int

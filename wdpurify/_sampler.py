@@ -1,0 +1,203 @@
+"""GroupSampler: batches of auxiliary rows, in a seeded order that a few integers describe."""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from ._checks import check_positive_integer
+from ._random import derive_seed
+
+ALL = "all"
+
+
+class GroupBatch(NamedTuple):
+    """A batch of auxiliary rows.
+
+    Attributes:
+        images: what the extractor takes, batched along the first dimension.
+        groups: index of the critic output that a row belongs to, int64, shape ``(batch,)``; -1 for none.
+        population: whether a row stands for the whole auxiliary set, bool, shape ``(batch,)``.
+    """
+
+    images: Any
+    groups: Tensor
+    population: Tensor
+
+
+class Sampler(Protocol):
+    """What the regularizer asks of a sampler; any source of batches with these three members will do."""
+
+    n_groups: int
+
+    def next_batch(self) -> GroupBatch: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class GroupSampler:
+    """Draws auxiliary batches by group label.
+
+    With ``fixed="all"`` a batch is ``batch_size`` rows of the whole set: each row belongs to the group of its own label
+    and to the population. With one label value it is the paper's pair: ``batch_size`` rows of that label (A), then
+    ``batch_size`` rows of the whole set (B).
+
+    Order: every stream (the group, the whole set) is a seeded permutation per epoch, so that each row comes once before any
+    comes twice; a batch that crosses an epoch's end is filled from the next permutation. The order depends on ``seed``
+    alone. With ``world_size`` n, rank r takes rows r, r + n, ... of each joint batch of n times ``batch_size`` rows: the
+    ranks of one step never share a row of an epoch, and together draw what one process would.
+
+    Args:
+        images: tensor, array or any indexable with a length; an item may be a tuple whose first member is the image.
+            Labels come from ``groups`` alone: no image is read before it is drawn.
+        groups: one hashable label per row (list, tuple, tensor or array of one dimension).
+        fixed: one label value, or ``"all"``.
+        batch_size: rows per group (m in the paper), at least 1 and at most the size of the group and of the set.
+        seed: seed of the order.
+        transform: applied to each batch of images after drawing, for example to scale bytes to floats.
+        rank, world_size: this process's share; 0 of 1 for a single process.
+
+    Raises:
+        TypeError: if a label cannot be hashed.
+        ValueError: if lengths differ, a label is missing (None or NaN), ``fixed`` names no label or every row, a group is
+            smaller than ``batch_size``, or the set has one label only.
+
+    >>> sampler = GroupSampler(torch.arange(6.0)[:, None], list("aabbbb"), fixed="a", batch_size=2)
+    >>> batch = sampler.next_batch()
+    >>> batch.groups.tolist(), batch.population.tolist(), sorted(batch.images[:2, 0].tolist())
+    ([0, 0, -1, -1], [False, False, True, True], [0.0, 1.0])
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        groups: Sequence[Hashable] | Tensor,
+        *,
+        fixed: Hashable = ALL,
+        batch_size: int = 32,
+        seed: int = 0,
+        transform: Callable[[Any], Any] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.batch_size = check_positive_integer("batch_size", batch_size)
+        self.world_size = check_positive_integer("world_size", world_size)
+        if not 0 <= rank < world_size:
+            raise ValueError(f"`rank` must be in [0, {world_size}), got {rank}")
+        self.rank, self.seed, self.fixed = rank, seed, fixed
+        self._images, self._transform = images, transform
+        labels = _as_list(groups)
+        if len(labels) != len(images):
+            raise ValueError(
+                f"`groups` must hold one label per image: got {len(labels)} labels for {len(images)} images"
+            )
+        index = _index_by_value(labels)
+        self.values: tuple[Hashable, ...] = tuple(index) if fixed == ALL else (fixed,)
+        self.n_groups = len(self.values)
+        self._check_sizes(index, len(labels))
+        whole = torch.arange(len(labels))
+        code = {value: number for number, value in enumerate(self.values)}
+        if fixed == ALL:
+            self._group_of_row = torch.tensor([code[label] for label in labels])
+            self._streams = {"population": whole}
+        else:
+            self._group_of_row = torch.full((len(labels),), -1)
+            self._streams = {"group": index[fixed], "population": whole}
+        self._drawn = 0
+        self._orders: dict[str, tuple[int, Tensor]] = {}
+
+    def _check_sizes(self, index: dict[Hashable, Tensor], total: int) -> None:
+        counts = {value: len(rows) for value, rows in index.items()}
+        shown = ", ".join(f"{value!r}: {count}" for value, count in list(counts.items())[:20])
+        joint = self.batch_size * self.world_size
+        asked = f"`batch_size` {self.batch_size}" + (f" x {self.world_size} ranks" if self.world_size > 1 else "")
+        if self.fixed == ALL and ALL in index:
+            raise ValueError('`groups` has a label value "all", which `fixed` cannot tell from every value: rename it')
+        if self.fixed != ALL and self.fixed not in index:
+            raise ValueError(f"`fixed` must be a label value that occurs, got {self.fixed!r}; rows per value: {shown}")
+        if len(index) < 2:
+            raise ValueError(
+                f"`groups` must hold at least two label values, or the group is the whole set; rows per value: {shown}"
+            )
+        if self.fixed != ALL and counts[self.fixed] < joint:
+            raise ValueError(
+                f"the group {self.fixed!r} has {counts[self.fixed]} rows, fewer than {asked}; "
+                f"lower `batch_size` or fix another value; rows per value: {shown}"
+            )
+        if total < joint:
+            raise ValueError(f"the set has {total} rows, fewer than {asked}; lower `batch_size`")
+
+    def next_batch(self) -> GroupBatch:
+        """The next batch: ``batch_size`` rows with ``fixed="all"``, twice as many with one fixed value.
+
+        Returns:
+            A :class:`GroupBatch`; with one fixed value the group's rows come first.
+        """
+        rows = torch.cat([self._next_rows(name) for name in self._streams])
+        self._drawn += 1
+        groups, population = self._group_of_row[rows], torch.ones(len(rows), dtype=torch.bool)
+        if "group" in self._streams:
+            groups[: self.batch_size] = 0
+            population[: self.batch_size] = False
+        images = self._read(rows)
+        return GroupBatch(self._transform(images) if self._transform else images, groups, population)
+
+    def _next_rows(self, name: str) -> Tensor:
+        stream = self._streams[name]
+        start = self._drawn * self.batch_size * self.world_size + self.rank
+        places = start + self.world_size * torch.arange(self.batch_size)
+        first, last = int(places[0]) // len(stream), int(places[-1]) // len(stream)
+        orders = [self._order(name, epoch) for epoch in range(first, last + 1)]
+        order = orders[0] if first == last else torch.cat(orders)
+        return stream[order[places - first * len(stream)]]
+
+    def _order(self, name: str, epoch: int) -> Tensor:
+        if self._orders.get(name, (-1,))[0] != epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, name, epoch))
+            self._orders[name] = epoch, torch.randperm(len(self._streams[name]), generator=generator)
+        return self._orders[name][1]
+
+    def _read(self, rows: Tensor) -> Any:
+        if isinstance(self._images, Tensor):
+            return self._images[rows.to(self._images.device)]
+        if type(self._images).__module__ == "numpy":
+            return torch.from_numpy(self._images[rows.numpy()])
+        items = [self._images[row] for row in rows.tolist()]
+        return default_collate([item[0] if isinstance(item, tuple) else item for item in items])
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches were drawn; with the constructor's arguments that is the whole position."""
+        return {"drawn": self._drawn, "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved position.
+
+        Raises:
+            ValueError: if the state belongs to a sampler with another seed, whose order would differ.
+        """
+        if state["seed"] != self.seed:
+            raise ValueError(f"the state was saved with `seed` {state['seed']}, this sampler has {self.seed}")
+        self._drawn = int(state["drawn"])
+
+
+def _as_list(groups: Any) -> list[Hashable]:
+    if hasattr(groups, "ndim") and groups.ndim != 1:
+        raise ValueError(f"`groups` must have shape (rows,), got {tuple(groups.shape)}")
+    return list(groups.tolist()) if hasattr(groups, "tolist") else list(groups)
+
+
+def _index_by_value(labels: list[Hashable]) -> dict[Hashable, Tensor]:
+    rows: dict[Hashable, list[int]] = {}
+    for row, label in enumerate(labels):
+        if label is None or (isinstance(label, float) and math.isnan(label)):
+            raise ValueError(f"`groups` has no label in row {row} ({label}): leave such rows out of the auxiliary set")
+        try:
+            rows.setdefault(label, []).append(row)
+        except TypeError as error:
+            raise TypeError(f"`groups` must hold hashable labels, got {type(label).__name__} in row {row}") from error
+    return {value: torch.tensor(members) for value, members in rows.items()}

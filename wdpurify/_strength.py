@@ -1,0 +1,90 @@
+"""How strongly the purify gradient pulls: a fixed factor, or a share of the task gradient."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ._checks import check_not_negative
+
+
+class Strength(Protocol):
+    """What the regularizer asks of a strength."""
+
+    value: float
+
+    def factor(self, gradient: Tensor) -> Tensor:
+        """What to multiply a purify gradient with, a scalar tensor."""
+        ...
+
+    def observe(self, task_gradient: Tensor) -> None:
+        """Take note of the task gradient at the features, in units of the unscaled loss."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class FixedStrength:
+    """The paper's lambda_2: the purify gradient times a number.
+
+    Args:
+        value: factor, at least 0; its effect depends on the scale of the critic (80 to 600 task gradients at 1).
+
+    Source: Li et al. 2021, arXiv:2102.10955, Eq. 26.
+    """
+
+    def __init__(self, value: float = 1.0) -> None:
+        self.value = check_not_negative("value", value)
+
+    def factor(self, gradient: Tensor) -> Tensor:
+        return torch.full((), self.value, device=gradient.device)
+
+    def observe(self, task_gradient: Tensor) -> None:
+        """A fixed factor does not look at the task."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing is remembered."""
+
+
+class BalancedStrength:
+    """The purify gradient scaled to a share of the task gradient at the features.
+
+    The applied gradient is ``value * EMA(||g_task||) * g / ||g||``: the scale of critic, loss, loss scaler and accumulation
+    divisor cancel. Until a task gradient has been seen the factor is 0.
+
+    Args:
+        value: wanted ratio of the norms, at least 0. It holds in the steps in which the purify term is present.
+        decay: share of the memory that a step keeps, in [0, 1); 0 looks at the last step alone.
+    """
+
+    def __init__(self, value: float = 1.0, *, decay: float = 0.9) -> None:
+        self.value = check_not_negative("value", value)
+        if not 0 <= decay < 1:
+            raise ValueError(f"`decay` must be in [0, 1), got {decay}")
+        self.decay = decay
+        self.task_norm: Tensor = torch.tensor(float("nan"))  # NaN: no task gradient seen yet
+
+    def factor(self, gradient: Tensor) -> Tensor:
+        norm = gradient.float().norm()
+        known = self.task_norm.to(norm.device, non_blocking=True)
+        wanted = self.value * known / norm.clamp(min=torch.finfo(torch.float32).tiny)
+        # A dead critic has no direction to give: 0 rather than a huge factor on rounding noise.
+        return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
+
+    def observe(self, task_gradient: Tensor) -> None:
+        norm = task_gradient.detach().float().norm()
+        known = self.task_norm.to(norm.device, non_blocking=True)
+        mean = torch.where(torch.isnan(known), norm, self.decay * known + (1.0 - self.decay) * norm)
+        # A step with an infinite gradient is one that a GradScaler skips: it teaches nothing.
+        self.task_norm = torch.where(torch.isfinite(norm), mean, known)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"task_norm": self.task_norm.detach().cpu().clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.task_norm = state["task_norm"].clone()

@@ -1,0 +1,93 @@
+"""The feature tap: catches what a layer of the user's model reads, for loops that never see features."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._auxiliary import unwrap
+
+
+class _InertHook:
+    """What copies of a tapped model carry in place of the hook: does nothing, and pickles without this library."""
+
+    def __call__(self, module: nn.Module, arguments: Any) -> None:
+        return None
+
+    def __reduce__(self) -> Any:
+        # `{}.get(module, arguments)` returns the arguments unchanged: a hook without effect made of builtins alone.
+        return getattr, ({}, "get")
+
+
+class _CaptureHook(_InertHook):
+    def __init__(self) -> None:
+        self.features: Tensor | None = None
+        self.auxiliary: Any = None
+        self.in_auxiliary = False
+
+    def __call__(self, module: nn.Module, arguments: Any) -> None:
+        if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or not arguments:
+            return
+        if self.in_auxiliary:
+            self.auxiliary = arguments[0]
+        elif module.training and torch.is_grad_enabled():
+            self.features = arguments[0]
+
+    def __deepcopy__(self, memo: Any) -> _InertHook:
+        return _InertHook()
+
+
+class FeatureTap:
+    """Reads the input of one layer of a model: task features on training forwards, auxiliary features on demand.
+
+    Evaluation passes (``eval()`` or grad mode off) are ignored. Copies of the model carry no tap, its ``state_dict()`` does
+    not change, and :meth:`remove` takes the hook away. Put it on before the first call of a compiled model.
+
+    Args:
+        model: the user's model; wrappers (DDP, ``torch.compile``) are looked through.
+        layer: name of a layer as in ``named_modules()``; its input is the features. None: the model's last ``nn.Linear``.
+
+    Raises:
+        ValueError: if there is no such layer, or no linear layer to choose.
+        TypeError: for a scripted model, which takes no Python hooks.
+    """
+
+    def __init__(self, model: nn.Module, layer: str | None = None) -> None:
+        self.model = unwrap(model)
+        if isinstance(self.model, torch.jit.ScriptModule):
+            raise TypeError(
+                "`model` is a TorchScript module, which takes no Python hooks: tap it before torch.jit.script"
+            )
+        layers = dict(self.model.named_modules())
+        if layer is None:
+            linear = [name for name, module in layers.items() if isinstance(module, nn.Linear)]
+            if not linear:
+                raise ValueError("`model` has no nn.Linear to take for the classifier: name a layer with `layer=...`")
+            layer = linear[-1]
+        if layer not in layers:
+            raise ValueError(
+                f"`layer` must be one of the model's layers, got {layer!r}; it has {', '.join(layers)[:500]}"
+            )
+        self.layer = layer
+        self.feature_dim: int | None = getattr(layers[layer], "in_features", None)
+        self._hook = _CaptureHook()
+        self._handle = layers[layer].register_forward_pre_hook(self._hook)
+
+    def take(self) -> Tensor | None:
+        """The features of the last training forward, handed out once; None if there was none since."""
+        features, self._hook.features = self._hook.features, None
+        return features
+
+    def __call__(self, *images: Any, **named: Any) -> Any:
+        """Features of auxiliary images, by a forward of the unwrapped model that leaves the task features in place."""
+        self._hook.in_auxiliary = True
+        try:
+            self.model(*images, **named)
+            return self._hook.auxiliary
+        finally:
+            self._hook.in_auxiliary, self._hook.auxiliary = False, None
+
+    def remove(self) -> None:
+        """Take the hook off the model."""
+        self._handle.remove()
+        self._hook.features = None

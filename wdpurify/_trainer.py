@@ -1,0 +1,123 @@
+"""CriticTrainer: the critic with its optimiser and constraint, always float32, never touched by the user's autocast or scaler."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._constraints import Constraint, WeightClipping
+from ._features import blank_rows, pool_features, usable_rows
+from ._random import derive_seed, private_generator
+from .functional import group_gap
+
+
+class CriticTrainer:
+    """Trains a critic on given features and differentiates formulas of its scores with respect to features.
+
+    Args:
+        critic: maps ``(batch, dim)`` to ``(batch, n_groups)``, rows independent of each other.
+        feature_dim: width of the features.
+        constraint: holds the Lipschitz constant.
+        lr: learning rate of Adam.
+        steps: optimiser steps per call of :meth:`fit`.
+        seed: seed of the penalty's points.
+    """
+
+    def __init__(
+        self, critic: nn.Module, feature_dim: int, *, constraint: Constraint, lr: float, steps: int, seed: int
+    ) -> None:
+        self.critic, self.feature_dim, self.constraint = critic, feature_dim, constraint
+        self._steps, self._seed = steps, seed
+        self._optimizer = torch.optim.Adam(critic.parameters(), lr=lr)
+        constraint.project_(critic)
+        self._versions = self._current_versions()
+
+    def fit(self, features: Tensor, groups: Tensor, population: Tensor, *, step: int) -> None:
+        """Maximise the gap on one batch of auxiliary features: optimiser step, then projection, ``steps`` times.
+
+        Args:
+            features: detached, shape ``(batch, dim)``, finite.
+            groups, population: the rows' roles, shape ``(batch,)`` each.
+            step: number of the call, which seeds the penalty's points.
+        """
+        self._move_to(features.device)
+        generator = private_generator(features.device, derive_seed(self._seed, "penalty", step))
+        parameters = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
+        with _full_precision(features.device), torch.enable_grad():
+            for _ in range(self._steps):
+                gap = group_gap(self.critic(features), groups, population)
+                penalty = self.constraint.penalty(self.critic, features, groups, population, generator=generator)
+                gradients = torch.autograd.grad(penalty - gap, parameters, allow_unused=True)
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = gradient
+                self._optimizer.step()
+                self._optimizer.zero_grad(set_to_none=True)
+                self.constraint.project_(self.critic)
+        self._versions = self._current_versions()
+
+    def differentiate(self, features: Tensor, formula: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Value and gradient of a formula of the critic's scores; nothing is left in any ``.grad``.
+
+        Args:
+            features: what the extractor returned, of any shape that ``pool_features`` takes.
+            formula: maps scores ``(batch, n_groups)`` and a mask of usable rows ``(batch,)`` to a scalar.
+
+        Returns:
+            The value, a detached scalar, and its gradient in float32, of the shape of ``features``. Rows that are not
+            finite get no gradient.
+        """
+        self._move_to(features.device)
+        leaf = features.detach().float().requires_grad_()
+        with _full_precision(features.device), torch.enable_grad():
+            pooled = pool_features(leaf, self.feature_dim)
+            keep = usable_rows(pooled)
+            value = formula(self.critic(blank_rows(pooled, keep)), keep)
+            (gradient,) = torch.autograd.grad(value, leaf)
+        return value.detach(), gradient
+
+    def clip_share(self) -> Tensor:
+        """Share of the critic's parameters that sit at the clipping bound, a scalar tensor; 0 without weight clipping."""
+        weights = torch.cat([parameter.detach().flatten() for parameter in self.critic.parameters()])
+        if not isinstance(self.constraint, WeightClipping):
+            return torch.zeros((), device=weights.device)
+        return (weights.abs() >= self.constraint.bound).float().mean()
+
+    def changed_by_others(self) -> bool:
+        """Whether anything but :meth:`fit` has written to the critic's parameters since; looks at version counters only."""
+        return self._versions != self._current_versions()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and optimiser state, as copies."""
+        weights = {name: value.detach().clone() for name, value in self.critic.state_dict().items()}
+        return {"critic": weights, "optimizer": _copied(self._optimizer.state_dict())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over saved weights and optimiser state; the constraint holds afterwards."""
+        self.critic.load_state_dict(state["critic"])
+        self._optimizer.load_state_dict(_copied(state["optimizer"]))
+        self.constraint.project_(self.critic)
+        self._versions = self._current_versions()
+
+    def _current_versions(self) -> list[int]:
+        return [parameter._version for parameter in self.critic.parameters()]
+
+    def _move_to(self, device: torch.device) -> None:
+        if next(self.critic.parameters()).device != device:
+            self.critic.to(device)
+            self._optimizer.load_state_dict(self._optimizer.state_dict())  # moves its tensors to the parameters' device
+            self._versions = self._current_versions()
+
+
+def _full_precision(device: torch.device) -> Any:
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def _copied(value: Any) -> Any:
+    """The same nest of containers with every tensor copied, so that a saved state does not change as training goes on."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value

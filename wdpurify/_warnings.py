@@ -1,0 +1,33 @@
+"""Named warnings, each raised once per regularizer, each with its remedy. Filter them by class."""
+
+
+class PurifyWarning(UserWarning):
+    """Base class: purifying does not do what was asked."""
+
+
+class DeadCriticWarning(PurifyWarning):
+    """The critic's gradient at the features is zero: it pulls nothing."""
+
+
+class SaturatedCriticWarning(PurifyWarning):
+    """Nearly every critic weight sits at the clipping bound: the critic can hardly follow."""
+
+
+class CriticNotSteppedWarning(PurifyWarning):
+    """``loss()`` was called before any ``critic_step()``."""
+
+
+class ForeignOptimizerWarning(PurifyWarning):
+    """Something other than ``critic_step()`` changed the critic's weights."""
+
+
+class FeaturesWithoutGradWarning(PurifyWarning):
+    """The features carry no gradient: there is nothing to purify."""
+
+
+class NoTaskGradientWarning(PurifyWarning):
+    """No task gradient arrives at the features, so a balanced strength stays 0."""
+
+
+class SilentTapWarning(PurifyWarning):
+    """The criterion was called but the tapped layer has not seen a training forward."""

@@ -1,0 +1,173 @@
+"""The formulas of Purified Learning, on plain tensors.
+
+Every function here is pure: no state, no randomness, no host synchronisation. A batch of auxiliary rows is described by
+two tensors: ``groups`` says which group a row is drawn for (-1: none), ``population`` says which rows stand for the whole
+auxiliary set. The paper's A against B is one group and two disjoint halves; all groups at once is one batch in which
+every row is both.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Toward = Literal["population", "group"]
+
+
+def gap_weights(groups: Tensor, population: Tensor, n_groups: int) -> Tensor:
+    """Weights that turn critic scores into the gap between the groups and the population.
+
+    Column y holds ``1 / n_y`` on the rows of group y minus ``1 / n_population`` on the rows of the population, divided by
+    the number of groups that occur in the batch. A group without a row (or a batch without population) weighs nothing.
+
+    Args:
+        groups: group index of each row, int64, shape ``(batch,)``; -1 for a row that belongs to no group.
+        population: whether a row stands for the whole set, bool, shape ``(batch,)``.
+        n_groups: number of critic outputs, at least 1.
+
+    Returns:
+        Tensor of shape ``(batch, n_groups)``, float32. Each column sums to zero.
+
+    Raises:
+        ValueError: if the shapes differ or ``n_groups`` is below 1.
+
+    >>> gap_weights(torch.tensor([0, 0, -1, -1]), torch.tensor([False, False, True, True]), 1).T
+    tensor([[ 0.5000,  0.5000, -0.5000, -0.5000]])
+    """
+    if groups.ndim != 1 or population.shape != groups.shape:
+        raise ValueError(
+            "`groups` and `population` must both have shape (batch,), "
+            f"got {tuple(groups.shape)} and {tuple(population.shape)}"
+        )
+    if not n_groups >= 1:
+        raise ValueError(f"`n_groups` must be at least 1, got {n_groups}")
+    outputs = torch.arange(n_groups, device=groups.device)
+    member = (groups[:, None] == outputs).float()
+    whole = population.float()[:, None]
+    member_count, whole_count = member.sum(0), whole.sum()
+    counts = (member_count > 0) & (whole_count > 0)
+    gap = member / member_count.clamp(min=1) - whole / whole_count.clamp(min=1)
+    return gap * counts / counts.sum().clamp(min=1)
+
+
+def group_gap(scores: Tensor, groups: Tensor, population: Tensor) -> Tensor:
+    """Mean over the groups of (mean score of the group minus mean score of the population).
+
+    Output y of the critic is the witness of group y, so the gap estimates the mean over y of W1(R_y, R) from below if
+    every output is 1-Lipschitz. Groups missing from the batch are left out of the mean.
+
+    Args:
+        scores: critic outputs, shape ``(batch, n_groups)``.
+        groups: group index of each row, int64, shape ``(batch,)``; -1 for none.
+        population: whether a row stands for the whole set, bool, shape ``(batch,)``.
+
+    Returns:
+        A scalar tensor in score units; 0 where no group occurs.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Source: Li et al. 2021, arXiv:2102.10955, Eq. 21-22 (the case of one group); the mean over all label values is ours.
+
+    >>> scores = torch.tensor([[2.0], [4.0], [1.0], [0.0]])
+    >>> group_gap(scores, torch.tensor([0, 0, -1, -1]), torch.tensor([False, False, True, True]))
+    tensor(2.5000)
+    """
+    if scores.ndim != 2 or scores.shape[:1] != groups.shape:
+        raise ValueError(
+            f"`scores` must have shape (batch, n_groups) with batch = {groups.shape[0]}, got {tuple(scores.shape)}"
+        )
+    return (scores * gap_weights(groups, population, scores.shape[1])).sum()
+
+
+def one_sided_loss(scores: Tensor, *, toward: Toward = "population") -> Tensor:
+    """The paper's Goal 2 on a batch of task rows: their mean critic score, signed by direction.
+
+    The critic scores a group high and the population low (it maximises :func:`group_gap`), so descending the mean score
+    moves the task features towards the population, as Alg. 1 does; the negative mean moves them towards the group, as
+    Eq. 22 with Eq. 24 does. The loss has no lower bound.
+
+    Args:
+        scores: critic outputs on task features, shape ``(batch, n_groups)``.
+        toward: ``"population"`` (Alg. 1) or ``"group"`` (Eq. 22 and 24).
+
+    Returns:
+        A scalar tensor in score units.
+
+    Raises:
+        ValueError: for any other ``toward``.
+
+    Source: Li et al. 2021, arXiv:2102.10955, Eq. 25, with the direction made explicit.
+
+    >>> one_sided_loss(torch.tensor([[1.0], [3.0]])), one_sided_loss(torch.tensor([[1.0], [3.0]]), toward="group")
+    (tensor(2.), tensor(-2.))
+    """
+    if toward not in ("population", "group"):
+        raise ValueError(f'`toward` must be "population" or "group", got {toward!r}')
+    return scores.mean() if toward == "population" else -scores.mean()
+
+
+def pair_with_population(features: Tensor, groups: Tensor, population: Tensor, *, mix: Tensor, order: Tensor) -> Tensor:
+    """Points on the lines between each row and a row of the population, where a critic's slope is to be checked.
+
+    Args:
+        features: shape ``(batch, dim)``.
+        groups: group index of each row, shape ``(batch,)``; only its shape is used to align the rows.
+        population: whether a row stands for the whole set, bool, shape ``(batch,)``.
+        mix: position on the line per row, in [0, 1] (1: the row itself), shape ``(batch,)``.
+        order: random numbers in [0, 1) that pick the partners, shape ``(batch,)``.
+
+    Returns:
+        Tensor of shape ``(batch, dim)``.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028, Alg. 1 line 6, with the population as the second sample.
+    """
+    # Population rows sorted first, each group row takes the next of them: no row count ever reaches the host.
+    ranking = torch.argsort(torch.where(population, order, order + 1.0))
+    position = torch.arange(len(groups), device=groups.device) % population.sum().clamp(min=1)
+    partner = features[ranking[position]]
+    return mix[:, None] * features + (1.0 - mix[:, None]) * partner
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor], points: Tensor, groups: Tensor, *, target: float = 1.0
+) -> Tensor:
+    """Mean squared distance of the critic's slope from ``target``, taken per row.
+
+    The slope of row i is the Euclidean norm, over the feature dimension, of the gradient of output ``groups[i]`` at
+    ``points[i]``. The critic must treat rows independently (no batch normalisation).
+
+    Args:
+        critic: maps ``(batch, dim)`` to ``(batch, n_groups)``.
+        points: where to check, shape ``(batch, dim)``; no gradient flows to them.
+        groups: which output to check per row, int64, shape ``(batch,)``; rows with -1 are left out.
+        target: wanted slope, above 0; 1 for a 1-Lipschitz critic.
+
+    Returns:
+        A scalar tensor that can be differentiated with respect to the critic's parameters; 0 where every row is left out.
+
+    Raises:
+        ValueError: if ``points`` is not two-dimensional or the batch sizes differ.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028, Eq. 3.
+
+    >>> steep = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = torch.nn.init.constant_(steep.weight, 3.0)  # slope 3 * sqrt(2) everywhere
+    >>> gradient_penalty(steep, torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)).detach()
+    tensor(10.5147)
+    """
+    if points.ndim != 2 or groups.shape != points.shape[:1]:
+        raise ValueError(
+            "`points` must have shape (batch, dim) and `groups` shape (batch,), "
+            f"got {tuple(points.shape)} and {tuple(groups.shape)}"
+        )
+    points = points.detach().requires_grad_()
+    with torch.enable_grad():
+        scores = critic(points)
+        chosen = scores.gather(1, groups.clamp(min=0)[:, None])
+        (slope,) = torch.autograd.grad(chosen.sum(), points, create_graph=True)
+        kept = (groups >= 0).float()
+        # sqrt has no gradient at 0, where a dead critic sits: the small constant keeps it finite.
+        norm = (slope.square().sum(1) + 1e-12).sqrt()
+        return ((norm - target).square() * kept).sum() / kept.sum().clamp(min=1)
