@@ -1,6 +1,7 @@
 """The Wasserstein critic: a small fully connected network with one output per group."""
 
 import math
+from itertools import pairwise
 from collections.abc import Callable, Sequence
 
 import torch
@@ -41,7 +42,7 @@ class Critic(nn.Sequential):
             raise ValueError(f"`feature_dim`, `hidden` and `n_groups` must be at least 1, got {widths}")
         generator = torch.Generator().manual_seed(seed)
         layers: list[nn.Module] = []
-        for width_in, width_out in zip(widths, widths[1:], strict=False):
+        for width_in, width_out in pairwise(widths):
             linear: nn.Linear = nn.utils.skip_init(nn.Linear, width_in, width_out, dtype=torch.float32)
             bound = 1 / math.sqrt(width_in)
             with torch.no_grad():

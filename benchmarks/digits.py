@@ -1,0 +1,224 @@
+"""The main job: what purifying gains on handwritten digits, beside its controls and a tuned opponent.
+
+    python benchmarks/digits.py                 embedded data, under five minutes on two cores
+    accelerate launch benchmarks/digits.py      the same, on whatever Accelerate finds
+    python benchmarks/digits.py --train ylecun/mnist --aux ufldl-stanford/svhn:cropped_digits --test Mike0307/MNIST-M
+
+Writes a table, `results.jsonl` (one line per run), `report.json`, `report.md` and figures to `--out`.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from accelerate import PartialState
+from purifybench import figures, report
+from purifybench.backbones import BACKBONES
+from purifybench.jobs import Job, run_jobs
+from purifybench.methods import METHODS
+from purifybench.results import Record, ResultsStore, provenance
+from purifybench.tasks import Task, biased_colour, photo, real_digits
+from purifybench.training import Settings
+from rich.console import Console
+
+#: Candidates for the reversed gradient's weight, and the seeds that choose among them; no reported seed takes part.
+REVERSAL_WEIGHTS, TUNING_SEEDS = (0.1, 0.3, 1.0), (1001, 1002)
+
+
+@dataclass(frozen=True)
+class RealData:
+    """Data to use in place of the embedded digits: hub ids (`id` or `id:config`) or local folders and parquet files.
+
+    Attributes:
+        train: task data with a train and a test split.
+        test: shifted test sets; the last one is the shifted test of the table.
+        aux: auxiliary images.
+        blend_photos: the auxiliary images are photographs, to be blended with unseen training digits.
+        image_column: name of the image column.
+        label_column: name of the digit column.
+        group_column: column of `aux` with the irrelevant label; by default the groups are train and aux.
+        rows: training rows.
+    """
+
+    train: str | None = None
+    test: tuple[str, ...] = ()
+    aux: str | None = None
+    blend_photos: bool = False
+    image_column: str = "image"
+    label_column: str = "label"
+    group_column: str | None = None
+    rows: int = 20_000
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What purifying gains on handwritten digits.
+
+    Attributes:
+        real: data of your own; the embedded digits otherwise.
+        backbones: names of networks.
+        methods: names of methods; all by default. Goal 1 is always among them.
+        seeds: one run each.
+        steps: optimiser steps per run; 400 for embedded, 1,500 for real data by default.
+        image_size: pixels; 16 for embedded, 32 for real data by default.
+        bias: share of biased training digits of the embedded colour task.
+        workers: runs side by side on a CPU.
+        out: folder for results.
+        resume: go on where a killed run stopped.
+    """
+
+    real: tyro.conf.OmitArgPrefixes[RealData] = RealData()
+    backbones: tuple[str, ...] = ("small-bn",)
+    methods: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    steps: int | None = None
+    image_size: int | None = None
+    bias: float = 0.95
+    workers: int = os.cpu_count() or 1
+    out: Path = Path("results/digits")
+    resume: bool = False
+
+
+def main() -> None:
+    """Tune the opponent, run everything, report."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    check(arguments)
+    state, console = PartialState(), Console()
+    store = ResultsStore(arguments.out / "results.jsonl")
+    if not arguments.resume and state.is_main_process:
+        store.clear()
+    state.wait_for_everyone()
+    data = describe_data(arguments)
+    builder = partial(build_task, arguments=arguments)
+    run = partial(run_jobs, build_task=builder, store=store, data=data, workers=arguments.workers)
+    for task in task_names(arguments):
+        tuning = list(tuning_jobs(task, arguments))
+        run(tuning, title=f"{task}: choosing the opponent's weight")
+        weights = chosen_weights(task, arguments, tuning, store, data)
+        run(list(reported_jobs(task, arguments, weights)), title=f"{task}: all methods")
+        if state.is_main_process:
+            write_report(task, arguments, weights, store, data, console)
+
+
+def check(arguments: Arguments) -> None:
+    """Say what is wrong with the arguments before anything runs."""
+    for name, given, known in (("backbones", arguments.backbones, BACKBONES), ("methods", arguments.methods, METHODS)):
+        for value in given:
+            if value not in known:
+                raise SystemExit(f"--{name}: {value!r} is none of {', '.join(map(repr, known))}")
+    real = arguments.real
+    if real.train and not (real.aux and real.test):
+        raise SystemExit("--train needs --aux (auxiliary images) and --test (a shifted test set)")
+    if not real.train and (real.aux or real.test):
+        raise SystemExit("--aux and --test need --train (task data)")
+    if not arguments.seeds:
+        raise SystemExit("--seeds: name at least one")
+
+
+def task_names(arguments: Arguments) -> list[str]:
+    """The embedded tasks, colour first, or the real one."""
+    return ["real"] if arguments.real.train else ["colour", "photo"]
+
+
+def build_task(name: str, seed: int, *, arguments: Arguments) -> Task:
+    """The task of one seed."""
+    if name == "colour":
+        return biased_colour.build(seed=seed, image_size=arguments.image_size or 16, bias=arguments.bias)
+    if name == "photo":
+        return photo.build(seed=seed, image_size=arguments.image_size or 16)
+    return real_digits.build(**asdict(arguments.real), image_size=arguments.image_size or 32, seed=seed)
+
+
+def describe_data(arguments: Arguments) -> dict[str, Any]:
+    """What the data depend on beside task and seed, as plain values."""
+    described = {"bias": arguments.bias, "image_size": arguments.image_size, "real": asdict(arguments.real)}
+    return json.loads(json.dumps(described))
+
+
+def settings(arguments: Arguments, backbone: str, seed: int) -> Settings:
+    """The settings of one run."""
+    real = arguments.real.train is not None
+    steps = arguments.steps or (1500 if real else 400)
+    return Settings(backbone=backbone, steps=steps, batch_size=128 if real else 64, seed=seed)
+
+
+def tuning_jobs(task: str, arguments: Arguments) -> Iterable[Job]:
+    """Runs that choose the opponent's weight; they read validation data alone."""
+    if arguments.methods and "gradient reversal" not in arguments.methods:
+        return
+    for backbone in arguments.backbones:
+        for weight in REVERSAL_WEIGHTS:
+            for seed in TUNING_SEEDS:
+                chosen = settings(arguments, backbone, seed)
+                yield Job(task, "gradient reversal", chosen, options=(("weight", weight),), test=False)
+
+
+def chosen_weights(
+    task: str, arguments: Arguments, tuning: list[Job], store: ResultsStore, data: dict[str, Any]
+) -> dict[tuple[str, str], float]:
+    """Best weight per backbone and validation set, by mean accuracy over the tuning seeds; of equals the smaller."""
+    records = [record for job in tuning if (record := store.find(job.key(data))) is not None]
+    best = {}
+    for backbone in arguments.backbones:
+        mine = [record for record in records if record["key"]["settings"]["backbone"] == backbone]
+        for validation in mine[0]["accuracy"] if mine else ():
+            score = {
+                weight: np.mean([r["accuracy"][validation] for r in mine if r["key"]["options"] == [["weight", weight]]])
+                for weight in REVERSAL_WEIGHTS
+            }
+            best[backbone, validation] = max(score, key=lambda weight: score[weight])
+    return best
+
+
+def reported_jobs(task: str, arguments: Arguments, weights: dict[tuple[str, str], float]) -> Iterable[Job]:
+    """The runs of the table, seed by seed, so that an interrupted benchmark has whole seeds."""
+    wanted = [name for name in METHODS if not arguments.methods or name in (*arguments.methods, report.BASELINE)]
+    for backbone in arguments.backbones:
+        for seed in arguments.seeds:
+            for method in wanted:
+                job = partial(Job, task, method, settings(arguments, backbone, seed))
+                if method != "gradient reversal":
+                    yield job()
+                    continue
+                for validation, row in (("validation", "gradient reversal"), ("oracle", "gradient reversal, oracle weight")):
+                    if (backbone, validation) in weights:
+                        yield job(options=(("weight", weights[backbone, validation]),), row=row)
+
+
+def write_report(
+    task: str,
+    arguments: Arguments,
+    weights: dict[tuple[str, str], float],
+    store: ResultsStore,
+    data: dict[str, Any],
+    console: Console,
+) -> None:
+    """Print the table and write JSON, Markdown and figures."""
+    for backbone in arguments.backbones:
+        wanted = [job for job in reported_jobs(task, arguments, weights) if job.settings.backbone == backbone]
+        records: list[Record] = [found for job in wanted if (found := store.find(job.key(data))) is not None]
+        rows = report.summarise(records)
+        title = f"{task} ({backbone}, {wanted[0].settings.steps} steps)"
+        console.print(report.terminal_table(title, rows))
+        folder = arguments.out / f"{task}-{backbone}"
+        figures.accuracy_bars(rows, title, folder / "accuracy.png")
+        figures.critic_over_steps(records, title, folder / "critic.png")
+        figures.component_shares(records, title, folder / "components.png")
+        (folder / "report.md").write_text(f"{title}\n\n{report.markdown_table(rows)}\n")
+        described = {
+            "arguments": json.loads(json.dumps(asdict(arguments), default=str)),
+            "reversal_weights": {validation: weight for (name, validation), weight in weights.items() if name == backbone},
+            "rows": [asdict(row) for row in rows],
+        }
+        (folder / "report.json").write_text(json.dumps(provenance() | described, indent=1))
+        console.print(f"figures, report.md and report.json: {folder}")
+
+
+if __name__ == "__main__":
+    main()

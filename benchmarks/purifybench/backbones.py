@@ -1,0 +1,79 @@
+"""Backbones by name: two small networks for CPU and the paper's seven, with a stem fit for 32x32 and 128 features."""
+
+from collections.abc import Callable, Mapping
+
+import timm
+import torchvision
+from torch import nn
+
+from .network import FEATURE_DIM, Network
+from .small_cnn import group_norm, small_cnn
+
+
+def _with_projection(backbone: nn.Module, width: int) -> nn.Module:
+    return nn.Sequential(backbone, nn.Linear(width, FEATURE_DIM), nn.ReLU())
+
+
+def _timm(name: str, stem: str) -> Callable[[], nn.Module]:
+    """A timm model whose first convolution, at the dotted path `stem`, is replaced by a 3x3 one of stride 1."""
+
+    def build() -> nn.Module:
+        model = timm.create_model(name, num_classes=0)
+        first = model.get_submodule(stem)
+        model.set_submodule(
+            stem, nn.Conv2d(3, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None)
+        )
+        if isinstance(getattr(model, "maxpool", None), nn.Module):
+            model.maxpool = nn.Identity()
+        return _with_projection(model, model.num_features)
+
+    return build
+
+
+def _vgg11() -> nn.Module:
+    model = torchvision.models.vgg11_bn(weights=None)
+    return _with_projection(nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 512)
+
+
+def _densenet121() -> nn.Module:
+    model = torchvision.models.densenet121(weights=None)
+    model.features.conv0 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    model.features.pool0 = nn.Identity()
+    width = model.classifier.in_features
+    model.classifier = nn.Identity()
+    return _with_projection(model, width)
+
+
+def _shufflenet() -> nn.Module:
+    model = torchvision.models.shufflenet_v2_x1_0(weights=None)
+    model.conv1[0] = nn.Conv2d(3, 24, 3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    width = model.fc.in_features
+    model.fc = nn.Identity()
+    return _with_projection(model, width)
+
+
+#: Name -> feature extractor of 128 features. The paper does not say how its stems read 32x32; here none of them shrinks
+#: the image before the first stage.
+BACKBONES: Mapping[str, Callable[[], nn.Module]] = {
+    "small-bn": lambda: small_cnn(nn.BatchNorm2d),
+    "small-gn": lambda: small_cnn(group_norm),
+    "resnet18": _timm("resnet18", "conv1"),
+    "vgg11": _vgg11,
+    "densenet121": _densenet121,
+    "senet": _timm("seresnet18", "conv1"),
+    "efficientnet": _timm("efficientnet_b0", "conv_stem"),
+    "mobilenetv2": _timm("mobilenetv2_100", "conv_stem"),
+    "shufflenetv2": _shufflenet,
+}
+
+
+def build_network(name: str, n_classes: int) -> Network:
+    """A fresh network; its weights come from torch's global random state.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"`backbone` must be one of {', '.join(BACKBONES)}, got {name!r}")
+    return Network(BACKBONES[name](), n_classes)

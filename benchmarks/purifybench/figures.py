@@ -1,0 +1,78 @@
+"""Figures of a benchmark: accuracy bars, what the critic saw over the steps, and the paper's Fig. 2."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from .report import Row
+from .results import Record
+
+mpl.use("Agg")
+
+
+def accuracy_bars(rows: Sequence[Row], title: str, path: Path) -> None:
+    """Bars of accuracy per method and test set, with 95 % intervals."""
+    figure = Figure(figsize=(9, 0.55 * len(rows) + 1.6), layout="constrained")
+    axes = figure.subplots()
+    tests = list(rows[0].accuracy)
+    height = 0.8 / len(tests)
+    for number, test in enumerate(tests):
+        values = [row.accuracy[test] for row in rows]
+        places = np.arange(len(rows)) + (number - (len(tests) - 1) / 2) * height
+        errors = np.nan_to_num([value.half_width for value in values])
+        axes.barh(places, [value.mean for value in values], height, xerr=errors, capsize=2, label=test)
+    axes.set_yticks(range(len(rows)), [row.method for row in rows])
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy, %", xlim=(0, 105), title=title)
+    axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None:
+    """Estimate and gradient ratio over the steps, one line per purified method (mean over seeds)."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    rows = dict.fromkeys(record["key"]["row"] for record in records if _has_figures(record))
+    for row in rows:
+        runs = [record["figures"] for record in records if record["key"]["row"] == row]
+        steps = [point["step"] for point in runs[0]]
+        for panel, name in zip(panels, ("estimate", "gradient ratio"), strict=True):
+            panel.plot(steps, np.mean([[point[name] for point in run] for run in runs], axis=0), label=row)
+            panel.set(xlabel="step", ylabel=name)
+    panels[0].set_yscale("symlog", linthresh=0.1)
+    panels[1].set_yscale("log")
+    panels[1].legend(fontsize="x-small")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
+    """Share of the features' variance in the leading principal components, per method (the paper's Fig. 2)."""
+    rows = list(dict.fromkeys(record["key"]["row"] for record in records))
+    figure = Figure(figsize=(9, 0.4 * len(rows) + 1.6), layout="constrained")
+    axes = figure.subplots()
+    shares = np.array(
+        [np.mean([record["component_shares"] for record in records if record["key"]["row"] == row], axis=0) for row in rows]
+    )
+    bands = {"1 and 2": slice(0, 2), "3 to 5": slice(2, 5), "6 to 10": slice(5, 10)}
+    left = np.zeros(len(rows))
+    for name, band in bands.items():
+        width = 100 * shares[:, band].sum(1)
+        axes.barh(rows, width, left=left, label=f"components {name}")
+        left += width
+    axes.invert_yaxis()
+    axes.set(xlabel="share of variance, %", xlim=(0, 100), title=title)
+    axes.legend(loc="lower right", fontsize="small")
+    _save(figure, path)
+
+
+def _has_figures(record: Record) -> bool:
+    return bool(record["figures"]) and "estimate" in record["figures"][0]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

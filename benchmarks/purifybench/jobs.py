@@ -1,0 +1,123 @@
+"""Many runs: which there are, doing them side by side on the cores at hand, and keeping what they give."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .methods import METHODS
+from .results import Record, ResultsStore, key_digest
+from .tasks import Task
+from .training import Settings, train
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        task: name of the task, understood by the benchmark's `build_task`.
+        method: a name of `METHODS`.
+        settings: steps, rates, backbone, seed.
+        options: options of the method beside those of `METHODS`, as sorted pairs.
+        row: what to call the run in tables, where that is not the method's name.
+        test: read the test sets; without it the run only serves to choose an option.
+    """
+
+    task: str
+    method: str
+    settings: Settings
+    options: tuple[tuple[str, Any], ...] = ()
+    row: str = ""
+    test: bool = True
+
+    def key(self, data: dict[str, Any]) -> dict[str, Any]:
+        """What the run depends on, as plain values; `data` describes the data beside the task's name."""
+        key = asdict(self) | {"options": [list(pair) for pair in self.options], "data": data}
+        return key | {"row": self.row or self.method}
+
+
+#: Builds a task from its name and a seed.
+TaskBuilder = Callable[[str, int], Task]
+
+
+def run_jobs(
+    jobs: Iterable[Job], build_task: TaskBuilder, store: ResultsStore, *, data: dict[str, Any], workers: int, title: str
+) -> None:
+    """Do every job that the store has no record of, and add its record.
+
+    Under `accelerate launch` with several processes each takes its share of the jobs; otherwise `workers` processes of one
+    thread each share them. Progress shows on the main process.
+
+    Args:
+        jobs: the runs.
+        build_task: must be importable by name, as worker processes call it.
+        store: where records go.
+        data: describes the data, for the records' keys.
+        workers: processes on a CPU; ignored on a GPU, which one run fills.
+        title: what the progress bar says.
+    """
+    state = PartialState()
+    wanted = [job for job in jobs if store.find(job.key(data)) is None]
+    mine = wanted[state.process_index :: state.num_processes]
+    run = partial(_run, build_task=build_task, data=data, folder=str(store.path.parent))
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, disable=not state.is_main_process) as progress:
+        bar = progress.add_task(title, total=len(mine))
+        alone = state.num_processes > 1 or state.device.type != "cpu" or workers == 1
+        for record in _one_by_one(mine, run) if alone else _side_by_side(mine, run, workers):
+            store.add(record)
+            progress.advance(bar)
+    state.wait_for_everyone()
+
+
+def _one_by_one(jobs: list[Job], run: Callable[[Job], Record]) -> Iterator[Record]:
+    for job in jobs:
+        yield run(job)
+
+
+def _side_by_side(jobs: list[Job], run: Callable[[Job], Record], workers: int) -> Iterator[Record]:
+    if not jobs:
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_single_thread) as pool:
+        futures: list[Future[Record]] = [pool.submit(run, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _single_thread() -> None:
+    # Several processes with several threads each on few cores run ten times slower than with one.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+@lru_cache(maxsize=2)
+def _task(build_task: TaskBuilder, name: str, seed: int) -> Task:
+    return build_task(name, seed)
+
+
+def _run(job: Job, *, build_task: TaskBuilder, data: dict[str, Any], folder: str) -> Record:
+    from pathlib import Path
+
+    key = job.key(data)
+    outcome = train(
+        _task(build_task, job.task, job.settings.seed),
+        partial(METHODS[job.method], **dict(job.options)),
+        job.settings,
+        device=PartialState().device,
+        on_upper=job.method == "upper bound",
+        test=job.test,
+        checkpoint=Path(folder) / "checkpoints" / f"{key_digest(key)}.pt",
+    )
+    return {"key": key} | asdict(outcome)

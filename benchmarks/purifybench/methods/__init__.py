@@ -1,0 +1,30 @@
+"""Methods: how the loss of a batch is made. One small file each; a new one needs a file and a line in `METHODS`.
+
+A method is a class with the constructor and members of `_types.Method`. `METHODS` names what the tables show, in their order.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from wdpurify import BalancedStrength, FixedStrength, WeightClipping
+
+from ._types import Method as Method
+from .gradient_reversal import GradientReversal
+from .plain import Plain
+from .purified import Purified
+
+#: Method name -> constructor, called as ``METHODS[name](network, task, seed=..., device=...)``.
+METHODS: Mapping[str, Callable[..., Method]] = {
+    "goal 1 only": Plain,
+    "upper bound": Plain,
+    "control: statistics only": partial(Purified, strength=0.0, update_statistics=True),
+    "control: shuffled groups": partial(Purified, shuffled=True),
+    "gradient reversal": GradientReversal,
+    "PL as published, to population": partial(Purified, published=True, toward="population"),
+    "PL as published, to group": partial(Purified, published=True, toward="group"),
+    "PL one-sided, balanced": partial(
+        Purified, fixed=True, objective="one-sided", constraint=WeightClipping(0.1), critic_steps=1, strength=0.1
+    ),
+    "PL two-sided, one group": partial(Purified, fixed=True),
+    "PL all groups (default)": Purified,
+}

@@ -1,0 +1,26 @@
+"""What the run loop asks of a method."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+class Method(Protocol):
+    """Turns a batch of task rows into a loss; owns whatever else it needs."""
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Loss of float images ``(batch, 3, height, width)`` with labels ``(batch,)``, a scalar with its graph."""
+        ...
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters beside the network's that the task's optimiser is to train."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """What to plot over the steps; empty where there is nothing."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...

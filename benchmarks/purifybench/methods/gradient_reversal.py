@@ -1,0 +1,68 @@
+"""Gradient reversal on the auxiliary label: DANN for two groups, the paper's AMTL adversary for more.
+
+An own head classifies the auxiliary label from the features of auxiliary rows, at every step; its gradient reaches the extractor
+with the sign turned. What the original does with domain labels is here done with the group labels, on the same rows that
+Purified Learning sees.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wdpurify import GroupSampler
+
+from ..network import FEATURE_DIM, Network
+from ..tasks import Task
+from ..tasks._types import to_float
+from .plain import Plain
+from .purified import BATCH_SIZE
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: float) -> Tensor:
+        ctx.weight = weight
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return -ctx.weight * gradients[0], None
+
+
+class GradientReversal(Plain):
+    """The task loss and the cross-entropy of the auxiliary label, reversed before the extractor.
+
+    Args:
+        network, task, seed, device: as for every method.
+        weight: lambda, the factor of the reversed gradient; to be tuned on validation data.
+
+    Source: Ganin et al. 2016, JMLR 17(1); Li et al. 2021, arXiv:2102.10955, Sec. IV-B for AMTL.
+    """
+
+    def __init__(
+        self, network: Network, task: Task, *, seed: int, device: torch.device, weight: float = 0.3
+    ) -> None:
+        super().__init__(network, task, seed=seed, device=device)
+        self.weight = weight
+        self.sampler = GroupSampler(
+            task.auxiliary.images, task.auxiliary.groups, fixed="all", batch_size=BATCH_SIZE, seed=seed, transform=to_float
+        )
+        self.adversary = nn.Linear(FEATURE_DIM, self.sampler.n_groups).to(device)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        batch = self.sampler.next_batch()
+        features = self.network.features(batch.images.to(images.device))
+        adversary_scores = self.adversary(_Reverse.apply(features, self.weight))
+        return super().loss(images, labels) + F.cross_entropy(adversary_scores, batch.groups.to(images.device))
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.adversary.parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adversary": self.adversary.state_dict(), "sampler": self.sampler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.adversary.load_state_dict(state["adversary"])
+        self.sampler.load_state_dict(state["sampler"])

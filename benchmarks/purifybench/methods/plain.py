@@ -1,0 +1,32 @@
+"""Goal 1 only: the task loss and nothing else."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..network import Network
+from ..tasks import Task
+
+
+class Plain:
+    """Cross-entropy on the task rows; the other methods build on it."""
+
+    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device) -> None:
+        self.network = network
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(self.network(images), labels)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+    def figures(self) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """A plain loss has no state."""

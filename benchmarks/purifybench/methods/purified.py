@@ -1,0 +1,73 @@
+"""Purified Learning in all its forms: the two lines of the README around the plain loss."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wdpurify import GroupSampler, PurifyRegularizer
+
+from ..network import FEATURE_DIM, Network
+from ..tasks import Task
+from ..tasks._types import to_float
+from .plain import Plain
+
+#: Auxiliary rows per acting step.
+BATCH_SIZE = 64
+
+
+class Purified(Plain):
+    """The task loss and the purify term.
+
+    Args:
+        network, task, seed, device: as for every method.
+        fixed: one group, the task's `fixed` value, in place of all groups at once.
+        shuffled: permute the group labels among the auxiliary rows, so that they say nothing: the control.
+        published: the paper's own settings; `toward` is then the only option.
+        **options: of `PurifyRegularizer`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        task: Task,
+        *,
+        seed: int,
+        device: torch.device,
+        fixed: bool = False,
+        shuffled: bool = False,
+        published: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, task, seed=seed, device=device)
+        groups = list(task.auxiliary.groups)
+        if shuffled:
+            order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
+            groups = [groups[row] for row in order.tolist()]
+        single = fixed or published
+        sampler = GroupSampler(
+            task.auxiliary.images,
+            groups,
+            fixed=task.auxiliary.fixed if single else "all",
+            batch_size=BATCH_SIZE // 2 if single else BATCH_SIZE,
+            seed=seed,
+            transform=to_float,
+        )
+        make = PurifyRegularizer.as_published if published else PurifyRegularizer
+        self.purify = make(network.features, sampler, feature_dim=FEATURE_DIM, seed=seed, **options)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        self.purify.critic_step()
+        features = self.network.features(images)
+        return F.cross_entropy(self.network.head(features), labels) + self.purify.loss(features)
+
+    def figures(self) -> dict[str, float]:
+        metrics = self.purify.metrics()
+        return {"estimate": metrics.estimate, "gradient ratio": metrics.gradient_ratio}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.purify.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.purify.load_state_dict(state)

@@ -1,0 +1,104 @@
+"""From records to a table: means, 95 % intervals over seeds, gains over Goal 1, the share of the gap that was recovered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.table import Table
+from scipy import stats
+
+from .results import Record
+
+BASELINE, UPPER_BOUND = "goal 1 only", "upper bound"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the half width of its 95 % interval (Student's t over seeds; NaN for a single seed)."""
+
+    mean: float
+    half_width: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" if np.isnan(self.half_width) else f"{self.mean:.1f} ± {self.half_width:.1f}"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and 95 % interval of a few values."""
+    array = np.asarray(values, dtype=float)
+    if len(array) < 2:
+        return Estimate(float(array.mean()), float("nan"))
+    return Estimate(float(array.mean()), float(stats.sem(array) * stats.t.ppf(0.975, len(array) - 1)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one task: accuracies in percent by test set, gain on the shifted set in points, recovered share in percent."""
+
+    method: str
+    seeds: int
+    accuracy: dict[str, Estimate]
+    gain: Estimate | None
+    recovered: Estimate | None
+    milliseconds: float
+
+
+def summarise(records: Sequence[Record]) -> list[Row]:
+    """One row per method, in the order in which methods first appear. Gains are paired by seed.
+
+    Args:
+        records: runs of one task and backbone that read the test sets.
+    """
+    by_row: dict[str, dict[int, Record]] = {}
+    for record in records:
+        by_row.setdefault(record["key"]["row"], {})[record["key"]["settings"]["seed"]] = record
+    baseline, upper = by_row.get(BASELINE, {}), by_row.get(UPPER_BOUND, {})
+    return [_row(name, runs, baseline, upper) for name, runs in by_row.items()]
+
+
+def _row(name: str, runs: dict[int, Record], baseline: dict[int, Record], upper: dict[int, Record]) -> Row:
+    tests = [test for test in next(iter(runs.values()))["accuracy"] if "validation" not in test]
+    shifted = tests[-1]
+    shared = [seed for seed in runs if seed in baseline and name != BASELINE]
+    gains = [runs[seed]["accuracy"][shifted] - baseline[seed]["accuracy"][shifted] for seed in shared]
+    gaps = [upper[seed]["accuracy"][shifted] - baseline[seed]["accuracy"][shifted] for seed in shared if seed in upper]
+    recovered = None
+    if gaps and name != UPPER_BOUND and len(gaps) == len(gains) and np.mean(gaps) > 0:
+        # The mean gap is the unit: single seeds with a small gap would give shares without meaning.
+        recovered = estimate([100.0 * gain / float(np.mean(gaps)) for gain in gains])
+    return Row(
+        method=name,
+        seeds=len(runs),
+        accuracy={test: estimate([record["accuracy"][test] for record in runs.values()]) for test in tests},
+        gain=estimate(gains) if gains else None,
+        recovered=recovered,
+        milliseconds=1e3 * float(np.mean([record["seconds_per_step"] for record in runs.values()])),
+    )
+
+
+def _header(rows: Sequence[Row]) -> list[str]:
+    tests = list(rows[0].accuracy)
+    return ["method", *(f"{test} %" for test in tests), f"gain on {tests[-1]}", "gap recovered %", "ms/step"]
+
+
+def _cells(row: Row) -> list[str]:
+    gain = "" if row.gain is None else f"{row.gain.mean:+.1f} ± {row.gain.half_width:.1f}"
+    recovered = "" if row.recovered is None else str(row.recovered)
+    return [row.method, *map(str, row.accuracy.values()), gain, recovered, f"{row.milliseconds:.1f}"]
+
+
+def terminal_table(title: str, rows: Sequence[Row]) -> Table:
+    """The rows as a table for the terminal."""
+    table = Table(title=title, caption=f"mean ± half a 95 % interval over {max(row.seeds for row in rows)} seeds")
+    for number, name in enumerate(_header(rows)):
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*_cells(row), style="bold" if "default" in row.method else None)
+    return table
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    header = _header(rows)
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *map(_cells, rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,0 +1,77 @@
+"""The results store: one JSON line per finished run, so that a killed benchmark goes on where it stopped."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Record = dict[str, Any]
+
+
+class ResultsStore:
+    """Records in a file of JSON lines; a run is known by its key, the plain values that it depends on.
+
+    Args:
+        path: the file; made with its folder when the first record comes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def records(self) -> list[Record]:
+        """All records; a line cut short by a kill is passed over."""
+        if not self.path.exists():
+            return []
+        found = []
+        for line in self.path.read_text().splitlines():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return found
+
+    def find(self, key: dict[str, Any]) -> Record | None:
+        """The newest record of a run, or None."""
+        return next((record for record in reversed(self.records()) if record["key"] == key), None)
+
+    def add(self, record: Record) -> None:
+        """Append one record and see it written."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        broken = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
+        with self.path.open("a") as file:
+            file.write(("\n" if broken else "") + json.dumps(record) + "\n")
+
+    def clear(self) -> None:
+        """Start afresh."""
+        self.path.unlink(missing_ok=True)
+
+
+def key_digest(key: dict[str, Any]) -> str:
+    """A short name of a run, for its checkpoint."""
+    return hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def provenance(packages: Iterable[str] = ("wdpurify", "torch", "torchvision", "timm", "accelerate", "datasets")) -> Record:
+    """Commit, versions and machine, for whoever wants to repeat a figure."""
+    return {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    asked = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or "unknown"

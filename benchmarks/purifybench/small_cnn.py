@@ -1,0 +1,30 @@
+"""A small network for CPU: three convolution blocks and a 128-d penultimate layer, with BatchNorm or GroupNorm."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from .network import FEATURE_DIM
+
+
+def small_cnn(norm: Callable[[int], nn.Module]) -> nn.Module:
+    """Maps ``(batch, 3, height, width)`` to ``(batch, 128)``; height and width at least 8."""
+    return nn.Sequential(
+        *_block(3, 16, norm),
+        *_block(16, 32, norm),
+        *_block(32, 64, norm),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * 4, FEATURE_DIM),
+        nn.ReLU(),
+    )
+
+
+def group_norm(channels: int) -> nn.Module:
+    """GroupNorm of eight groups."""
+    return nn.GroupNorm(8, channels)
+
+
+def _block(channels_in: int, channels_out: int, norm: Callable[[int], nn.Module]) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False)
+    return [convolution, norm(channels_out), nn.ReLU()]

@@ -1,0 +1,143 @@
+"""Digit recognition on data that `datasets.load_dataset` opens: train on one source, test on others, as the paper's Table II."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ._types import Auxiliary, Split, Task
+from .photo import blend, crops
+
+VALIDATION_ROWS, AUXILIARY_ROWS = 2000, 10_000
+
+
+def build(
+    *,
+    train: str,
+    test: Sequence[str],
+    aux: str,
+    blend_photos: bool,
+    image_column: str,
+    label_column: str,
+    group_column: str | None,
+    rows: int,
+    image_size: int,
+    seed: int,
+) -> Task:
+    """Rows of `train` as task data, other rows of it and those of `aux` as auxiliary data.
+
+    Args:
+        train: source of the task data, see :func:`open_source`; its test split is the clean test.
+        test: sources of shifted tests; of each the test split.
+        aux: source of auxiliary images; of it the train split. Without `group_column` their group is "aux", and as many
+            unseen rows of `train` are the group "train".
+        blend_photos: the auxiliary images are photographs: blend unseen digits of `train` with their crops (MNIST-M).
+        image_column, label_column: names in every source; a source without them is named in the error.
+        group_column: column of `aux` with the irrelevant label, if it has one.
+        rows: training rows (20,000 in the paper).
+        image_size: pixels.
+        seed: which rows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    source = open_source(train, "train", (image_column, label_column))
+    order = torch.randperm(len(source), generator=generator).tolist()
+    needed = rows + VALIDATION_ROWS + AUXILIARY_ROWS // 2
+    if len(order) < needed:
+        raise ValueError(f"`train` must have {needed} rows for `rows` {rows}, got {len(order)} in {train}: lower `rows`")
+
+    def part(chosen: datasets.Dataset) -> Split:
+        labels = torch.tensor(chosen[label_column])
+        return Split(_read_images(chosen, image_column, image_size), labels)
+
+    unseen = source.select(order[rows + VALIDATION_ROWS : needed])
+    plain = _read_images(unseen, image_column, image_size)
+    validation = part(source.select(order[rows : rows + VALIDATION_ROWS]))
+    upper = oracle = None
+    training = part(source.select(order[:rows]))
+    if blend_photos:
+        photos = [_as_tensor(image, None) for image in open_source(aux, "train", (image_column,))[image_column]]
+
+        def blended(images: Tensor) -> Tensor:
+            ink = images.float().mean(1) / 255.0
+            return blend(ink, crops(photos, len(images), image_size, generator), threshold=1 / 255)
+
+        auxiliary = Auxiliary(torch.cat([plain, blended(plain)]), ["train"] * len(plain) + ["aux"] * len(plain), fixed="train")
+        upper = Split(blended(training.images), training.labels)
+        oracle = Split(blended(validation.images), validation.labels)
+    else:
+        columns = (image_column,) if group_column is None else (image_column, group_column)
+        other = open_source(aux, "train", columns)
+        chosen = torch.randperm(len(other), generator=generator)[: AUXILIARY_ROWS // 2].tolist()
+        other = other.select(chosen)
+        images = _read_images(other, image_column, image_size)
+        if group_column is None:
+            groups = ["train"] * len(plain) + ["aux"] * len(images)
+            auxiliary = Auxiliary(torch.cat([plain, images]), groups, fixed="train")
+        else:
+            groups = list(other[group_column])
+            auxiliary = Auxiliary(images, groups, fixed=groups[0])
+    tests = {"clean": part(open_source(train, "test", (image_column, label_column)))}
+    for name in test:
+        tests[Path(name.partition(":")[0]).name] = part(open_source(name, "test", (image_column, label_column)))
+    return Task(
+        name=f"{Path(train).name} to {', '.join(list(tests)[1:])}",
+        n_classes=int(training.labels.max()) + 1,
+        train=training,
+        validation=validation,
+        tests=tests,
+        auxiliary=auxiliary,
+        upper=upper,
+        oracle=oracle,
+    )
+
+
+def open_source(source: str, split: str, columns: Sequence[str]) -> datasets.Dataset:
+    """One split of a hub data set, a local folder, or a local file of rows.
+
+    Args:
+        source: ``id``, ``id:config``, a folder (parquet, csv, image folder ...) or a ``.parquet`` file.
+        split: wanted split; a source with a single split gives that one.
+        columns: columns that must be there.
+
+    Raises:
+        ValueError: if a column is missing, with those that there are.
+    """
+    path = Path(source)
+    if path.is_file():
+        found = datasets.load_dataset("parquet", data_files=source)
+    elif path.exists():
+        found = datasets.load_dataset(source)
+    else:
+        name, _, config = source.partition(":")
+        found = datasets.load_dataset(name, config or None)
+    if split not in found and len(found) > 1:
+        raise ValueError(f"{source} has no split {split!r}; it has {', '.join(found)}")
+    chosen = found[split] if split in found else next(iter(found.values()))
+    missing = [column for column in columns if column not in chosen.column_names]
+    if missing:
+        raise ValueError(
+            f"{source} has no column {missing[0]!r}; it has {', '.join(chosen.column_names)}: set --image-column, "
+            "--label-column or --group-column"
+        )
+    return chosen
+
+
+def _read_images(rows: datasets.Dataset, column: str, size: int) -> Tensor:
+    return torch.stack([_as_tensor(image, size) for image in rows[column]])
+
+
+def _as_tensor(image: Image.Image, size: int | None) -> Tensor:
+    """RGB bytes ``(3, height, width)``. 28x28 digits get a border of black up to 32, others are resized."""
+    image = image.convert("RGB")
+    if size is not None and image.size != (size, size):
+        if image.size == (28, 28) and size == 32:
+            framed = Image.new("RGB", (32, 32))
+            framed.paste(image, (2, 2))
+            image = framed
+        else:
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
