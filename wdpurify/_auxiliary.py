@@ -33,10 +33,10 @@ def current_autocast(device_type: str) -> AutocastState | None:
 def unwrap(module: nn.Module) -> nn.Module:
     """The user's own module behind DDP, torch.compile and the like; a second forward through DDP would upset its buckets."""
     if type(module).__module__.partition(".")[0] in WRAPPER_LIBRARIES:
+        children = dict(module.named_children())
         for name in WRAPPED:
-            inner = module._modules.get(name)
-            if inner is not None and len(module._modules) == 1:
-                return unwrap(inner)
+            if children.keys() == {name}:
+                return unwrap(children[name])
     return module
 
 
@@ -58,10 +58,7 @@ def preserved_buffers(module: nn.Module) -> Iterator[None]:
     block can still go backward, and a graph recorded inside it survives whatever happens to the originals later.
     """
     originals = [
-        (owner, name, buffer)
-        for owner in module.modules()
-        for name, buffer in owner._buffers.items()
-        if buffer is not None
+        (owner, name, buffer) for owner in module.modules() for name, buffer in owner._buffers.items() if buffer is not None
     ]
     copies: dict[int, Tensor] = {}
     try:

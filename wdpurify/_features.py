@@ -7,6 +7,30 @@ from torch import Tensor
 LARGEST = 1e6
 
 
+def check_features(features: object, feature_dim: int | None) -> None:
+    """Say what is wrong with features that :func:`pool_features` cannot take.
+
+    Args:
+        features: what the user handed over.
+        feature_dim: expected width, or None to take what comes.
+
+    Raises:
+        TypeError: if ``features`` is no floating point tensor.
+        ValueError: if its shape is none of the documented ones or its width is not ``feature_dim``.
+    """
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        came = f"a {features.dtype} tensor" if isinstance(features, Tensor) else type(features).__name__
+        raise TypeError(f"`features` must be a floating point tensor, got {came}; pass what the classifier reads")
+    shape = tuple(features.shape)
+    widths = shape[1:2] + shape[3:] if len(shape) in (2, 4) else shape[2:3]
+    if len(shape) not in (2, 3, 4) or (feature_dim is not None and feature_dim not in widths):
+        width = "dim" if feature_dim is None else str(feature_dim)
+        raise ValueError(
+            f"`features` must have shape (batch, {width}), (batch, tokens, {width}) or (batch, {width}, height, width), "
+            f"got {shape}; pass what the classifier reads, or set `feature_dim`"
+        )
+
+
 def pool_features(features: Tensor, feature_dim: int | None) -> Tensor:
     """Reduce features to shape ``(batch, dim)``, float32.
 
@@ -18,24 +42,14 @@ def pool_features(features: Tensor, feature_dim: int | None) -> Tensor:
         feature_dim: expected width, or None to take what comes.
 
     Raises:
-        TypeError: if ``features`` is no floating point tensor.
-        ValueError: if its shape is none of the above or its width is not ``feature_dim``.
+        TypeError, ValueError: as :func:`check_features`.
     """
-    if not isinstance(features, Tensor) or not features.is_floating_point():
-        came = f"a {features.dtype} tensor" if isinstance(features, Tensor) else type(features).__name__
-        raise TypeError(f"`features` must be a floating point tensor, got {came}; pass what the classifier reads")
-    shape = tuple(features.shape)
+    check_features(features, feature_dim)
     if features.ndim == 3:
         features = features.mean(1)
     elif features.ndim == 4:
-        channels_last = feature_dim is not None and shape[1] != feature_dim and shape[3] == feature_dim
+        channels_last = feature_dim is not None and features.shape[1] != feature_dim
         features = features.mean((1, 2) if channels_last else (2, 3))
-    if features.ndim != 2 or (feature_dim is not None and features.shape[1] != feature_dim):
-        width = "dim" if feature_dim is None else str(feature_dim)
-        raise ValueError(
-            f"`features` must have shape (batch, {width}), (batch, tokens, {width}) or (batch, {width}, height, width), "
-            f"got {shape}; pass what the classifier reads, or set `feature_dim`"
-        )
     return features.float()
 
 

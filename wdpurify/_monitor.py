@@ -20,6 +20,7 @@ class PurifyMetrics(NamedTuple):
         estimate_per_lipschitz: the same per unit of the certified Lipschitz bound: never above the true mean W1 of the
             batch; NaN for a critic that ``lipschitz_bound`` cannot bound.
         lipschitz_bound: certified constant of the critic.
+        separation: estimate over the spread of the auxiliary features, free of scale; near 0 the groups cannot be told apart.
         critic_gradient_norm: Euclidean norm of the gap's gradient at the auxiliary features; 0 means a dead critic.
         clip_share: share of the critic's weights at the clipping bound, in [0, 1]; 0 without weight clipping.
         feature_norm: mean Euclidean norm of the auxiliary features.
@@ -31,6 +32,7 @@ class PurifyMetrics(NamedTuple):
     estimate: float
     estimate_per_lipschitz: float
     lipschitz_bound: float
+    separation: float
     critic_gradient_norm: float
     clip_share: float
     feature_norm: float

@@ -1,5 +1,6 @@
 """The keyword options of ``PurifyRegularizer``, typed once for the constructors that pass them on."""
 
+from collections.abc import Callable
 from typing import Literal, TypedDict
 
 from torch import nn
@@ -18,7 +19,7 @@ class PurifyOptions(TypedDict, total=False):
     toward: Toward
     strength: float | Strength
     constraint: Constraint
-    critic: nn.Module | None
+    critic: nn.Module | Callable[[int, int], nn.Module]
     critic_lr: float
     critic_steps: int
     every: int

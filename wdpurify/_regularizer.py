@@ -1,6 +1,7 @@
 """PurifyRegularizer: owns critic and sampler, and hands one term to the user's loss. It holds no formula of its own."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from ._checks import check_choice, check_positive_integer
 from ._constraints import Constraint, GradientPenalty, WeightClipping
 from ._criterion import PurifiedCriterion
 from ._critic import Critic
-from ._features import blank_rows, pool_features, usable_rows
+from ._features import blank_rows, check_features, pool_features, usable_rows
 from ._injection import BackwardRecord, inject, watch_task_gradient
 from ._monitor import PATIENCE, Monitor, PurifyMetrics
 from ._options import Objective, PurifyOptions
@@ -26,7 +27,7 @@ from ._warnings import (
     SaturatedCriticWarning,
     SilentTapWarning,
 )
-from .functional import Toward, group_gap, one_sided_loss
+from .functional import Toward, feature_spread, group_gap, one_sided_loss
 from .lipschitz import lipschitz_bound
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class PurifyRegularizer:
             bit-identical to one without the regularizer.
         constraint: holds the critic's Lipschitz constant: :class:`GradientPenalty`, :class:`WeightClipping`,
             :class:`SpectralClipping` or any object with the same two methods.
-        critic: maps ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``; None builds a :class:`Critic`.
+        critic: a module that maps ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``, or what makes one when called
+            with these two widths.
         critic_lr: learning rate of the critic's Adam, above 0.
         critic_steps: critic updates per acting step, at least 1.
         every: act on every how-manieth call of :meth:`critic_step` (n2 in the paper), at least 1.
@@ -84,10 +86,10 @@ class PurifyRegularizer:
         feature_dim: int | None = None,
         objective: Objective = "two-sided",
         toward: Toward = "population",
-        strength: float | Strength = 1.0,
+        strength: float | Strength = 4.0,
         constraint: Constraint = GradientPenalty(10.0),  # noqa: B008 - frozen
-        critic: nn.Module | None = None,
-        critic_lr: float = 1e-3,
+        critic: nn.Module | Callable[[int, int], nn.Module] = Critic,
+        critic_lr: float = 3e-3,
         critic_steps: int = 3,
         every: int = 3,
         update_statistics: bool = False,
@@ -106,16 +108,17 @@ class PurifyRegularizer:
         if isinstance(extract, FeatureTap):
             owner = extract.model
         if owner is None:
-            raise ValueError(
-                "`extract` is a plain function: say with `model=...` whose BatchNorm statistics it runs through"
-            )
+            raise ValueError("`extract` is a plain function: say with `model=...` whose BatchNorm statistics it runs through")
         self.sampler, self.tap = sampler, extract if isinstance(extract, FeatureTap) else None
         self._forward = AuxiliaryForward(extract, owner, update_statistics=update_statistics, seed=seed)
         if feature_dim is None:
             feature_dim = self._find_feature_dim()
+        feature_dim = check_positive_integer("feature_dim", feature_dim)
+        if critic is Critic:
+            critic = partial(Critic, seed=seed)
         self._trainer = CriticTrainer(
-            critic or Critic(feature_dim, sampler.n_groups, seed=seed),
-            check_positive_integer("feature_dim", feature_dim),
+            critic if isinstance(critic, nn.Module) else critic(feature_dim, sampler.n_groups),
+            feature_dim,
             constraint=constraint,
             lr=critic_lr,
             steps=check_positive_integer("critic_steps", critic_steps),
@@ -123,6 +126,7 @@ class PurifyRegularizer:
         )
         self._calls = self._acted = self._blind_calls = 0
         self._pending: _Term | None = None
+        self._separation = torch.zeros(())
         self._monitor = Monitor()
 
     @classmethod
@@ -151,6 +155,8 @@ class PurifyRegularizer:
             toward=toward,
             strength=FixedStrength(1.0),
             constraint=WeightClipping(0.1),
+            critic=partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU, seed=seed),
+            critic_lr=1e-3,
             critic_steps=1,
             model=model,
             seed=seed,
@@ -181,9 +187,7 @@ class PurifyRegularizer:
             ValueError: if this regularizer was not made by :meth:`for_model`.
         """
         if self.tap is None:
-            raise ValueError(
-                "`criterion()` needs captured features: make the regularizer with `for_model(model, sampler)`"
-            )
+            raise ValueError("`criterion()` needs captured features: make the regularizer with `for_model(model, sampler)`")
         return PurifiedCriterion(criterion, self)
 
     @property
@@ -227,8 +231,8 @@ class PurifyRegularizer:
             TypeError, ValueError: if ``features`` is no floating point tensor of such a shape.
         """
         term, self._pending = self._pending, None
+        check_features(features, self._trainer.feature_dim)
         zero = torch.zeros((), dtype=features.dtype, device=features.device)
-        pool_features(features.detach()[:0], self._trainer.feature_dim)  # checks type and shape
         if not torch.is_grad_enabled():
             return zero
         self._forward.replayed = current_autocast(features.device.type)
@@ -265,6 +269,7 @@ class PurifyRegularizer:
             estimate=read("estimate"),
             estimate_per_lipschitz=read("estimate") / bound if bound > 0 else float("nan"),
             lipschitz_bound=bound,
+            separation=read("separation"),
             critic_gradient_norm=read("critic_gradient_norm"),
             clip_share=clip_share,
             feature_norm=read("feature_norm"),
@@ -280,17 +285,17 @@ class PurifyRegularizer:
             **self._trainer.state_dict(),
             "calls": self._calls,
             "acted": self._acted,
+            "separation": self._separation.detach().cpu().clone(),
             "strength": self.strength.state_dict(),
             "sampler": self.sampler.state_dict(),
-            "autocast": None
-            if replayed is None
-            else [replayed.device_type, str(replayed.dtype).removeprefix("torch.")],
+            "autocast": None if replayed is None else [replayed.device_type, str(replayed.dtype).removeprefix("torch.")],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state; the constraint holds afterwards."""
         self._trainer.load_state_dict(state)
         self._calls, self._acted = int(state["calls"]), int(state["acted"])
+        self._separation = state["separation"].clone()
         self.strength.load_state_dict(state["strength"])
         self.sampler.load_state_dict(state["sampler"])
         saved = state["autocast"]
@@ -313,8 +318,10 @@ class PurifyRegularizer:
         population = batch.population.to(keep.device, non_blocking=True) & keep
         self._trainer.fit(features, groups, population, step=self._acted)
         value, gradient = self._trainer.differentiate(raw, lambda scores, _: group_gap(scores, groups, population))
+        self._separation = value / feature_spread(features, population).clamp(min=torch.finfo(torch.float32).tiny)
         self._monitor.note(
             estimate=value,
+            separation=self._separation,
             critic_gradient_norm=gradient.norm(),
             feature_norm=features.norm(dim=1).mean(),
             dropped_rows=(~keep).sum(),
@@ -328,7 +335,8 @@ class PurifyRegularizer:
             value = torch.zeros((), dtype=features.dtype, device=features.device)
             result, own = inject(value, record, (features, None)), None
         else:
-            factor = self.strength.factor(term.gradient)
+            separation = self._separation.to(term.gradient.device, non_blocking=True)
+            factor = self.strength.factor(term.gradient, separation)
             gradient = term.gradient * factor
             self._monitor.note(applied_norm=gradient.norm())
             value = (self.strength.value * term.value).to(features.dtype)

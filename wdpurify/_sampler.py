@@ -93,9 +93,7 @@ class GroupSampler:
         self._images, self._transform = images, transform
         labels = _as_list(groups)
         if len(labels) != len(images):
-            raise ValueError(
-                f"`groups` must hold one label per image: got {len(labels)} labels for {len(images)} images"
-            )
+            raise ValueError(f"`groups` must hold one label per image: got {len(labels)} labels for {len(images)} images")
         index = _index_by_value(labels)
         self.values: tuple[Hashable, ...] = tuple(index) if fixed == ALL else (fixed,)
         self.n_groups = len(self.values)

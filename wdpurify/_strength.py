@@ -13,8 +13,8 @@ class Strength(Protocol):
 
     value: float
 
-    def factor(self, gradient: Tensor) -> Tensor:
-        """What to multiply a purify gradient with, a scalar tensor."""
+    def factor(self, gradient: Tensor, separation: Tensor) -> Tensor:
+        """What to multiply a purify gradient with, a scalar tensor; `separation` is the gap over the features' spread."""
         ...
 
     def observe(self, task_gradient: Tensor) -> None:
@@ -38,7 +38,7 @@ class FixedStrength:
     def __init__(self, value: float = 1.0) -> None:
         self.value = check_not_negative("value", value)
 
-    def factor(self, gradient: Tensor) -> Tensor:
+    def factor(self, gradient: Tensor, separation: Tensor) -> Tensor:
         return torch.full((), self.value, device=gradient.device)
 
     def observe(self, task_gradient: Tensor) -> None:
@@ -52,27 +52,35 @@ class FixedStrength:
 
 
 class BalancedStrength:
-    """The purify gradient scaled to a share of the task gradient at the features.
+    """The purify gradient scaled to a share of the task gradient at the features, fading as the groups come together.
 
-    The applied gradient is ``value * EMA(||g_task||) * g / ||g||``: the scale of critic, loss, loss scaler and accumulation
-    divisor cancel. Until a task gradient has been seen the factor is 0.
+    The applied gradient is ``value * min(1, separation / fade) * EMA(||g_task||) * g / ||g||``: the scales of critic, loss, loss
+    scaler and accumulation divisor cancel. W1 has a slope of 1 however close the groups are, so without the fade a share that
+    is right at the start throws purified features about at the end; with it the objective is W1 far away and its square
+    nearby (as in Huber's loss). A critic that is wrong by its own estimate (below 0) pulls nothing. Until a task gradient
+    has been seen the factor is 0.
 
     Args:
-        value: wanted ratio of the norms, at least 0. It holds in the steps in which the purify term is present.
+        value: ratio of the norms while the groups are apart, at least 0. It holds in the steps in which the term is present.
+        fade: separation (gap over the mean distance of features from their mean) below which the ratio falls linearly to 0, at
+            least 0; 0 never fades.
         decay: share of the memory that a step keeps, in [0, 1); 0 looks at the last step alone.
     """
 
-    def __init__(self, value: float = 1.0, *, decay: float = 0.9) -> None:
+    def __init__(self, value: float = 4.0, *, fade: float = 0.1, decay: float = 0.9) -> None:
         self.value = check_not_negative("value", value)
+        self.fade = check_not_negative("fade", fade)
         if not 0 <= decay < 1:
             raise ValueError(f"`decay` must be in [0, 1), got {decay}")
         self.decay = decay
         self.task_norm: Tensor = torch.tensor(float("nan"))  # NaN: no task gradient seen yet
 
-    def factor(self, gradient: Tensor) -> Tensor:
+    def factor(self, gradient: Tensor, separation: Tensor) -> Tensor:
         norm = gradient.float().norm()
         known = self.task_norm.to(norm.device, non_blocking=True)
         wanted = self.value * known / norm.clamp(min=torch.finfo(torch.float32).tiny)
+        if self.fade > 0:
+            wanted = wanted * (separation / self.fade).clamp(0.0, 1.0)
         # A dead critic has no direction to give: 0 rather than a huge factor on rounding noise.
         return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
 

@@ -25,8 +25,12 @@ class _CaptureHook(_InertHook):
         self.auxiliary: Any = None
         self.in_auxiliary = False
 
+    # Run outside compiled graphs: inside one, a hook on the captured tensor would never see the task gradient. The price is
+    # one graph break before the tapped layer.
+    @torch.compiler.disable
     def __call__(self, module: nn.Module, arguments: Any) -> None:
-        if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or not arguments:
+        exporting = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if exporting or not arguments:
             return
         if self.in_auxiliary:
             self.auxiliary = arguments[0]
@@ -55,9 +59,7 @@ class FeatureTap:
     def __init__(self, model: nn.Module, layer: str | None = None) -> None:
         self.model = unwrap(model)
         if isinstance(self.model, torch.jit.ScriptModule):
-            raise TypeError(
-                "`model` is a TorchScript module, which takes no Python hooks: tap it before torch.jit.script"
-            )
+            raise TypeError("`model` is a TorchScript module, which takes no Python hooks: tap it before torch.jit.script")
         layers = dict(self.model.named_modules())
         if layer is None:
             linear = [name for name, module in layers.items() if isinstance(module, nn.Linear)]
@@ -65,9 +67,7 @@ class FeatureTap:
                 raise ValueError("`model` has no nn.Linear to take for the classifier: name a layer with `layer=...`")
             layer = linear[-1]
         if layer not in layers:
-            raise ValueError(
-                f"`layer` must be one of the model's layers, got {layer!r}; it has {', '.join(layers)[:500]}"
-            )
+            raise ValueError(f"`layer` must be one of the model's layers, got {layer!r}; it has {', '.join(layers)[:500]}")
         self.layer = layer
         self.feature_dim: int | None = getattr(layers[layer], "in_features", None)
         self._hook = _CaptureHook()

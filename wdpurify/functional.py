@@ -37,8 +37,7 @@ def gap_weights(groups: Tensor, population: Tensor, n_groups: int) -> Tensor:
     """
     if groups.ndim != 1 or population.shape != groups.shape:
         raise ValueError(
-            "`groups` and `population` must both have shape (batch,), "
-            f"got {tuple(groups.shape)} and {tuple(population.shape)}"
+            f"`groups` and `population` must both have shape (batch,), got {tuple(groups.shape)} and {tuple(population.shape)}"
         )
     if not n_groups >= 1:
         raise ValueError(f"`n_groups` must be at least 1, got {n_groups}")
@@ -108,6 +107,25 @@ def one_sided_loss(scores: Tensor, *, toward: Toward = "population") -> Tensor:
     return scores.mean() if toward == "population" else -scores.mean()
 
 
+def feature_spread(features: Tensor, population: Tensor) -> Tensor:
+    """Mean Euclidean distance of the population's features from their mean: the unit in which a gap is large or small.
+
+    Args:
+        features: shape ``(batch, dim)``.
+        population: whether a row counts, bool, shape ``(batch,)``.
+
+    Returns:
+        A scalar tensor, at least 0; 0 where no row counts.
+
+    >>> feature_spread(torch.tensor([[-3.0], [3.0], [99.0]]), torch.tensor([True, True, False]))
+    tensor(3.)
+    """
+    whole = population.float()
+    count = whole.sum().clamp(min=1)
+    centre = (features * whole[:, None]).sum(0) / count
+    return ((features - centre).norm(dim=1) * whole).sum() / count
+
+
 def pair_with_population(features: Tensor, groups: Tensor, population: Tensor, *, mix: Tensor, order: Tensor) -> Tensor:
     """Points on the lines between each row and a row of the population, where a critic's slope is to be checked.
 
@@ -130,9 +148,7 @@ def pair_with_population(features: Tensor, groups: Tensor, population: Tensor, *
     return mix[:, None] * features + (1.0 - mix[:, None]) * partner
 
 
-def gradient_penalty(
-    critic: Callable[[Tensor], Tensor], points: Tensor, groups: Tensor, *, target: float = 1.0
-) -> Tensor:
+def gradient_penalty(critic: Callable[[Tensor], Tensor], points: Tensor, groups: Tensor, *, target: float = 1.0) -> Tensor:
     """Mean squared distance of the critic's slope from ``target``, taken per row.
 
     The slope of row i is the Euclidean norm, over the feature dimension, of the gradient of output ``groups[i]`` at

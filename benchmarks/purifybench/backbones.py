@@ -20,9 +20,7 @@ def _timm(name: str, stem: str) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         model = timm.create_model(name, num_classes=0)
         first = model.get_submodule(stem)
-        model.set_submodule(
-            stem, nn.Conv2d(3, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None)
-        )
+        model.set_submodule(stem, nn.Conv2d(3, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None))
         if isinstance(getattr(model, "maxpool", None), nn.Module):
             model.maxpool = nn.Identity()
         return _with_projection(model, model.num_features)

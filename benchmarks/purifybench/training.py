@@ -62,7 +62,7 @@ def train(
 
     Args:
         task: the data.
-        make_method: called as ``make_method(network, task, seed=..., device=...)``.
+        make_method: called as ``make_method(network, task, seed=..., device=..., steps=...)``.
         settings: steps, rates, seed.
         device: where to run.
         on_upper: train on the task's unshifted rows.
@@ -74,7 +74,7 @@ def train(
     """
     torch.manual_seed(settings.seed)
     network = build_network(settings.backbone, task.n_classes).to(device)
-    method = make_method(network, task, seed=settings.seed, device=device)
+    method = make_method(network, task, seed=settings.seed, device=device, steps=settings.steps)
     optimizer = torch.optim.SGD([*network.parameters(), *method.parameters()], settings.lr, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, max(1, settings.steps * 2 // 3), 0.1)
     parts = {"network": network, "method": method, "optimizer": optimizer, "scheduler": scheduler}

@@ -13,7 +13,7 @@ from .gradient_reversal import GradientReversal
 from .plain import Plain
 from .purified import Purified
 
-#: Method name -> constructor, called as ``METHODS[name](network, task, seed=..., device=...)``.
+#: Method name -> constructor, called as ``METHODS[name](network, task, seed=..., device=..., steps=...)``.
 METHODS: Mapping[str, Callable[..., Method]] = {
     "goal 1 only": Plain,
     "upper bound": Plain,

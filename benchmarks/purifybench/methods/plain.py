@@ -13,7 +13,7 @@ from ..tasks import Task
 class Plain:
     """Cross-entropy on the task rows; the other methods build on it."""
 
-    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device) -> None:
+    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int) -> None:
         self.network = network
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:

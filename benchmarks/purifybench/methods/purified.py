@@ -21,7 +21,7 @@ class Purified(Plain):
     """The task loss and the purify term.
 
     Args:
-        network, task, seed, device: as for every method.
+        network, task, seed, device, steps: as for every method.
         fixed: one group, the task's `fixed` value, in place of all groups at once.
         shuffled: permute the group labels among the auxiliary rows, so that they say nothing: the control.
         published: the paper's own settings; `toward` is then the only option.
@@ -35,12 +35,13 @@ class Purified(Plain):
         *,
         seed: int,
         device: torch.device,
+        steps: int,
         fixed: bool = False,
         shuffled: bool = False,
         published: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(network, task, seed=seed, device=device)
+        super().__init__(network, task, seed=seed, device=device, steps=steps)
         groups = list(task.auxiliary.groups)
         if shuffled:
             order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,105 @@
+"""The balanced strength: the ratio of the gradients at the features is the strength, whatever the scales."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.testing import assert_close
+
+from wdpurify import BalancedStrength, Critic, FixedStrength, GroupSampler, PurifyRegularizer
+
+scales = st.sampled_from([2.0**-14, 2.0**-3, 1.0, 7.0, 2.0**16])
+strengths = st.sampled_from([0.125, 0.3, 1.0, 4.0])
+
+
+def _gradient_norms(strength, scale, divisor, critic_scale=1.0, objective="one-sided", task_scale=1.0):
+    """Norms of the applied purify gradient and of the task gradient at the features, per unit of the loss's own scale."""
+    extract = nn.Linear(4, 3)
+    critic = Critic(3, 2, hidden=(8,), activation=nn.Tanh)
+    with torch.no_grad():
+        critic[-1].weight.mul_(critic_scale)
+    sampler = GroupSampler(torch.randn(40, 4) + torch.arange(40)[:, None] % 2, [row % 2 for row in range(40)], batch_size=20)
+    purify = PurifyRegularizer(extract, sampler, feature_dim=3, objective=objective, critic=critic, strength=strength, every=1)
+    images, weights = torch.randn(6, 4), torch.randn(3)
+    norms = []
+    for _ in range(2):  # the first pass only shows the task gradient
+        purify.critic_step()
+        features = extract(images)
+        term = purify.loss(features)
+        task = task_scale * (features * weights).sum()
+        gradients = []
+        for loss in (task + term, task):
+            (gradient,) = torch.autograd.grad(loss * scale / divisor, features, retain_graph=True)
+            gradients.append(gradient * divisor / scale)
+        norms = [(gradients[0] - gradients[1]).norm().item(), gradients[1].norm().item()]
+    return norms
+
+
+@given(strengths, scales, st.integers(1, 8))
+def test_ratio_at_the_features_is_the_strength_for_any_loss_scale_and_divisor(strength, scale, divisor):
+    purify, task = _gradient_norms(BalancedStrength(strength, fade=0), scale, divisor)
+    assert_close(purify / task, strength, rtol=1e-3, atol=0)
+
+
+@given(strengths, st.sampled_from([2.0**-10, 1.0, 1000.0]), st.sampled_from([2.0**-10, 1.0, 1000.0]))
+def test_ratio_does_not_depend_on_the_scale_of_critic_or_task(strength, critic_scale, task_scale):
+    purify, task = _gradient_norms(BalancedStrength(strength, fade=0), 1.0, 1, critic_scale, task_scale=task_scale)
+    assert_close(purify / task, strength, rtol=1e-3, atol=0)
+
+
+def test_a_fixed_strength_does_depend_on_the_critics_scale():
+    small, _ = _gradient_norms(FixedStrength(1.0), 1.0, 1, 1.0)
+    large, _ = _gradient_norms(FixedStrength(1.0), 1.0, 1, 100.0)
+    assert large > 10 * small
+
+
+@given(st.floats(-2, 2, width=32), strengths)
+def test_the_pull_fades_linearly_below_the_named_separation(separation, value):
+    strength = BalancedStrength(value, fade=0.5)
+    strength.observe(torch.tensor([3.0, 4.0]))
+    factor = strength.factor(torch.tensor([0.0, 2.0]), torch.tensor(separation))
+    assert_close(factor.item(), value * 5.0 / 2.0 * min(1.0, max(0.0, separation / 0.5)), rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_is_applied_before_a_task_gradient_was_seen_and_none_by_a_dead_critic():
+    strength = BalancedStrength(1.0)
+    apart = torch.tensor(1.0)
+    assert strength.factor(torch.ones(3), apart) == 0
+    strength.observe(torch.ones(3))
+    assert strength.factor(torch.ones(3), apart) > 0
+    assert strength.factor(torch.zeros(3), apart) == 0
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_a_step_with_an_infinite_gradient_teaches_nothing(bad):
+    strength = BalancedStrength(1.0)
+    strength.observe(torch.ones(4))
+    strength.observe(torch.tensor([bad, 1.0]))
+    assert strength.task_norm == 2.0
+    strength.observe(torch.zeros(4))
+    assert_close(strength.task_norm, torch.tensor(1.8))
+
+
+def test_decay_sets_the_memory():
+    strength = BalancedStrength(1.0, decay=0.0)
+    strength.observe(torch.tensor([1.0]))
+    strength.observe(torch.tensor([5.0]))
+    assert strength.task_norm == 5.0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BalancedStrength(-1.0), "`value` must be a finite number of at least 0, got -1.0"),
+        (lambda: BalancedStrength(math.nan), "`value` must be a finite number"),
+        (lambda: BalancedStrength(1.0, fade=-0.5), "`fade` must be"),
+        (lambda: BalancedStrength(1.0, decay=1.0), r"`decay` must be in \[0, 1\), got 1.0"),
+        (lambda: FixedStrength(math.inf), "`value` must be"),
+    ],
+)
+def test_values_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
