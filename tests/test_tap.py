@@ -47,9 +47,15 @@ def _equal(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda model: model, nn.DataParallel, lambda model: torch.compile(model, backend="aot_eager")]
-)
+WRAPPERS = {
+    "plain": lambda model: model,
+    "data parallel": nn.DataParallel,
+    "aot_eager": lambda model: torch.compile(model, backend="aot_eager", fullgraph=True),
+    "inductor": torch.compile,
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 def test_two_lines_purify_and_strength_zero_is_bit_identical_to_the_plain_run(wrap):
     outcomes = []
     for strength in (None, 0.0, BalancedStrength(1.0, fade=0)):

@@ -13,10 +13,20 @@ from torch import Tensor
 
 
 class BackwardRecord:
-    """What one ``loss()`` learns during the backward pass: the factor by which the user scaled the term."""
+    """What one ``loss()`` learns during the backward pass: by which factor the user scaled it, and the task gradient's size.
 
-    def __init__(self) -> None:
+    Args:
+        observe: called once with the norm of the task gradient at the features, in units of the unscaled loss.
+    """
+
+    def __init__(self, observe: Callable[[Tensor], None]) -> None:
+        self._observe = observe
         self.scale: Tensor | None = None
+
+    def scaled_norm(self, norm: Tensor) -> None:
+        """Take the norm as it came in the backward pass; without a scale the term was not part of that pass."""
+        if self.scale is not None:
+            self._observe(norm / self.scale.to(norm.device).float().abs())
 
 
 class _Inject(torch.autograd.Function):
@@ -47,26 +57,45 @@ def inject(value: Tensor, record: BackwardRecord, *pairs: tuple[Tensor, Tensor |
     Returns:
         A scalar tensor.
     """
-    result: Tensor = _Inject.apply(value, record, *(part for pair in pairs for part in pair))  # type: ignore[no-untyped-call]
+    result: Tensor = _Inject.apply(value, record, *(part for pair in pairs for part in pair))
     return result
 
 
-def watch_task_gradient(
-    features: Tensor, record: BackwardRecord, own: Tensor | None, observe: Callable[[Tensor], None]
-) -> None:
-    """Call ``observe`` with the task gradient at ``features`` once the user's backward pass gets there.
+def watch_task_gradient(features: Tensor, record: BackwardRecord, own: Tensor | None) -> None:
+    """Report the task gradient at ``features`` once the user's backward pass gets there.
 
     Args:
         features: the tensor that the task's head reads; must require grad.
         record: the record of the term injected into ``features``.
         own: the purify gradient at ``features`` of this term, or None.
-        observe: takes a tensor of the shape of ``features``, in units of the unscaled loss.
     """
 
     def hook(gradient: Tensor) -> None:
-        if record.scale is None:  # the term was not part of this backward pass
-            return
-        total = gradient.detach().float() / record.scale.float()
-        observe(total if own is None else total - own.float())
+        if record.scale is not None:
+            total = gradient.detach().float()
+            record.scaled_norm((total if own is None else total - own.float() * record.scale.float()).norm())
 
     features.register_hook(hook)
+
+
+class _Measure(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, probe: Tensor) -> Tensor:
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0], gradients[0].float().norm()
+
+
+def measured(features: Tensor, probe: Tensor) -> Tensor:
+    """The same features; ``probe`` gets the norm of the gradient that comes back to them as its own gradient.
+
+    Unlike a hook it stays valid inside a compiled graph, where gradients between two compiled layers are seen by nobody.
+
+    Args:
+        features: any shape.
+        probe: a leaf scalar that requires grad.
+    """
+    result: Tensor = _Measure.apply(features, probe)
+    return result

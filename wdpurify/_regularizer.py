@@ -230,6 +230,9 @@ class PurifyRegularizer:
         Raises:
             TypeError, ValueError: if ``features`` is no floating point tensor of such a shape.
         """
+        return self._loss(features, captured=False)
+
+    def _loss(self, features: Tensor, *, captured: bool) -> Tensor:
         term, self._pending = self._pending, None
         check_features(features, self._trainer.feature_dim)
         zero = torch.zeros((), dtype=features.dtype, device=features.device)
@@ -252,7 +255,7 @@ class PurifyRegularizer:
                 lambda scores, _: one_sided_loss(scores, toward=self.toward),  # type: ignore[arg-type]
             )
             term = _Term(value, features, gradient)
-        return self._handed_over(features, term)
+        return self._handed_over(features, term, captured=captured)
 
     def metrics(self) -> PurifyMetrics:
         """Figures of the last acting step, on the host; this is the one call that waits for the device."""
@@ -329,29 +332,28 @@ class PurifyRegularizer:
         if with_grad and raw.requires_grad:
             self._pending = _Term(value, raw, gradient)
 
-    def _handed_over(self, features: Tensor, term: _Term | None) -> Tensor:
-        record = BackwardRecord()
-        if term is None:
-            value = torch.zeros((), dtype=features.dtype, device=features.device)
-            result, own = inject(value, record, (features, None)), None
-        else:
+    def _handed_over(self, features: Tensor, term: _Term | None, *, captured: bool) -> Tensor:
+        record = BackwardRecord(self._observe)
+        own, value = None, torch.zeros((), dtype=features.dtype, device=features.device)
+        pairs: list[tuple[Tensor, Tensor | None]] = [(features, None)]
+        if term is not None:
             separation = self._separation.to(term.gradient.device, non_blocking=True)
-            factor = self.strength.factor(term.gradient, separation)
-            gradient = term.gradient * factor
+            gradient = term.gradient * self.strength.factor(term.gradient, separation)
             self._monitor.note(applied_norm=gradient.norm())
-            value = (self.strength.value * term.value).to(features.dtype)
+            value = (self.strength.value * term.value).to(value)
             if term.features is features:
-                own = gradient
-                result = inject(value, record, (features, gradient))
+                own, pairs = gradient, [(features, gradient)]
             else:
-                own = None
-                result = inject(value, record, (features, None), (term.features, gradient))
-        watch_task_gradient(features, record, own, self._observe)
-        return result
+                pairs.append((term.features, gradient))
+        if captured and self.tap is not None:
+            self.tap.report_to(record, features.device)
+        else:
+            watch_task_gradient(features, record, own)
+        return inject(value, record, *pairs)
 
-    def _observe(self, task_gradient: Tensor) -> None:
-        self._monitor.note(task_norm=task_gradient.norm())
-        self.strength.observe(task_gradient)
+    def _observe(self, task_norm: Tensor) -> None:
+        self._monitor.note(task_norm=task_norm)
+        self.strength.observe(task_norm)
 
     def _captured_loss(self) -> Tensor | None:
         features = self.tap.take() if self.tap is not None else None
@@ -365,7 +367,7 @@ class PurifyRegularizer:
                 )
             return None
         self.critic_step()
-        return self.loss(features)
+        return self._loss(features, captured=True)
 
     def _lipschitz_bound(self) -> float:
         try:

@@ -17,8 +17,8 @@ class Strength(Protocol):
         """What to multiply a purify gradient with, a scalar tensor; `separation` is the gap over the features' spread."""
         ...
 
-    def observe(self, task_gradient: Tensor) -> None:
-        """Take note of the task gradient at the features, in units of the unscaled loss."""
+    def observe(self, task_norm: Tensor) -> None:
+        """Take note of the norm of the task gradient at the features, in units of the unscaled loss."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -41,7 +41,7 @@ class FixedStrength:
     def factor(self, gradient: Tensor, separation: Tensor) -> Tensor:
         return torch.full((), self.value, device=gradient.device)
 
-    def observe(self, task_gradient: Tensor) -> None:
+    def observe(self, task_norm: Tensor) -> None:
         """A fixed factor does not look at the task."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,12 +84,11 @@ class BalancedStrength:
         # A dead critic has no direction to give: 0 rather than a huge factor on rounding noise.
         return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
 
-    def observe(self, task_gradient: Tensor) -> None:
-        norm = task_gradient.detach().float().norm()
-        known = self.task_norm.to(norm.device, non_blocking=True)
-        mean = torch.where(torch.isnan(known), norm, self.decay * known + (1.0 - self.decay) * norm)
+    def observe(self, task_norm: Tensor) -> None:
+        known = self.task_norm.to(task_norm.device, non_blocking=True)
+        mean = torch.where(torch.isnan(known), task_norm, self.decay * known + (1.0 - self.decay) * task_norm)
         # A step with an infinite gradient is one that a GradScaler skips: it teaches nothing.
-        self.task_norm = torch.where(torch.isfinite(norm), mean, known)
+        self.task_norm = torch.where(torch.isfinite(task_norm), mean, known)
 
     def state_dict(self) -> dict[str, Any]:
         return {"task_norm": self.task_norm.detach().cpu().clone()}

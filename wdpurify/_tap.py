@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ._auxiliary import unwrap
+from ._injection import BackwardRecord, measured
 
 
 class _InertHook:
@@ -24,18 +25,19 @@ class _CaptureHook(_InertHook):
         self.features: Tensor | None = None
         self.auxiliary: Any = None
         self.in_auxiliary = False
+        self.probe = torch.zeros((), requires_grad=True)
 
-    # Run outside compiled graphs: inside one, a hook on the captured tensor would never see the task gradient. The price is
-    # one graph break before the tapped layer.
-    @torch.compiler.disable
-    def __call__(self, module: nn.Module, arguments: Any) -> None:
-        exporting = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        if exporting or not arguments:
-            return
+    def __call__(self, module: nn.Module, arguments: Any) -> Any:
+        # Under export the module is "compiling" without Dynamo; under torch.compile this very code is in the graph.
+        exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+        if exporting or torch.jit.is_tracing() or not arguments:  # type: ignore[attr-defined]
+            return None
         if self.in_auxiliary:
             self.auxiliary = arguments[0]
         elif module.training and torch.is_grad_enabled():
             self.features = arguments[0]
+            return (measured(arguments[0], self.probe), *arguments[1:])
+        return None
 
     def __deepcopy__(self, memo: Any) -> _InertHook:
         return _InertHook()
@@ -72,11 +74,32 @@ class FeatureTap:
         self.feature_dim: int | None = getattr(layers[layer], "in_features", None)
         self._hook = _CaptureHook()
         self._handle = layers[layer].register_forward_pre_hook(self._hook)
+        self._record: BackwardRecord | None = None
+        self._listen_at(torch.device("cpu"))
 
     def take(self) -> Tensor | None:
         """The features of the last training forward, handed out once; None if there was none since."""
         features, self._hook.features = self._hook.features, None
         return features
+
+    def report_to(self, record: BackwardRecord, device: torch.device) -> None:
+        """Let ``record`` hear of the gradient that comes back to the features just taken, which are on ``device``."""
+        self._record = record
+        if self._hook.probe.device != device:  # from the next forward on; the first one copies one number to the host
+            self._listen_at(device)
+
+    def _listen_at(self, device: torch.device) -> None:
+        def heard(norm: Tensor) -> None:
+            record, self._record = self._record, None
+            if record is not None:
+                record.scaled_norm(norm.detach())
+
+        def forget(probe: Tensor) -> None:
+            probe.grad = None
+
+        self._hook.probe = torch.zeros((), device=device, requires_grad=True)
+        self._hook.probe.register_hook(heard)
+        self._hook.probe.register_post_accumulate_grad_hook(forget)
 
     def __call__(self, *images: Any, **named: Any) -> Any:
         """Features of auxiliary images, by a forward of the unwrapped model that leaves the task features in place."""

@@ -123,7 +123,8 @@ def feature_spread(features: Tensor, population: Tensor) -> Tensor:
     whole = population.float()
     count = whole.sum().clamp(min=1)
     centre = (features * whole[:, None]).sum(0) / count
-    return ((features - centre).norm(dim=1) * whole).sum() / count
+    distance: Tensor = (features - centre).norm(dim=1)
+    return (distance * whole).sum() / count
 
 
 def pair_with_population(features: Tensor, groups: Tensor, population: Tensor, *, mix: Tensor, order: Tensor) -> Tensor:

@@ -6,12 +6,17 @@ A method is a class with the constructor and members of `_types.Method`. `METHOD
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from wdpurify import BalancedStrength, FixedStrength, WeightClipping
+from torch import nn
+
+from wdpurify import Critic, WeightClipping
 
 from ._types import Method as Method
 from .gradient_reversal import GradientReversal
 from .plain import Plain
 from .purified import Purified
+
+#: The critic of the paper; what it does not state, the activation, is ReLU.
+PUBLISHED_CRITIC = partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU)
 
 #: Method name -> constructor, called as ``METHODS[name](network, task, seed=..., device=..., steps=...)``.
 METHODS: Mapping[str, Callable[..., Method]] = {
@@ -23,7 +28,15 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     "PL as published, to population": partial(Purified, published=True, toward="population"),
     "PL as published, to group": partial(Purified, published=True, toward="group"),
     "PL one-sided, balanced": partial(
-        Purified, fixed=True, objective="one-sided", constraint=WeightClipping(0.1), critic_steps=1, strength=0.1
+        Purified,
+        fixed=True,
+        objective="one-sided",
+        strength=0.1,
+        fade=0.0,
+        constraint=WeightClipping(0.1),
+        critic=PUBLISHED_CRITIC,
+        critic_lr=1e-3,
+        critic_steps=1,
     ),
     "PL two-sided, one group": partial(Purified, fixed=True),
     "PL all groups (default)": Purified,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wdpurify import GroupSampler, PurifyRegularizer
+from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
 
 from ..network import FEATURE_DIM, Network
 from ..tasks import Task
@@ -24,6 +24,7 @@ class Purified(Plain):
         network, task, seed, device, steps: as for every method.
         fixed: one group, the task's `fixed` value, in place of all groups at once.
         shuffled: permute the group labels among the auxiliary rows, so that they say nothing: the control.
+        strength, fade: of a `BalancedStrength` of the run's own; by default the library's.
         published: the paper's own settings; `toward` is then the only option.
         **options: of `PurifyRegularizer`.
     """
@@ -39,6 +40,8 @@ class Purified(Plain):
         fixed: bool = False,
         shuffled: bool = False,
         published: bool = False,
+        strength: float | None = None,
+        fade: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps)
@@ -55,6 +58,9 @@ class Purified(Plain):
             seed=seed,
             transform=to_float,
         )
+        balance = {name: value for name, value in (("value", strength), ("fade", fade)) if value is not None}
+        if balance:
+            options["strength"] = BalancedStrength(**balance)
         make = PurifyRegularizer.as_published if published else PurifyRegularizer
         self.purify = make(network.features, sampler, feature_dim=FEATURE_DIM, seed=seed, **options)
 
