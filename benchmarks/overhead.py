@@ -1,0 +1,169 @@
+"""What a step costs beside the plain loop and beside other methods, measured side by side.
+
+    python benchmarks/overhead.py --backbones small-bn resnet18
+
+The methods take turns, a block of steps each, in an order that is shuffled every round, so that a busy machine slows all of
+them alike. Reported is the median over rounds of each block's time over the plain block's time of the same round, with the
+quartiles. Images are random: time does not depend on what they show.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from accelerate import PartialState
+from purifybench.backbones import build_network
+from purifybench.methods import METHODS, Method
+from purifybench.methods.plain import Plain
+from purifybench.network import Network
+from purifybench.results import provenance
+from purifybench.tasks import Auxiliary, Split, Task
+from purifybench.tasks._types import to_float
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+GROUPS = 10
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a step costs.
+
+    Attributes:
+        backbones: names of networks.
+        batch_size: task rows per step; the auxiliary batch has half as many, as in `benchmarks/digits.py` on real data.
+        image_size: pixels.
+        rounds: how often each method takes its turn.
+        steps: steps per turn; a multiple of three, so that every turn holds the same number of acting steps.
+        threads: threads of torch on a CPU.
+        out: where to write JSON.
+    """
+
+    backbones: tuple[str, ...] = ("small-bn", "resnet18")
+    batch_size: int = 128
+    image_size: int = 32
+    rounds: int = 15
+    steps: int = 6
+    threads: int = 1
+    out: Path = Path("results/overhead.json")
+
+
+class TwoUpdates(Plain):
+    """Alg. 1 to the letter: Goal 1 and Goal 2 as two forwards and two updates, groups through the extractor one by one."""
+
+    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int) -> None:
+        super().__init__(network, task, seed=seed, device=device, steps=steps)
+        self.inner = METHODS["PL as published, to population"](network, task, seed=seed, device=device, steps=steps)
+        self.optimizer: torch.optim.Optimizer | None = None
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss = self.inner.loss(images, labels)
+        if self.optimizer is not None:
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        return F.cross_entropy(self.network(images), labels)
+
+
+COMPARED: dict[str, Callable[..., Method]] = {
+    "plain loop": METHODS["goal 1 only"],
+    "PL all groups (default)": METHODS["PL all groups (default)"],
+    "PL one-sided": METHODS["PL one-sided, balanced"],
+    "PL, two updates (Alg. 1)": TwoUpdates,
+    "gradient reversal": partial(METHODS["gradient reversal"], weight=0.3),
+}
+
+
+class Turn:
+    """One method with its own network and optimiser."""
+
+    def __init__(self, name: str, backbone: str, task: Task, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.device = device
+        network = build_network(backbone, task.n_classes).to(device)
+        self.method = COMPARED[name](network, task, seed=0, device=device, steps=10_000)
+        self.optimizer = torch.optim.SGD([*network.parameters(), *self.method.parameters()], 1e-3, momentum=0.9)
+        if isinstance(self.method, TwoUpdates):
+            self.method.optimizer = self.optimizer
+
+    def seconds(self, images: Tensor, labels: Tensor, steps: int) -> float:
+        """Time of so many steps."""
+        self._wait()
+        started = time.perf_counter()
+        for _ in range(steps):
+            loss = self.method.loss(images, labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        self._wait()
+        return time.perf_counter() - started
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def random_task(arguments: Arguments) -> Task:
+    """Images of noise with labels and groups."""
+    shape = (1024, 3, arguments.image_size, arguments.image_size)
+    images = torch.randint(256, shape, dtype=torch.uint8)
+    split = Split(images[: arguments.batch_size], torch.randint(10, (arguments.batch_size,)))
+    groups = Auxiliary(images, [row % GROUPS for row in range(len(images))], fixed=0)
+    return Task("noise", 10, split, split, {"clean": split}, groups)
+
+
+def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[str, dict[str, float]]:
+    """Median and quartiles of the time over the plain loop's, and milliseconds per step, per method."""
+    task = random_task(arguments)
+    turns = {name: Turn(name, backbone, task, device) for name in COMPARED}
+    images, labels = to_float(task.train.images.to(device)), task.train.labels.to(device)
+    for turn in turns.values():
+        turn.seconds(images, labels, arguments.steps)
+    rounds = []
+    for _ in track(range(arguments.rounds), description=backbone):
+        order = random.sample(list(turns), len(turns))
+        rounds.append({name: turns[name].seconds(images, labels, arguments.steps) for name in order})
+    found = {}
+    for name in COMPARED:
+        ratio = np.array([one[name] / one["plain loop"] for one in rounds])
+        low, median, high = np.percentile(ratio, [25, 50, 75])
+        milliseconds = float(np.median([one[name] for one in rounds])) / arguments.steps * 1e3
+        found[name] = {"ratio": median, "low": low, "high": high, "milliseconds": milliseconds}
+    return found
+
+
+def main() -> None:
+    """Measure and report."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    if arguments.steps % 3:
+        raise SystemExit("--steps: a multiple of three, so that every turn holds the same number of acting steps")
+    torch.set_num_threads(arguments.threads)
+    device = PartialState().device
+    result: dict[str, Any] = {}
+    for backbone in arguments.backbones:
+        result[backbone] = measure(backbone, arguments, device)
+        table = Table(title=f"{backbone}, {arguments.image_size}x{arguments.image_size}, batch {arguments.batch_size}, {device}")
+        for heading in ("method", "ms/step", "time over the plain loop's", "quartiles"):
+            table.add_column(heading, justify="left" if heading == "method" else "right")
+        for name, row in result[backbone].items():
+            quartiles = f"{row['low']:.2f} to {row['high']:.2f}"
+            table.add_row(name, f"{row['milliseconds']:.1f}", f"{row['ratio']:.2f}", quartiles)
+        Console().print(table)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    described = {"arguments": json.loads(json.dumps(vars(arguments), default=str)), "result": result}
+    arguments.out.write_text(json.dumps(provenance() | described, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""The digit benchmark: its data, its run loop, its report, and that a newcomer's method needs one class alone."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from purifybench.backbones import BACKBONES, build_network
+from purifybench.jobs import Job, run_jobs
+from purifybench.methods import METHODS
+from purifybench.methods.plain import Plain
+from purifybench.report import Estimate, estimate, markdown_table, summarise
+from purifybench.results import ResultsStore
+from purifybench.tasks import Auxiliary, Split, Task, biased_colour, photo, real_digits
+from purifybench.training import Settings, train
+from torch.testing import assert_close
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def colour():
+    return biased_colour.build(seed=0)
+
+
+def _share_of_colour_equal_to_label(split):
+    """Nearest of the ten hues to each image's ground, read from the corner pixels."""
+    corner = split.images[:, :, :2, :2].float().mean((2, 3))
+    corner = corner / corner.norm(dim=1, keepdim=True)
+    hues = biased_colour.COLOURS / biased_colour.COLOURS.norm(dim=1, keepdim=True)
+    return ((corner @ hues.T).argmax(1) == split.labels).float().mean().item()
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5, 0.95])
+def test_bias_is_the_share_of_training_digits_whose_colour_gives_them_away(bias):
+    task = biased_colour.build(seed=0, bias=bias)
+    expected = bias + (1 - bias) / 10
+    assert abs(_share_of_colour_equal_to_label(task.train) - expected) < 0.06
+    assert abs(_share_of_colour_equal_to_label(task.tests["clean"]) - expected) < 0.08
+    for unbiased in (task.tests["shifted"], task.upper, task.oracle):
+        assert abs(_share_of_colour_equal_to_label(unbiased) - 0.1) < 0.08
+
+
+@pytest.mark.parametrize("build", [biased_colour.build, photo.build])
+def test_tasks_are_the_same_for_a_seed_and_others_for_another(build):
+    first, again, other = build(seed=3), build(seed=3), build(seed=4)
+    assert torch.equal(first.train.images, again.train.images)
+    assert torch.equal(first.auxiliary.images, again.auxiliary.images)
+    assert not torch.equal(first.train.images, other.train.images)
+    assert len(first.train.labels) == 800
+    assert len(first.auxiliary.groups) == len(first.auxiliary.images) == 2000
+
+
+def test_photographs_of_test_and_auxiliary_images_are_other_ones():
+    assert not set(photo.AUXILIARY_PHOTOS) & set(photo.TEST_PHOTOS)
+
+
+def test_blend_inverts_the_ground_under_the_ink():
+    ground = torch.full((1, 3, 2, 2), 200, dtype=torch.uint8)
+    ink = torch.tensor([[[1.0, 0.0], [0.5, 0.49]]])
+    assert photo.blend(ink, ground)[0, 0].tolist() == [[55, 200], [55, 200]]
+    assert photo.blend(ink, ground, threshold=0.01)[0, 0].tolist() == [[55, 200], [55, 55]]
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_trains_and_resumes_to_the_same_weights(name, colour, tmp_path, monkeypatch):
+    settings = Settings(steps=6, batch_size=32)
+    monkeypatch.setattr("purifybench.training.CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr("purifybench.training.FIGURES_EVERY", 2)
+    whole = train(colour, METHODS[name], settings, device=CPU)
+    checkpoint = tmp_path / "run.pt"
+
+    class Killed(Exception):
+        pass
+
+    def killed(*arguments, **options):
+        method = METHODS[name](*arguments, **options)
+        loss, calls = method.loss, []
+
+        def counted(images, labels):
+            calls.append(1)
+            if len(calls) == 5:
+                raise Killed
+            return loss(images, labels)
+
+        method.loss = counted
+        return method
+
+    with pytest.raises(Killed):
+        train(colour, killed, settings, device=CPU, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    resumed = train(colour, METHODS[name], settings, device=CPU, checkpoint=checkpoint)
+    assert not checkpoint.exists()
+    assert resumed.accuracy == whole.accuracy
+    assert resumed.component_shares == whole.component_shares
+    for first, second in zip(resumed.figures, whole.figures, strict=True):
+        assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+
+
+def test_choosing_an_option_does_not_read_the_test_sets(colour):
+    unreadable = replace(colour, tests={"clean": None, "shifted": None})
+    outcome = train(unreadable, Plain, Settings(steps=1), device=CPU, test=False)
+    assert set(outcome.accuracy) == {"validation", "oracle"}
+
+
+@pytest.mark.parametrize("name", ["small-bn", "small-gn", "resnet18", "senet", "mobilenetv2", "shufflenetv2"])
+def test_backbones_have_128_features_and_do_not_shrink_small_images_to_nothing(name):
+    network = build_network(name, 10)
+    images = torch.randn(2, 3, 32, 32)
+    features = network.features(images)
+    assert features.shape == (2, 128)
+    network(images).sum().backward()
+    assert network.features(images).std(0).max() > 0
+
+
+def test_every_backbone_of_the_paper_is_there():
+    paper = {"resnet18", "vgg11", "densenet121", "senet", "efficientnet", "mobilenetv2", "shufflenetv2"}
+    assert paper <= set(BACKBONES)
+    with pytest.raises(ValueError, match="`backbone` must be one of small-bn"):
+        build_network("resnet19", 10)
+
+
+class _Newcomer(Plain):
+    """A method in one small class: half the loss."""
+
+    def loss(self, images, labels):
+        return 0.5 * super().loss(images, labels)
+
+
+def test_a_newcomers_method_needs_one_class(colour):
+    outcome = train(colour, _Newcomer, Settings(steps=2), device=CPU)
+    assert set(outcome.accuracy) == {"validation", "clean", "shifted"}
+
+
+def _record(row, seed, shifted, milliseconds=5.0):
+    key = {"row": row, "settings": {"seed": seed}}
+    accuracy = {"validation": 99.0, "clean": 90.0, "shifted": shifted}
+    return {"key": key, "accuracy": accuracy, "seconds_per_step": milliseconds / 1e3}
+
+
+def test_report_pairs_gains_by_seed_and_relates_them_to_the_upper_bound():
+    records = [_record("goal 1 only", seed, 50.0 + seed) for seed in range(3)]
+    records += [_record("upper bound", seed, 90.0 + seed) for seed in range(3)]
+    records += [_record("ours", seed, 80.0 + seed) for seed in range(3)]
+    rows = {row.method: row for row in summarise(records)}
+    assert rows["ours"].gain == Estimate(30.0, 0.0)
+    assert rows["ours"].recovered.mean == 75.0
+    assert rows["goal 1 only"].gain is None
+    assert rows["upper bound"].recovered is None
+    assert rows["ours"].milliseconds == 5.0
+    table = markdown_table(list(rows.values()))
+    assert "| ours | 90.0 ± 0.0 | 81.0 ± 2.5 | +30.0 ± 0.0 | 75.0 ± 0.0 | 5.0 |" in table
+
+
+def test_interval_is_students():
+    assert_close(estimate([1.0, 2.0, 3.0]).half_width, 4.302653 * 1.0 / np.sqrt(3), rtol=1e-6, atol=0)
+    assert str(estimate([4.0])) == "4.0"
+
+
+def _tiny_task(name, seed):
+    images = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    split = Split(images[:20], torch.arange(20) % 2)
+    return Task(name, 2, split, split, {"clean": split, "shifted": split}, Auxiliary(images, ["a", "b"] * 20, fixed="a"))
+
+
+def test_finished_runs_are_not_run_again_and_a_cut_line_is_passed_over(tmp_path):
+    store = ResultsStore(tmp_path / "results.jsonl")
+    jobs = [Job("tiny", "goal 1 only", Settings(steps=1, batch_size=8, seed=seed)) for seed in range(3)]
+    run = partial(run_jobs, build_task=_tiny_task, data={}, workers=1, title="test")
+    run(jobs[:2], store=store)
+    with store.path.open("a") as file:
+        file.write('{"key": {"task": "ti')  # what a kill in the middle of writing leaves
+    first = store.records()
+    run(jobs, store=store)
+    assert store.records()[:2] == first
+    assert len(store.records()) == 3
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """Tiny data in the forms that users have: parquet folders of images with labels, and a folder of photographs."""
+
+    def images(count, size):
+        return [Image.fromarray(np.random.default_rng(row).integers(0, 255, (size, size), dtype=np.uint8)) for row in range(count)]
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
+    for name, splits in {"digits": {"train": 60, "test": 20}, "shifted": {"test": 20}}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        for split, count in splits.items():
+            rows = {"image": images(count, 28), "label": [row % 10 for row in range(count)]}
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, image in enumerate(images(3, 64)):
+        image.convert("RGB").save(photos / f"{number}.jpg")
+    return tmp_path
+
+
+def _real(sources, **options):
+    given = {
+        "train": str(sources / "digits"),
+        "test": (str(sources / "shifted"),),
+        "aux": str(sources / "photos"),
+        "blend_photos": True,
+        "image_column": "image",
+        "label_column": "label",
+        "group_column": None,
+        "rows": 20,
+        "image_size": 32,
+        "seed": 0,
+    }
+    return real_digits.build(**(given | options))
+
+
+def test_real_data_in_any_form_that_datasets_opens(sources, monkeypatch):
+    monkeypatch.setattr(real_digits, "VALIDATION_ROWS", 10)
+    monkeypatch.setattr(real_digits, "AUXILIARY_ROWS", 20)
+    task = _real(sources)
+    assert list(task.tests) == ["clean", "shifted"]
+    assert task.train.images.shape == (20, 3, 32, 32)
+    assert task.auxiliary.groups == ["train"] * 10 + ["aux"] * 10
+    by_label = _real(sources, aux=str(sources / "digits"), blend_photos=False, group_column="label")
+    assert set(by_label.auxiliary.groups) <= set(range(10))
+    file = str(sources / "shifted" / "test-00000-of-00001.parquet")
+    assert _real(sources, test=(file,), aux=file, blend_photos=False).auxiliary.groups == ["train"] * 10 + ["aux"] * 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_column": "digit"}, "no column 'digit'; it has image, label: set --image-column, --label-column"),
+        ({"rows": 50}, "`train` must have 65 rows for `rows` 50, got 60"),
+    ],
+)
+def test_real_data_that_do_not_fit_are_named(sources, monkeypatch, options, message):
+    monkeypatch.setattr(real_digits, "VALIDATION_ROWS", 10)
+    monkeypatch.setattr(real_digits, "AUXILIARY_ROWS", 10)
+    with pytest.raises(ValueError, match=message):
+        _real(sources, **options)
+
+
+def _command(*arguments, launcher=(sys.executable,)):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [*launcher, str(ROOT / "benchmarks" / "digits.py"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=540)
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [(sys.executable,), (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")],
+    ids=["python", "accelerate launch"],
+)
+def test_main_job_writes_table_json_and_figures(tmp_path, launcher):
+    methods = "gradient reversal", "upper bound", "PL all groups (default)"
+    options = ["--seeds", "0", "1", "--steps", "25", "--out", str(tmp_path), "--methods", *methods]
+    run = _command(*options, launcher=launcher)
+    assert run.returncode == 0, run.stderr
+    for task in ("colour", "photo"):
+        folder = tmp_path / f"{task}-small-bn"
+        report = json.loads((folder / "report.json").read_text())
+        assert {"commit", "versions", "machine", "arguments", "rows"} <= report.keys()
+        assert {row["method"] for row in report["rows"]} >= {*methods, "goal 1 only"}
+        assert (folder / "report.md").read_text().count("\n|") >= 6
+        assert all((folder / name).stat().st_size > 5000 for name in ("accuracy.png", "critic.png", "components.png"))
+    runs = len((tmp_path / "results.jsonl").read_text().splitlines())
+    if launcher == (sys.executable,):
+        assert _command(*options, "--resume").returncode == 0
+        assert len((tmp_path / "results.jsonl").read_text().splitlines()) == runs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--backbones", "resnet19"], "--backbones: 'resnet19' is none of 'small-bn'"),
+        (["--methods", "magic"], "--methods: 'magic' is none of 'goal 1 only'"),
+        (["--train", "somewhere"], "--train needs --aux"),
+        (["--aux", "somewhere"], "--aux and --test need --train"),
+    ],
+)
+def test_wrong_arguments_are_named_before_anything_runs(arguments, message):
+    run = _command(*arguments)
+    assert run.returncode != 0
+    assert message in run.stderr
