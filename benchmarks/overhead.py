@@ -153,7 +153,9 @@ def main() -> None:
     result: dict[str, Any] = {}
     for backbone in arguments.backbones:
         result[backbone] = measure(backbone, arguments, device)
-        table = Table(title=f"{backbone}, {arguments.image_size}x{arguments.image_size}, batch {arguments.batch_size}, {device}")
+        table = Table(
+            title=f"{backbone}, {arguments.image_size}x{arguments.image_size}, batch {arguments.batch_size}, {device}"
+        )
         for heading in ("method", "ms/step", "time over the plain loop's", "quartiles"):
             table.add_column(heading, justify="left" if heading == "method" else "right")
         for name, row in result[backbone].items():

@@ -41,7 +41,7 @@ def test_a_step_never_makes_the_host_wait(objective):
 
 
 def test_global_random_states_are_left_alone():
-    extract, purify = _parts()
+    _extract, purify = _parts()
     before = torch.get_rng_state(), torch.cuda.get_rng_state()
     purify.critic_step()
     assert torch.equal(before[0], torch.get_rng_state())

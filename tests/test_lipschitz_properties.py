@@ -1,5 +1,6 @@
 """Lipschitz clipping and bounds, for any weights, inputs and limits."""
 
+import itertools
 import math
 
 import numpy as np
@@ -26,7 +27,7 @@ def networks(draw):
     sizes = draw(widths)
     activation = draw(st.sampled_from([nn.ReLU, nn.Tanh, nn.LeakyReLU, nn.Softplus]))
     layers = []
-    for width_in, width_out in zip(sizes, sizes[1:], strict=False):
+    for width_in, width_out in itertools.pairwise(sizes):
         layer = nn.Linear(width_in, width_out)
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(draw(arrays(np.float32, (width_out, width_in), elements=finite))))

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from small_loop import equal_states, small_sampler
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
@@ -18,13 +19,6 @@ from wdpurify import BalancedStrength, FeatureTap, GroupSampler, PurifyRegulariz
 def _model(dropout=0.0):
     layers = nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(72, 6), nn.ReLU()
     return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(6, 4))
-
-
-def _sampler():
-    generator = torch.Generator().manual_seed(1)
-    groups = [row % 3 for row in range(60)]
-    images = torch.rand((60, 3, 8, 8), generator=generator) + torch.tensor(groups)[:, None, None, None]
-    return GroupSampler(images, groups, batch_size=16)
 
 
 def _train(model, criterion, steps=7):
@@ -43,10 +37,6 @@ def _train(model, criterion, steps=7):
     return losses
 
 
-def _equal(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
 WRAPPERS = {
     "plain": lambda model: model,
     "data parallel": nn.DataParallel,
@@ -63,14 +53,14 @@ def test_two_lines_purify_and_strength_zero_is_bit_identical_to_the_plain_run(wr
         torch.manual_seed(5)
         model, criterion = _model(dropout=0.5), nn.CrossEntropyLoss()
         if strength is not None:
-            purify = PurifyRegularizer.for_model(model, _sampler(), strength=strength)
+            purify = PurifyRegularizer.for_model(model, small_sampler(), strength=strength)
             criterion = purify.criterion(criterion)
         torch.manual_seed(6)
         losses = _train(wrap(model), criterion)
         outcomes.append((losses, {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()))
     assert outcomes[0][0] == outcomes[1][0]
-    assert _equal(outcomes[0][1], outcomes[1][1])
-    assert not _equal(outcomes[0][1], outcomes[2][1])
+    assert equal_states(outcomes[0][1], outcomes[1][1])
+    assert not equal_states(outcomes[0][1], outcomes[2][1])
     assert all(torch.equal(outcomes[0][2], outcome[2]) for outcome in outcomes)
 
 
@@ -78,11 +68,11 @@ def test_captured_features_are_what_the_explicit_form_would_be_given():
     torch.manual_seed(0)
     model = _model()
     twin = copy.deepcopy(model)
-    purify = PurifyRegularizer.for_model(model, _sampler(), every=1)
+    purify = PurifyRegularizer.for_model(model, small_sampler(), every=1)
     _train(model, purify.criterion(nn.CrossEntropyLoss()), steps=5)
 
     body, head = twin[:-1], twin[-1]
-    explicit = PurifyRegularizer(body, _sampler(), feature_dim=6, every=1)
+    explicit = PurifyRegularizer(body, small_sampler(), feature_dim=6, every=1)
     optimizer = torch.optim.SGD(twin.parameters(), 0.05)
     for step in range(5):
         generator = torch.Generator().manual_seed(step)
@@ -119,7 +109,7 @@ def test_evaluation_passes_are_ignored_and_features_are_handed_out_once():
 def test_copies_pickles_and_state_dicts_carry_no_tap():
     model = _model()
     keys = list(model.state_dict())
-    purify = PurifyRegularizer.for_model(model, _sampler())
+    purify = PurifyRegularizer.for_model(model, small_sampler())
     model(torch.rand(2, 3, 8, 8))  # a captured tensor with its graph
     assert list(model.state_dict()) == keys
     clone = copy.deepcopy(model)
@@ -142,7 +132,7 @@ def test_exported_and_traced_models_equal_the_plain_ones():
     model = _model().eval()
     images = torch.rand(2, 3, 8, 8)
     plain = str(torch.export.export(model, (images,)).graph)
-    purify = PurifyRegularizer.for_model(model, _sampler())
+    purify = PurifyRegularizer.for_model(model, small_sampler())
     assert str(torch.export.export(model, (images,)).graph) == plain
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
@@ -155,7 +145,7 @@ def test_a_compiled_model_is_not_compiled_again_after_its_warm_up():
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     model = _model()
-    criterion = PurifyRegularizer.for_model(model, _sampler()).criterion(nn.CrossEntropyLoss())
+    criterion = PurifyRegularizer.for_model(model, small_sampler()).criterion(nn.CrossEntropyLoss())
     compiled = torch.compile(model, backend=counter)
     _train(compiled, criterion, steps=2)
     warm = counter.frame_count
@@ -165,7 +155,7 @@ def test_a_compiled_model_is_not_compiled_again_after_its_warm_up():
 
 def test_removed_tap_lets_the_loop_go_on_plainly():
     model = _model()
-    purify = PurifyRegularizer.for_model(model, _sampler())
+    purify = PurifyRegularizer.for_model(model, small_sampler())
     criterion = purify.criterion(nn.CrossEntropyLoss())
     _train(model, criterion, steps=2)
     purify.remove()
@@ -174,7 +164,7 @@ def test_removed_tap_lets_the_loop_go_on_plainly():
 
 def test_a_middle_layer_can_be_tapped_by_name():
     model = _model()
-    purify = PurifyRegularizer.for_model(model, _sampler(), layer="1", strength=BalancedStrength(1.0, fade=0))  # conv maps
+    purify = PurifyRegularizer.for_model(model, small_sampler(), layer="1", strength=BalancedStrength(1.0, fade=0))  # conv maps
     criterion = purify.criterion(nn.CrossEntropyLoss())
     _train(model, criterion)
     assert purify.critic[0].in_features == 8
@@ -183,7 +173,7 @@ def test_a_middle_layer_can_be_tapped_by_name():
 
 def test_criterion_passes_everything_through():
     inner = nn.CrossEntropyLoss(label_smoothing=0.25)
-    purify = PurifyRegularizer.for_model(_model(), _sampler())
+    purify = PurifyRegularizer.for_model(_model(), small_sampler())
     criterion = purify.criterion(inner)
     assert criterion.label_smoothing == 0.25
     assert criterion.to("cpu") is criterion
@@ -196,7 +186,7 @@ def test_criterion_passes_everything_through():
 
 def test_term_is_added_once_per_forward_to_the_mean_of_a_loss_per_sample():
     model = _model()
-    purify = PurifyRegularizer.for_model(model, _sampler(), every=1)
+    purify = PurifyRegularizer.for_model(model, small_sampler(), every=1)
     inner = nn.CrossEntropyLoss(reduction="none")
     criterion = purify.criterion(inner)
     images, labels = torch.rand(12, 3, 8, 8), torch.randint(4, (12,))
@@ -212,14 +202,14 @@ def test_term_is_added_once_per_forward_to_the_mean_of_a_loss_per_sample():
 
 def test_a_criterion_that_returns_no_tensor_is_named():
     model = _model()
-    purify = PurifyRegularizer.for_model(model, _sampler())
+    purify = PurifyRegularizer.for_model(model, small_sampler())
     criterion = purify.criterion(lambda scores, labels: {"loss": scores.sum()})
     with pytest.raises(TypeError, match=r"must return a tensor, got dict.*purify\.loss\(features\)"):
         criterion(model(torch.rand(2, 3, 8, 8)), None)
 
 
 def test_a_tap_that_sees_nothing_says_so_once():
-    purify = PurifyRegularizer.for_model(_model(), _sampler())
+    purify = PurifyRegularizer.for_model(_model(), small_sampler())
     criterion = purify.criterion(nn.CrossEntropyLoss())
     other = _model()
     with pytest.warns(wdpurify.SilentTapWarning, match="train the very model it was made for") as caught:
@@ -253,7 +243,7 @@ def test_a_users_own_wrapper_is_not_looked_through():
         (lambda: FeatureTap(nn.Sequential(nn.Conv2d(1, 1, 1))), ValueError, r"has no nn\.Linear.*layer="),
         (lambda: FeatureTap(_model(), "nine"), ValueError, "`layer` must be one of the model's layers, got 'nine'"),
         (
-            lambda: PurifyRegularizer(nn.Linear(3, 3), _sampler(), feature_dim=3).criterion(nn.MSELoss()),
+            lambda: PurifyRegularizer(nn.Linear(3, 3), small_sampler(), feature_dim=3).criterion(nn.MSELoss()),
             ValueError,
             r"`criterion\(\)` needs captured features",
         ),

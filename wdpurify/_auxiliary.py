@@ -86,6 +86,17 @@ class AuxiliaryForward:
         self._update_statistics, self._seed = update_statistics, seed
         self.replayed: AutocastState | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """The autocast setting to replay, as strings."""
+        if self.replayed is None:
+            return {"autocast": None}
+        return {"autocast": [self.replayed.device_type, str(self.replayed.dtype).removeprefix("torch.")]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved setting."""
+        saved = state["autocast"]
+        self.replayed = None if saved is None else AutocastState(saved[0], getattr(torch, saved[1]))
+
     def place(self) -> tuple[torch.device, torch.dtype]:
         """Device and floating dtype of the extractor's first parameter; CPU and float32 for one without parameters."""
         for parameter in self.model.parameters():
@@ -99,9 +110,9 @@ class AuxiliaryForward:
         autocast = current_autocast(device.type) or self.replayed
         images = _to(images, device, torch.float32 if autocast else dtype)
         guard = nullcontext() if self._update_statistics else preserved_buffers(self.model)
-        with torch.set_grad_enabled(with_grad), guard, _replay(autocast):
-            with private_randomness(device, derive_seed(self._seed, "auxiliary forward", step)):
-                return self._extract(**images) if isinstance(images, dict) else self._extract(images)
+        randomness = private_randomness(device, derive_seed(self._seed, "auxiliary forward", step))
+        with torch.set_grad_enabled(with_grad), guard, _replay(autocast), randomness:
+            return self._extract(**images) if isinstance(images, dict) else self._extract(images)
 
 
 def _replay(state: AutocastState | None) -> Any:

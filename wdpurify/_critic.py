@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import nn
+
+
+def leaky_relu() -> nn.Module:
+    """The default activation: unlike ReLU it always passes some gradient on, so the critic cannot die."""
+    return nn.LeakyReLU(0.2)
 
 
 class Critic(nn.Sequential):
@@ -19,8 +23,7 @@ class Critic(nn.Sequential):
         feature_dim: width of the features, at least 1.
         n_groups: number of outputs, at least 1.
         hidden: widths of the hidden layers; the paper's are ``(512, 256, 10)``.
-        activation: makes one activation module; its slope must not exceed 1 for the bound to be certified. The default
-            cannot die as ReLU can.
+        activation: makes one activation module; its slope must not exceed 1 for the bound to be certified.
         seed: seed of the initial weights.
 
     Raises:
@@ -36,7 +39,7 @@ class Critic(nn.Sequential):
         n_groups: int = 1,
         *,
         hidden: Sequence[int] = (128, 64),
-        activation: Callable[[], nn.Module] = partial(nn.LeakyReLU, 0.2),
+        activation: Callable[[], nn.Module] = leaky_relu,
         seed: int = 0,
     ) -> None:
         widths = (feature_dim, *hidden, n_groups)

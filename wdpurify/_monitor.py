@@ -6,10 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._warnings import DeadCriticWarning, NoTaskGradientWarning, PurifyWarning
+from ._warnings import DeadCriticWarning, NoTaskGradientWarning, PurifyWarning, SaturatedCriticWarning
 
 #: Looks in a row that must agree before a warning: one empty batch or one stalled step is no illness.
 PATIENCE = 5
+#: Share of weights at the clipping bound from which a critic counts as saturated.
+SATURATED = 0.9
 
 
 class PurifyMetrics(NamedTuple):
@@ -53,6 +55,29 @@ class Monitor:
     def note(self, **figures: Tensor) -> None:
         """Keep scalars for later; nothing is read."""
         self.figures |= {name: figure.detach() for name, figure in figures.items()}
+
+    def metrics(self, *, lipschitz_bound: float, clip_share: float, strength: float) -> PurifyMetrics:
+        """All figures on the host; waits for the device."""
+        if clip_share > SATURATED:
+            self.warn(
+                SaturatedCriticWarning,
+                f"{clip_share:.0%} of the critic's weights sit at the clipping bound: use `constraint=GradientPenalty()` or "
+                "a larger bound",
+            )
+        self.look()
+        estimate, task_norm = self.read("estimate"), self.read("task_norm")
+        return PurifyMetrics(
+            estimate=estimate,
+            estimate_per_lipschitz=estimate / lipschitz_bound if lipschitz_bound > 0 else float("nan"),
+            lipschitz_bound=lipschitz_bound,
+            separation=self.read("separation"),
+            critic_gradient_norm=self.read("critic_gradient_norm"),
+            clip_share=clip_share,
+            feature_norm=self.read("feature_norm"),
+            dropped_rows=self.read("dropped_rows"),
+            gradient_ratio=self.read("applied_norm") / task_norm if task_norm > 0 else float("nan"),
+            strength=strength,
+        )
 
     def read(self, name: str) -> float:
         """One figure on the host; NaN if it was never noted."""

@@ -2,21 +2,22 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ._auxiliary import AutocastState, AuxiliaryForward, current_autocast, owner_of
+from ._auxiliary import AuxiliaryForward, current_autocast, owner_of
 from ._checks import check_choice, check_positive_integer
 from ._constraints import Constraint, GradientPenalty, WeightClipping
 from ._criterion import PurifiedCriterion
 from ._critic import Critic
-from ._features import blank_rows, check_features, pool_features, usable_rows
+from ._features import check_features
 from ._injection import BackwardRecord, inject, watch_task_gradient
 from ._monitor import PATIENCE, Monitor, PurifyMetrics
 from ._options import Objective, PurifyOptions
-from ._sampler import GroupBatch, Sampler
+from ._sampler import Sampler
+from ._step import Term, auxiliary_step, feature_width
 from ._strength import BalancedStrength, FixedStrength, Strength
 from ._tap import FeatureTap
 from ._trainer import CriticTrainer
@@ -24,22 +25,12 @@ from ._warnings import (
     CriticNotSteppedWarning,
     FeaturesWithoutGradWarning,
     ForeignOptimizerWarning,
-    SaturatedCriticWarning,
     SilentTapWarning,
 )
-from .functional import Toward, feature_spread, group_gap, one_sided_loss
-from .lipschitz import lipschitz_bound
+from .functional import Toward, one_sided_loss
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-
-class _Term(NamedTuple):
-    """A purify term as known before the user's backward pass: its value, where it acts, and its gradient there."""
-
-    value: Tensor
-    features: Tensor
-    gradient: Tensor
 
 
 class PurifyRegularizer:
@@ -112,7 +103,7 @@ class PurifyRegularizer:
         self.sampler, self.tap = sampler, extract if isinstance(extract, FeatureTap) else None
         self._forward = AuxiliaryForward(extract, owner, update_statistics=update_statistics, seed=seed)
         if feature_dim is None:
-            feature_dim = self._find_feature_dim()
+            feature_dim = feature_width(self._forward, sampler)
         feature_dim = check_positive_integer("feature_dim", feature_dim)
         if critic is Critic:
             critic = partial(Critic, seed=seed)
@@ -125,7 +116,7 @@ class PurifyRegularizer:
             seed=seed,
         )
         self._calls = self._acted = self._blind_calls = 0
-        self._pending: _Term | None = None
+        self._pending: Term | None = None
         self._separation = torch.zeros(())
         self._monitor = Monitor()
 
@@ -209,8 +200,13 @@ class PurifyRegularizer:
         acting = self._calls % self.every == 0
         self._calls += 1
         if acting:
-            self._act(self.sampler.next_batch())
+            with_grad = self.objective == "two-sided" and self.strength.value > 0
+            step = auxiliary_step(
+                self.sampler.next_batch(), self._forward, self._trainer, number=self._acted, with_grad=with_grad
+            )
             self._acted += 1
+            self._pending, self._separation = step.term, step.figures["separation"]
+            self._monitor.note(**step.figures)
             self._monitor.look()
 
     def loss(self, features: Tensor) -> Tensor:
@@ -233,11 +229,11 @@ class PurifyRegularizer:
         return self._loss(features, captured=False)
 
     def _loss(self, features: Tensor, *, captured: bool) -> Tensor:
-        term, self._pending = self._pending, None
         check_features(features, self._trainer.feature_dim)
         zero = torch.zeros((), dtype=features.dtype, device=features.device)
         if not torch.is_grad_enabled():
             return zero
+        term, self._pending = self._pending, None
         self._forward.replayed = current_autocast(features.device.type)
         if self._calls == 0:
             self._monitor.warn(CriticNotSteppedWarning, "`loss()` without `critic_step()`: call it once per iteration")
@@ -254,36 +250,19 @@ class PurifyRegularizer:
                 features,
                 lambda scores, _: one_sided_loss(scores, toward=self.toward),  # type: ignore[arg-type]
             )
-            term = _Term(value, features, gradient)
+            term = Term(value, features, gradient)
         return self._handed_over(features, term, captured=captured)
 
     def metrics(self) -> PurifyMetrics:
         """Figures of the last acting step, on the host; this is the one call that waits for the device."""
-        read, bound = self._monitor.read, self._lipschitz_bound()
-        clip_share = float(self._trainer.clip_share())
-        if clip_share > 0.9:
-            self._monitor.warn(
-                SaturatedCriticWarning,
-                f"{clip_share:.0%} of the critic's weights sit at the clipping bound: use `constraint=GradientPenalty()` or "
-                "a larger bound",
-            )
-        self._monitor.look()
-        return PurifyMetrics(
-            estimate=read("estimate"),
-            estimate_per_lipschitz=read("estimate") / bound if bound > 0 else float("nan"),
-            lipschitz_bound=bound,
-            separation=read("separation"),
-            critic_gradient_norm=read("critic_gradient_norm"),
-            clip_share=clip_share,
-            feature_norm=read("feature_norm"),
-            dropped_rows=read("dropped_rows"),
-            gradient_ratio=read("applied_norm") / norm if (norm := read("task_norm")) > 0 else float("nan"),
+        return self._monitor.metrics(
+            lipschitz_bound=self._trainer.lipschitz_bound(),
+            clip_share=float(self._trainer.clip_share()),
             strength=self.strength.value,
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit, as tensors and primitives (``torch.load(weights_only=True)`` reads it)."""
-        replayed = self._forward.replayed
         return {
             **self._trainer.state_dict(),
             "calls": self._calls,
@@ -291,7 +270,7 @@ class PurifyRegularizer:
             "separation": self._separation.detach().cpu().clone(),
             "strength": self.strength.state_dict(),
             "sampler": self.sampler.state_dict(),
-            "autocast": None if replayed is None else [replayed.device_type, str(replayed.dtype).removeprefix("torch.")],
+            "forward": self._forward.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -301,8 +280,7 @@ class PurifyRegularizer:
         self._separation = state["separation"].clone()
         self.strength.load_state_dict(state["strength"])
         self.sampler.load_state_dict(state["sampler"])
-        saved = state["autocast"]
-        self._forward.replayed = None if saved is None else AutocastState(saved[0], getattr(torch, saved[1]))
+        self._forward.load_state_dict(state["forward"])
         self._pending = None
 
     def remove(self) -> None:
@@ -311,28 +289,7 @@ class PurifyRegularizer:
         if self.tap is not None:
             self.tap.remove()
 
-    def _act(self, batch: GroupBatch) -> None:
-        with_grad = self.objective == "two-sided" and self.strength.value > 0 and torch.is_grad_enabled()
-        raw = self._forward(batch.images, step=self._acted, with_grad=with_grad)
-        pooled = pool_features(raw.detach(), self._trainer.feature_dim)
-        keep = usable_rows(pooled)
-        features = blank_rows(pooled, keep)
-        groups = torch.where(keep, batch.groups.to(keep.device, non_blocking=True), -1)
-        population = batch.population.to(keep.device, non_blocking=True) & keep
-        self._trainer.fit(features, groups, population, step=self._acted)
-        value, gradient = self._trainer.differentiate(raw, lambda scores, _: group_gap(scores, groups, population))
-        self._separation = value / feature_spread(features, population).clamp(min=torch.finfo(torch.float32).tiny)
-        self._monitor.note(
-            estimate=value,
-            separation=self._separation,
-            critic_gradient_norm=gradient.norm(),
-            feature_norm=features.norm(dim=1).mean(),
-            dropped_rows=(~keep).sum(),
-        )
-        if with_grad and raw.requires_grad:
-            self._pending = _Term(value, raw, gradient)
-
-    def _handed_over(self, features: Tensor, term: _Term | None, *, captured: bool) -> Tensor:
+    def _handed_over(self, features: Tensor, term: Term | None, *, captured: bool) -> Tensor:
         record = BackwardRecord(self._observe)
         own, value = None, torch.zeros((), dtype=features.dtype, device=features.device)
         pairs: list[tuple[Tensor, Tensor | None]] = [(features, None)]
@@ -368,16 +325,3 @@ class PurifyRegularizer:
             return None
         self.critic_step()
         return self._loss(features, captured=True)
-
-    def _lipschitz_bound(self) -> float:
-        try:
-            return lipschitz_bound(self._trainer.critic)
-        except TypeError:
-            return float("nan")
-
-    def _find_feature_dim(self) -> int:
-        position = self.sampler.state_dict()
-        images = self.sampler.next_batch().images
-        self.sampler.load_state_dict(position)
-        two = {name: value[:2] for name, value in images.items()} if isinstance(images, dict) else images[:2]
-        return int(pool_features(self._forward(two, step=-1, with_grad=False), None).shape[1])

@@ -54,11 +54,11 @@ class FixedStrength:
 class BalancedStrength:
     """The purify gradient scaled to a share of the task gradient at the features, fading as the groups come together.
 
-    The applied gradient is ``value * min(1, separation / fade) * EMA(||g_task||) * g / ||g||``: the scales of critic, loss, loss
-    scaler and accumulation divisor cancel. W1 has a slope of 1 however close the groups are, so without the fade a share that
-    is right at the start throws purified features about at the end; with it the objective is W1 far away and its square
-    nearby (as in Huber's loss). A critic that is wrong by its own estimate (below 0) pulls nothing. Until a task gradient
-    has been seen the factor is 0.
+    The applied gradient is ``value * min(1, separation / fade) * EMA(||g_task||) * g / ||g||``: the scales of critic, loss,
+    loss scaler and accumulation divisor cancel. W1 has a slope of 1 however close the groups are, so without the fade a
+    share that is right at the start throws purified features about at the end; with it the objective is W1 far away and
+    its square nearby (as in Huber's loss). A critic that is wrong by its own estimate (below 0) pulls nothing. Until a task
+    gradient has been seen the factor is 0. Give each regularizer an object of its own: it remembers that gradient.
 
     Args:
         value: ratio of the norms while the groups are apart, at least 0. It holds in the steps in which the term is present.

@@ -1,4 +1,4 @@
-"""CriticTrainer: the critic with its optimiser and constraint, always float32, never touched by the user's autocast or scaler."""
+"""CriticTrainer: critic, optimiser and constraint, in float32 and out of reach of the user's autocast and scaler."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,6 +11,7 @@ from ._constraints import Constraint, WeightClipping
 from ._features import blank_rows, pool_features, usable_rows
 from ._random import derive_seed, private_generator
 from .functional import group_gap
+from .lipschitz import lipschitz_bound
 
 
 class CriticTrainer:
@@ -83,6 +84,13 @@ class CriticTrainer:
         if not isinstance(self.constraint, WeightClipping):
             return torch.zeros((), device=weights.device)
         return (weights.abs() >= self.constraint.bound).float().mean()
+
+    def lipschitz_bound(self) -> float:
+        """Certified constant of the critic; NaN for one that cannot be bounded."""
+        try:
+            return lipschitz_bound(self.critic)
+        except TypeError:
+            return float("nan")
 
     def changed_by_others(self) -> bool:
         """Whether anything but :meth:`fit` has written to the critic's parameters since; looks at version counters only."""

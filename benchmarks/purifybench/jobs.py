@@ -2,17 +2,18 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .methods import METHODS
+from .methods import METHODS, Method
 from .results import Record, ResultsStore, key_digest
 from .tasks import Task
 from .training import Settings, train
@@ -24,7 +25,7 @@ class Job:
 
     Attributes:
         task: name of the task, understood by the benchmark's `build_task`.
-        method: a name of `METHODS`.
+        method: a name of `METHODS`, or of the methods given to `run_jobs`.
         settings: steps, rates, backbone, seed.
         options: options of the method beside those of `METHODS`, as sorted pairs.
         row: what to call the run in tables, where that is not the method's name.
@@ -49,7 +50,14 @@ TaskBuilder = Callable[[str, int], Task]
 
 
 def run_jobs(
-    jobs: Iterable[Job], build_task: TaskBuilder, store: ResultsStore, *, data: dict[str, Any], workers: int, title: str
+    jobs: Iterable[Job],
+    build_task: TaskBuilder,
+    store: ResultsStore,
+    *,
+    data: dict[str, Any],
+    workers: int,
+    title: str,
+    methods: Mapping[str, Callable[..., Method]] = METHODS,
 ) -> None:
     """Do every job that the store has no record of, and add its record.
 
@@ -63,11 +71,12 @@ def run_jobs(
         data: describes the data, for the records' keys.
         workers: processes on a CPU; ignored on a GPU, which one run fills.
         title: what the progress bar says.
+        methods: what the jobs' method names mean.
     """
     state = PartialState()
     wanted = [job for job in jobs if store.find(job.key(data)) is None]
     mine = wanted[state.process_index :: state.num_processes]
-    run = partial(_run, build_task=build_task, data=data, folder=str(store.path.parent))
+    run = partial(_run, build_task=build_task, methods=dict(methods), data=data, folder=str(store.path.parent))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(*columns, disable=not state.is_main_process) as progress:
         bar = progress.add_task(title, total=len(mine))
@@ -107,13 +116,13 @@ def _task(build_task: TaskBuilder, name: str, seed: int) -> Task:
     return build_task(name, seed)
 
 
-def _run(job: Job, *, build_task: TaskBuilder, data: dict[str, Any], folder: str) -> Record:
-    from pathlib import Path
-
+def _run(
+    job: Job, *, build_task: TaskBuilder, methods: Mapping[str, Callable[..., Method]], data: dict[str, Any], folder: str
+) -> Record:
     key = job.key(data)
     outcome = train(
         _task(build_task, job.task, job.settings.seed),
-        partial(METHODS[job.method], **dict(job.options)),
+        partial(methods[job.method], **dict(job.options)),
         job.settings,
         device=PartialState().device,
         on_upper=job.method == "upper bound",

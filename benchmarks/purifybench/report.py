@@ -33,7 +33,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one task: accuracies in percent by test set, gain on the shifted set in points, recovered share in percent."""
+    """One method on one task: accuracies by test set (percent), gain on the shifted set (points), recovered share (percent)."""
 
     method: str
     seeds: int

@@ -1,8 +1,8 @@
 """Gradient reversal on the auxiliary label: DANN for two groups, the paper's AMTL adversary for more.
 
-An own head classifies the auxiliary label from the features of auxiliary rows, at every step; its gradient reaches the extractor
-with the sign turned. What the original does with domain labels is here done with the group labels, on the same rows that
-Purified Learning sees.
+A head of its own classifies the auxiliary label from the features of auxiliary rows, at every step; its gradient reaches
+the extractor with the sign turned. What the original does with domain labels is here done
+with the group labels, on the same rows that Purified Learning sees.
 """
 
 import math
@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from purifybench.network import FEATURE_DIM, Network
+from purifybench.tasks import Task
+from purifybench.tasks._types import to_float
 from torch import Tensor, nn
 
 from wdpurify import GroupSampler
 
-from ..network import FEATURE_DIM, Network
-from ..tasks import Task
-from ..tasks._types import to_float
 from .plain import Plain
 from .purified import BATCH_SIZE
 

@@ -4,10 +4,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from purifybench.network import Network
+from purifybench.tasks import Task
 from torch import Tensor, nn
-
-from ..network import Network
-from ..tasks import Task
 
 
 class Plain:

@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from purifybench.network import FEATURE_DIM, Network
+from purifybench.tasks import Task
+from purifybench.tasks._types import to_float
 from torch import Tensor
 
 from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
 
-from ..network import FEATURE_DIM, Network
-from ..tasks import Task
-from ..tasks._types import to_float
 from .plain import Plain
 
 #: Auxiliary rows per acting step.
@@ -26,6 +26,7 @@ class Purified(Plain):
         shuffled: permute the group labels among the auxiliary rows, so that they say nothing: the control.
         strength, fade: of a `BalancedStrength` of the run's own; by default the library's.
         published: the paper's own settings; `toward` is then the only option.
+        batch_size: auxiliary rows per acting step, of all groups together.
         **options: of `PurifyRegularizer`.
     """
 
@@ -40,6 +41,7 @@ class Purified(Plain):
         fixed: bool = False,
         shuffled: bool = False,
         published: bool = False,
+        batch_size: int = BATCH_SIZE,
         strength: float | None = None,
         fade: float | None = None,
         **options: Any,
@@ -54,7 +56,7 @@ class Purified(Plain):
             task.auxiliary.images,
             groups,
             fixed=task.auxiliary.fixed if single else "all",
-            batch_size=BATCH_SIZE // 2 if single else BATCH_SIZE,
+            batch_size=batch_size // 2 if single else batch_size,
             seed=seed,
             transform=to_float,
         )

@@ -1,4 +1,4 @@
-"""Digit recognition on data that `datasets.load_dataset` opens: train on one source, test on others, as the paper's Table II."""
+"""Digits from data that `datasets.load_dataset` opens: train on one source, test on others, as in the paper's Table II."""
 
 from collections.abc import Sequence
 from pathlib import Path

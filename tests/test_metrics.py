@@ -1,0 +1,67 @@
+"""What the regularizer measures, against exact distances."""
+
+import math
+
+import ot
+import pytest
+import torch
+from small_loop import small_network, small_sampler
+from torch import nn
+from torch.testing import assert_close
+
+from wdpurify import (
+    BalancedStrength,
+    GradientPenalty,
+    GroupSampler,
+    PurifyRegularizer,
+    SpectralClipping,
+    WeightClipping,
+)
+
+
+@pytest.mark.filterwarnings("ignore::wdpurify.SaturatedCriticWarning")  # that is what 200 steps of clipping do
+@pytest.mark.parametrize("constraint", [GradientPenalty(), SpectralClipping(), WeightClipping(0.1)])
+def test_estimate_per_lipschitz_never_exceeds_the_exact_distance(constraint):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((64, 2), generator=generator)
+    images[:32] += torch.tensor([3.0, 0.0])
+    groups = ["a"] * 32 + ["b"] * 32
+    sampler = GroupSampler(images, groups, batch_size=64)
+    extract = nn.Linear(2, 2)
+    nn.init.eye_(extract.weight), nn.init.zeros_(extract.bias)
+    purify = PurifyRegularizer(
+        extract, sampler, feature_dim=2, constraint=constraint, strength=0.0, every=1, critic_lr=1e-2, critic_steps=200
+    )
+    purify.critic_step()
+    exact = []
+    for label in ("a", "b"):
+        members = images[[group == label for group in groups]].double().numpy()
+        cost = ot.dist(members, images.double().numpy(), metric="euclidean")
+        exact.append(ot.emd2([], [], cost))
+    distance = sum(exact) / 2
+    metrics = purify.metrics()
+    assert 0 < metrics.estimate_per_lipschitz <= distance
+    if isinstance(constraint, GradientPenalty):  # the penalty holds the slope near 1, so the raw estimate is close
+        assert_close(metrics.estimate, distance, rtol=0.15, atol=0)
+
+
+def test_metrics_are_plain_numbers_and_nan_before_the_first_step():
+    purify = PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6)
+    assert math.isnan(purify.metrics().estimate)
+    purify.critic_step()
+    metrics = purify.metrics()
+    assert all(isinstance(value, float) for value in metrics)
+    assert metrics.feature_norm > 0
+    assert metrics.critic_gradient_norm > 0
+
+
+def test_gradient_ratio_reports_what_was_applied():
+    extract = nn.Linear(4, 3)
+    sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
+    strength = BalancedStrength(0.25, fade=0, decay=0)
+    purify = PurifyRegularizer(extract, sampler, feature_dim=3, strength=strength, every=1)
+    for _ in range(2):
+        purify.critic_step()
+        features = extract(torch.ones(5, 4))
+        (features.sum() + purify.loss(features)).backward()
+    assert_close(purify.metrics().gradient_ratio, 0.25, rtol=1e-4, atol=0)

@@ -1,0 +1,98 @@
+"""Devices, dtypes, autocast, and numbers that are not finite."""
+
+import math
+
+import pytest
+import torch
+from small_loop import OBJECTIVES, small_network, small_sampler
+from torch import nn
+
+from wdpurify import (
+    GroupSampler,
+    PurifyRegularizer,
+)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_step_runs_on_the_meta_device_so_nothing_strays_or_synchronises(objective):
+    network = small_network().to("meta")
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, objective=objective, every=1)
+    for _ in range(2):
+        purify.critic_step()
+        features = network.features(torch.rand(5, 3, 8, 8, device="meta"))
+        loss = network.head(features).sum() + purify.loss(features)
+        assert loss.device.type == "meta"
+        loss.backward()
+    with pytest.raises((RuntimeError, NotImplementedError)):  # a synchronisation would have raised like this one
+        loss.item()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_bfloat16_autocast_leaves_the_critic_in_float32_and_every_parameter_its_gradient(objective):
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, objective=objective, every=1)
+    for _ in range(2):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            purify.critic_step()
+            features = network.features(torch.rand(5, 3, 8, 8))
+            assert features.dtype == torch.bfloat16
+            loss = network.head(features).float().square().mean() + purify.loss(features)
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in purify.critic.parameters())
+    assert purify.metrics().gradient_ratio > 0
+
+
+def test_auxiliary_forward_replays_the_training_forwards_autocast():
+    seen = []
+    extract = nn.Linear(4, 3)
+    extract.register_forward_hook(lambda module, arguments, output: seen.append(output.dtype))
+    sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
+    purify = PurifyRegularizer(extract, sampler, feature_dim=3, every=1)
+    for _ in range(2):
+        purify.critic_step()  # outside autocast, as in a loop that wraps only the forward
+        with torch.autocast("cpu", torch.bfloat16):
+            features = extract(torch.randn(5, 4))
+            loss = features.float().sum() + purify.loss(features)
+        loss.backward()
+    assert seen == [torch.float32, torch.bfloat16, torch.bfloat16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_models_of_other_dtypes_get_auxiliary_images_and_a_term_of_theirs(dtype):
+    extract = nn.Linear(4, 3).to(dtype)
+    purify = PurifyRegularizer(extract, GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8), feature_dim=3, every=1)
+    purify.critic_step()
+    features = extract(torch.randn(5, 4, dtype=dtype))
+    term = purify.loss(features)
+    assert term.dtype == dtype
+    (features.sum() + term).backward()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_rows_that_are_not_finite_are_left_out_and_nothing_is_lost(bad, objective):
+    images = torch.randn(32, 4)
+    images[::4] = bad
+    sampler = GroupSampler(images, [row % 2 for row in range(32)], batch_size=16)
+    extract = nn.Linear(4, 3)
+    purify = PurifyRegularizer(extract, sampler, feature_dim=3, objective=objective, every=1)
+    for _ in range(4):
+        purify.critic_step()
+        features = extract(torch.cat([torch.randn(5, 4), torch.full((1, 4), bad)]))
+        term = purify.loss(features)
+        assert term.isfinite()
+        (features[:5].sum() + term).backward()
+    assert purify.metrics().dropped_rows > 0
+    assert all(weight.isfinite().all() for weight in purify.critic.parameters())
+    for tensors in purify.state_dict()["optimizer"]["state"].values():
+        assert all(value.isfinite().all() for value in tensors.values())
+
+
+def test_a_batch_without_a_usable_row_changes_nothing_to_nan():
+    sampler = GroupSampler(torch.full((8, 4), math.nan), [0, 1] * 4, batch_size=4)
+    purify = PurifyRegularizer(nn.Linear(4, 3), sampler, feature_dim=3, every=1)
+    purify.critic_step()
+    assert all(weight.isfinite().all() for weight in purify.critic.parameters())
+    assert purify.metrics().estimate == 0

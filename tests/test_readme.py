@@ -1,0 +1,63 @@
+"""The README and the method card: their code runs, their commands and links exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def _blocks(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+
+
+def _users_loop():
+    """What a reader of the README already has."""
+    model = nn.Module()
+    model.features = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 128), nn.BatchNorm1d(128), nn.ReLU())
+    model.head = nn.Linear(128, 4)
+    model.forward = lambda images: model.head(model.features(images))
+    return {
+        "torch": torch,
+        "model": model,
+        "loader": [(torch.rand(16, 3, 8, 8), torch.randint(4, (16,))) for _ in range(4)],
+        "criterion": nn.CrossEntropyLoss(),
+        "optimizer": torch.optim.SGD(model.parameters(), 0.1),
+        "aux_images": torch.rand(200, 3, 8, 8),
+        "aux_labels": [("black", "blond", "brown")[row % 3] for row in range(200)],
+    }
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_python_blocks_run_one_after_another(path):
+    scope = _users_loop()
+    before = [parameter.clone() for parameter in scope["model"].parameters()]
+    for block in _blocks(path):
+        exec(compile(block, str(path), "exec"), scope)
+    if path.name == "README.md":
+        assert any(not torch.equal(old, new) for old, new in zip(before, scope["model"].parameters(), strict=True))
+        assert scope["purify"].metrics().feature_norm > 0
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_and_scripts_that_are_named_exist(path):
+    text = path.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    scripts = re.findall(r"(?:python|launch) (benchmarks/\w+\.py)", text)
+    assert [link for link in links if not (path.parent / link).exists()] == []
+    assert [script for script in scripts if not (ROOT / script).exists()] == []
+
+
+def test_make_targets_that_are_named_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = {target for path in PAGES for target in re.findall(r"\bmake (\w+)`?", path.read_text())} & {
+        "demo",
+        "test",
+        "check",
+        "bench",
+    }
+    assert {"demo", "test"} <= named <= targets

@@ -1,0 +1,64 @@
+"""Saving and going on, bit for bit."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from small_loop import OBJECTIVES, equal_states, small_network, small_sampler, state_of, train
+from torch.testing import assert_close
+
+from wdpurify import (
+    PurifyRegularizer,
+)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_twenty_steps_are_ten_saved_loaded_in_a_fresh_process_and_ten(tmp_path, objective):
+    script = f"""
+import sys
+sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
+import torch
+from small_loop import small_network, small_sampler, train
+from wdpurify import PurifyRegularizer
+torch.set_num_threads(1)
+torch.manual_seed(99)
+network = small_network()
+purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, objective={objective!r}, seed=3)
+saved = torch.load(sys.argv[1], weights_only=True)
+network.load_state_dict(saved["network"]); purify.load_state_dict(saved["purify"])
+train(network, purify, 10, start=10)
+torch.save({{"network": network.state_dict(), "purify": purify.state_dict()}}, sys.argv[1])
+"""
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, objective=objective, seed=3)
+    train(network, purify, 10)
+    path = tmp_path / "state.pt"
+    torch.save({"network": network.state_dict(), "purify": purify.state_dict()}, path)
+    train(network, purify, 10, start=10)
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    resumed = torch.load(path, weights_only=True)
+    assert equal_states(resumed["network"], state_of(network))
+    assert equal_states(resumed["purify"]["critic"], state_of(purify.critic))
+    assert resumed["purify"]["sampler"] == purify.sampler.state_dict()
+    assert torch.equal(resumed["purify"]["strength"]["task_norm"], purify.strength.task_norm)
+
+
+def test_a_saved_state_is_a_copy():
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, every=1)
+    train(network, purify, 2)
+    state = purify.state_dict()
+    saved = copy.deepcopy(state)
+    train(network, purify, 2)
+    assert equal_states(saved["critic"], state["critic"])
+    assert_close(saved["optimizer"]["state"], state["optimizer"]["state"], rtol=0, atol=0)
+
+
+def test_seeds_give_different_critics_and_equal_seeds_equal_ones():
+    critics = [
+        PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, seed=seed).critic for seed in (0, 0, 1)
+    ]
+    assert equal_states(state_of(critics[0]), state_of(critics[1]))
+    assert not equal_states(state_of(critics[0]), state_of(critics[2]))

@@ -1,0 +1,137 @@
+"""What is said when purifying does nothing, and how wrong input is refused."""
+
+import warnings
+
+import pytest
+import torch
+from small_loop import equal_states, small_network, small_sampler, state_of
+from torch import nn
+
+import wdpurify
+from wdpurify import (
+    BalancedStrength,
+    Critic,
+    GroupSampler,
+    PurifyRegularizer,
+    WeightClipping,
+)
+
+
+def _two_steps(extract=None, task=None, **options):
+    extract = extract or nn.Linear(4, 3)
+    sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
+    purify = PurifyRegularizer(extract, sampler, feature_dim=3, every=1, **options)
+    for _ in range(8):
+        purify.critic_step()
+        features = extract(torch.randn(5, 4))
+        loss = (task or torch.sum)(features) + purify.loss(features)
+        if loss.requires_grad:
+            loss.backward()
+    return purify
+
+
+def test_loss_before_any_critic_step_warns():
+    extract = nn.Linear(4, 3)
+    purify = PurifyRegularizer(extract, GroupSampler(torch.randn(9, 4), [0, 1, 2] * 3, batch_size=4), feature_dim=3)
+    with pytest.warns(wdpurify.CriticNotSteppedWarning, match="call it once per iteration"):
+        purify.loss(extract(torch.randn(2, 4)))
+
+
+def test_features_without_grad_warn_once_and_purifying_resumes_when_they_have_it():
+    extract = nn.Linear(4, 3).requires_grad_(False)
+    sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
+    purify = PurifyRegularizer(extract, sampler, feature_dim=3, strength=BalancedStrength(1.0, fade=0), every=1)
+    with pytest.warns(wdpurify.FeaturesWithoutGradWarning, match="frozen backbone") as caught:
+        for _ in range(3):
+            purify.critic_step()
+            purify.loss(extract(torch.randn(5, 4)))
+    assert len(caught) == 1
+    assert purify.loss(extract(torch.randn(5, 4))) == 0
+    extract.requires_grad_(True)
+    for _ in range(2):
+        purify.critic_step()
+        features = extract(torch.randn(5, 4))
+        (features.square().sum() + purify.loss(features)).backward()
+    assert purify.metrics().gradient_ratio > 0
+
+
+def test_a_dead_critic_is_named_with_its_remedy():
+    critic = Critic(3, 2, hidden=(4,), activation=nn.ReLU)
+    nn.init.constant_(critic[0].bias, -1000.0)
+    with pytest.warns(wdpurify.DeadCriticWarning, match="GradientPenalty"):
+        _two_steps(critic=critic, constraint=WeightClipping(1000.0))
+
+
+def test_a_saturated_critic_is_named_when_metrics_are_read():
+    purify = _two_steps(constraint=WeightClipping(0.0625), critic_lr=1.0, critic_steps=50)
+    with pytest.warns(wdpurify.SaturatedCriticWarning, match="clipping bound"):
+        assert purify.metrics().clip_share > 0.9
+
+
+def test_a_task_gradient_that_never_arrives_is_named():
+    with pytest.warns(wdpurify.NoTaskGradientWarning, match="the very tensor that the task's head reads"):
+        _two_steps(task=lambda features: 0.0 * features.sum())
+
+
+def test_critic_parameters_in_the_users_optimiser_are_noticed():
+    extract = nn.Linear(4, 3)
+    sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
+    purify = PurifyRegularizer(extract, sampler, feature_dim=3)
+    optimizer = torch.optim.AdamW([*extract.parameters(), *purify.critic.parameters()])
+    purify.critic_step()
+    sum(weight.sum() for weight in purify.critic.parameters()).backward()
+    optimizer.step()
+    with pytest.warns(wdpurify.ForeignOptimizerWarning, match="out of your optimiser"):
+        purify.critic_step()
+
+
+def test_a_healthy_run_warns_of_nothing():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _two_steps()
+    assert caught == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objective": "three-sided"}, "`objective` must be one of 'two-sided', 'one-sided', got 'three-sided'"),
+        ({"toward": "group"}, '`toward` needs `objective="one-sided"`'),
+        ({"strength": -1.0}, "`value` must be a finite number of at least 0"),
+        ({"every": 0}, "`every` must be at least 1, got 0"),
+        ({"critic_steps": 0}, "`critic_steps` must be at least 1, got 0"),
+        ({"critic_lr": 0.0}, "`critic_lr` must be positive, got 0.0"),
+        ({"feature_dim": 0}, "`feature_dim`"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        PurifyRegularizer(small_network().features, small_sampler(), **({"feature_dim": 6} | options))
+
+
+def test_a_plain_function_needs_its_model():
+    network = small_network()
+
+    def extract(images):
+        return network.features(images)
+
+    with pytest.raises(ValueError, match=r"`extract` is a plain function: say with `model=\.\.\.`"):
+        PurifyRegularizer(extract, small_sampler(), feature_dim=6)
+    before = state_of(network)
+    PurifyRegularizer(extract, small_sampler(), feature_dim=6, model=network).critic_step()
+    assert equal_states(before, state_of(network))
+
+
+@pytest.mark.parametrize(
+    ("features", "error", "message"),
+    [
+        (torch.zeros(3), ValueError, r"`features` must have shape \(batch, 6\).*got \(3,\)"),
+        (torch.zeros(3, 5), ValueError, r"`features` must have shape \(batch, 6\)"),
+        (torch.zeros(3, 6).long(), TypeError, "must be a floating point tensor, got a torch.int64 tensor"),
+        ("features", TypeError, "must be a floating point tensor, got str"),
+    ],
+)
+def test_features_of_wrong_shape_or_type_are_refused(features, error, message):
+    purify = PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6)
+    with pytest.raises(error, match=message):
+        purify.loss(features)
