@@ -2,8 +2,8 @@
 
     python benchmarks/choose_defaults.py --backbones small-bn small-gn
 
-Every variant trains on the two embedded digit tasks of `benchmarks/digits.py`, on tuning seeds, and is judged by validation rows:
-clean ones, and such of the shifted distribution. The test sets are not read.
+Every variant trains on the two embedded digit tasks of `benchmarks/digits.py`, on tuning seeds, and is judged by validation
+rows: clean ones, and such of the shifted distribution. The test sets are not read.
 """
 
 import os

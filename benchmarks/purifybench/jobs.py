@@ -1,11 +1,12 @@
 """Many runs: which there are, doing them side by side on the cores at hand, and keeping what they give."""
 
+import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,16 @@ def _single_thread() -> None:
     torch.set_num_threads(1)
 
 
-@lru_cache(maxsize=2)
-def _task(build_task: TaskBuilder, name: str, seed: int) -> Task:
-    return build_task(name, seed)
+#: The task last built in this process, by what it depends on; jobs come seed by seed, so one is enough.
+_built: dict[str, Task] = {}
+
+
+def _task(job: Job, build_task: TaskBuilder, data: dict[str, Any]) -> Task:
+    wanted = json.dumps([job.task, job.settings.seed, data])
+    if wanted not in _built:
+        _built.clear()
+        _built[wanted] = build_task(job.task, job.settings.seed)
+    return _built[wanted]
 
 
 def _run(
@@ -121,7 +129,7 @@ def _run(
 ) -> Record:
     key = job.key(data)
     outcome = train(
-        _task(build_task, job.task, job.settings.seed),
+        _task(job, build_task, data),
         partial(methods[job.method], **dict(job.options)),
         job.settings,
         device=PartialState().device,
