@@ -89,7 +89,8 @@ def main() -> None:
     """Tune the opponent, run everything, report."""
     arguments = tyro.cli(Arguments, description=__doc__)
     check(arguments)
-    state, console = PartialState(), Console()
+    state = PartialState()
+    console = Console(width=max(Console().width, 110))  # narrower than that, the table would be unreadable
     store = ResultsStore(arguments.out / "results.jsonl")
     if not arguments.resume and state.is_main_process:
         store.clear()
@@ -206,6 +207,7 @@ def write_report(
         rows = report.summarise(records)
         title = f"{task} ({backbone}, {wanted[0].settings.steps} steps)"
         console.print(report.terminal_table(title, rows))
+        console.print(report.verdict(rows))
         folder = arguments.out / f"{task}-{backbone}"
         figures.accuracy_bars(rows, title, folder / "accuracy.png")
         figures.critic_over_steps(records, title, folder / "critic.png")

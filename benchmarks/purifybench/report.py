@@ -9,7 +9,7 @@ from scipy import stats
 
 from .results import Record
 
-BASELINE, UPPER_BOUND = "goal 1 only", "upper bound"
+BASELINE, UPPER_BOUND, DEFAULT = "goal 1 only", "upper bound", "PL all groups (default)"
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,30 @@ def terminal_table(title: str, rows: Sequence[Row]) -> Table:
     for number, name in enumerate(_header(rows)):
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*_cells(row), style="bold" if "default" in row.method else None)
+        table.add_row(*_cells(row), style="bold" if row.method == DEFAULT else None)
     return table
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """What purifying gained, in a sentence; empty where the default was not run."""
+    found = {row.method: row for row in rows}
+    if DEFAULT not in found or BASELINE not in found:
+        return ""
+    before, after = found[BASELINE], found[DEFAULT]
+    clean, *_, shifted = after.accuracy
+    gain = after.gain or Estimate(float("nan"), float("nan"))
+    verb = (
+        "gained"
+        if gain.mean - gain.half_width > 0
+        else "lost"
+        if gain.mean + gain.half_width < 0
+        else "changed nothing for sure:"
+    )
+    return (
+        f"Purifying {verb} {gain.mean:+.1f} points on the {shifted} set ({before.accuracy[shifted].mean:.1f} to "
+        f"{after.accuracy[shifted].mean:.1f} %), and went from {before.accuracy[clean].mean:.1f} to "
+        f"{after.accuracy[clean].mean:.1f} % on the {clean} set."
+    )
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
