@@ -1,6 +1,7 @@
 """What a step costs beside the plain loop and beside other methods, measured side by side.
 
-    python benchmarks/overhead.py --backbones small-bn resnet18
+    python benchmarks/overhead.py --backbones small-bn small-gn
+    python benchmarks/overhead.py --backbones resnet18 --batch-size 16 --rounds 5
 
 The methods take turns, a block of steps each, in an order that is shuffled every round, so that a busy machine slows all of
 them alike. Reported is the median over rounds of each block's time over the plain block's time of the same round, with the
@@ -42,7 +43,7 @@ class Arguments:
 
     Attributes:
         backbones: names of networks.
-        batch_size: task rows per step; the auxiliary batch has half as many, as in `benchmarks/digits.py` on real data.
+        batch_size: task rows per step; an auxiliary batch has half as many.
         image_size: pixels.
         rounds: how often each method takes its turn.
         steps: steps per turn; a multiple of three, so that every turn holds the same number of acting steps.
@@ -50,7 +51,7 @@ class Arguments:
         out: where to write JSON.
     """
 
-    backbones: tuple[str, ...] = ("small-bn", "resnet18")
+    backbones: tuple[str, ...] = ("small-bn", "small-gn")
     batch_size: int = 128
     image_size: int = 32
     rounds: int = 15
@@ -60,11 +61,12 @@ class Arguments:
 
 
 class TwoUpdates(Plain):
-    """Alg. 1 to the letter: Goal 1 and Goal 2 as two forwards and two updates, groups through the extractor one by one."""
+    """Alg. 1 to the letter: Goal 1 and Goal 2 as two forwards and two updates of the network."""
 
-    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int) -> None:
+    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int, batch_size: int) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps)
-        self.inner = METHODS["PL as published, to population"](network, task, seed=seed, device=device, steps=steps)
+        published = METHODS["PL as published, to population"]
+        self.inner = published(network, task, seed=seed, device=device, steps=steps, batch_size=batch_size)
         self.optimizer: torch.optim.Optimizer | None = None
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -76,23 +78,25 @@ class TwoUpdates(Plain):
         return F.cross_entropy(self.network(images), labels)
 
 
-COMPARED: dict[str, Callable[..., Method]] = {
-    "plain loop": METHODS["goal 1 only"],
-    "PL all groups (default)": METHODS["PL all groups (default)"],
-    "PL one-sided": METHODS["PL one-sided, balanced"],
-    "PL, two updates (Alg. 1)": TwoUpdates,
-    "gradient reversal": partial(METHODS["gradient reversal"], weight=0.3),
-}
+def compared(batch_size: int) -> dict[str, Callable[..., Method]]:
+    """The methods, with so many auxiliary rows each."""
+    return {
+        "plain loop": METHODS["goal 1 only"],
+        "PL all groups (default)": partial(METHODS["PL all groups (default)"], batch_size=batch_size),
+        "PL one-sided": partial(METHODS["PL one-sided, balanced"], batch_size=batch_size),
+        "PL, two updates (Alg. 1)": partial(TwoUpdates, batch_size=batch_size),
+        "gradient reversal (DANN, AMTL)": partial(METHODS["gradient reversal"], batch_size=batch_size),
+    }
 
 
 class Turn:
     """One method with its own network and optimiser."""
 
-    def __init__(self, name: str, backbone: str, task: Task, device: torch.device) -> None:
+    def __init__(self, make: Callable[..., Method], backbone: str, task: Task, device: torch.device) -> None:
         torch.manual_seed(0)
         self.device = device
         network = build_network(backbone, task.n_classes).to(device)
-        self.method = COMPARED[name](network, task, seed=0, device=device, steps=10_000)
+        self.method = make(network, task, seed=0, device=device, steps=10_000)
         self.optimizer = torch.optim.SGD([*network.parameters(), *self.method.parameters()], 1e-3, momentum=0.9)
         if isinstance(self.method, TwoUpdates):
             self.method.optimizer = self.optimizer
@@ -126,7 +130,7 @@ def random_task(arguments: Arguments) -> Task:
 def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[str, dict[str, float]]:
     """Median and quartiles of the time over the plain loop's, and milliseconds per step, per method."""
     task = random_task(arguments)
-    turns = {name: Turn(name, backbone, task, device) for name in COMPARED}
+    turns = {name: Turn(make, backbone, task, device) for name, make in compared(arguments.batch_size // 2).items()}
     images, labels = to_float(task.train.images.to(device)), task.train.labels.to(device)
     for turn in turns.values():
         turn.seconds(images, labels, arguments.steps)
@@ -135,7 +139,7 @@ def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[s
         order = random.sample(list(turns), len(turns))
         rounds.append({name: turns[name].seconds(images, labels, arguments.steps) for name in order})
     found = {}
-    for name in COMPARED:
+    for name in turns:
         ratio = np.array([one[name] / one["plain loop"] for one in rounds])
         low, median, high = np.percentile(ratio, [25, 50, 75])
         milliseconds = float(np.median([one[name] for one in rounds])) / arguments.steps * 1e3

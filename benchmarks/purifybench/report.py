@@ -105,13 +105,8 @@ def verdict(rows: Sequence[Row]) -> str:
     before, after = found[BASELINE], found[DEFAULT]
     clean, *_, shifted = after.accuracy
     gain = after.gain or Estimate(float("nan"), float("nan"))
-    verb = (
-        "gained"
-        if gain.mean - gain.half_width > 0
-        else "lost"
-        if gain.mean + gain.half_width < 0
-        else "changed nothing for sure:"
-    )
+    lowest, highest = gain.mean - gain.half_width, gain.mean + gain.half_width
+    verb = "gained" if lowest > 0 else "lost" if highest < 0 else "changed nothing for sure:"
     return (
         f"Purifying {verb} {gain.mean:+.1f} points on the {shifted} set ({before.accuracy[shifted].mean:.1f} to "
         f"{after.accuracy[shifted].mean:.1f} %), and went from {before.accuracy[clean].mean:.1f} to "

@@ -41,18 +41,27 @@ class GradientReversal(Plain):
     Args:
         network, task, seed, device: as for every method.
         steps: length of the run, which the schedule of the weight needs.
+        batch_size: auxiliary rows per step.
         weight: lambda, the final factor of the reversed gradient; to be tuned on validation data.
 
     Source: Ganin et al. 2016, JMLR 17(1), Sec. 5.2.2; Li et al. 2021, arXiv:2102.10955, Sec. IV-B for AMTL.
     """
 
     def __init__(
-        self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int, weight: float = 0.3
+        self,
+        network: Network,
+        task: Task,
+        *,
+        seed: int,
+        device: torch.device,
+        steps: int,
+        weight: float = 0.3,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps)
         self.weight, self.steps, self.done = weight, steps, 0
         self.sampler = GroupSampler(
-            task.auxiliary.images, task.auxiliary.groups, fixed="all", batch_size=BATCH_SIZE, seed=seed, transform=to_float
+            task.auxiliary.images, task.auxiliary.groups, fixed="all", batch_size=batch_size, seed=seed, transform=to_float
         )
         hidden = nn.Linear(FEATURE_DIM, FEATURE_DIM), nn.ReLU()
         self.adversary = nn.Sequential(*hidden, nn.Linear(FEATURE_DIM, self.sampler.n_groups)).to(device)
