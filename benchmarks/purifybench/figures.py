@@ -27,13 +27,13 @@ def accuracy_bars(rows: Sequence[Row], title: str, path: Path) -> None:
     axes.set_yticks(range(len(rows)), [row.method for row in rows])
     axes.invert_yaxis()
     axes.set(xlabel="accuracy, %", xlim=(0, 105), title=title)
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=len(tests))
     _save(figure, path)
 
 
 def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None:
     """Estimate and gradient ratio over the steps, one line per purified method (mean over seeds)."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
     panels = figure.subplots(1, 2)
     rows = dict.fromkeys(record["key"]["row"] for record in records if _has_figures(record))
     for row in rows:
@@ -44,7 +44,7 @@ def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None
             panel.set(xlabel="step", ylabel=name)
     panels[0].set_yscale("symlog", linthresh=0.1)
     panels[1].set_yscale("log")
-    panels[1].legend(fontsize="x-small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(title)
     _save(figure, path)
 
@@ -65,7 +65,7 @@ def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
         left += width
     axes.invert_yaxis()
     axes.set(xlabel="share of variance, %", xlim=(0, 100), title=title)
-    axes.legend(loc="lower right", fontsize="small")
+    figure.legend(loc="outside lower center", ncols=len(bands))
     _save(figure, path)
 
 
