@@ -28,7 +28,7 @@ from purifybench.training import Settings
 from rich.console import Console
 
 #: Candidates for the reversed gradient's weight, and the seeds that choose among them; no reported seed takes part.
-REVERSAL_WEIGHTS, TUNING_SEEDS = (0.1, 0.3, 1.0), (1001, 1002, 1003, 1004)
+REVERSAL_WEIGHTS, TUNING_SEEDS = (0.03, 0.1, 0.3, 1.0), (1001, 1002, 1003, 1004)
 
 
 @dataclass(frozen=True)

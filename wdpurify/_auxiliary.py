@@ -1,14 +1,16 @@
 """The auxiliary forward: the user's extractor on auxiliary rows, leaving no trace in model, random state or autocast cache."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ._devices import moved
 from ._random import derive_seed, private_randomness
+from ._sampler import GroupBatch, Sampler
 
 #: Children under which wrappers keep the module that they wrap: torch.compile, DataParallel and DDP, old Accelerate.
 WRAPPED = ("_orig_mod", "module", "_forward_module")
@@ -70,6 +72,24 @@ def preserved_buffers(module: nn.Module) -> Iterator[None]:
             owner._buffers[name] = buffer
 
 
+_depth = 0
+
+
+def auxiliary_running() -> bool:
+    """Whether an auxiliary forward of any regularizer is under way, so that taps of others look aside."""
+    return _depth > 0
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    global _depth
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+
+
 class AuxiliaryForward:
     """Runs the extractor on auxiliary images as the training forward would run, but without side effects.
 
@@ -111,8 +131,19 @@ class AuxiliaryForward:
         images = _to(images, device, torch.float32 if autocast else dtype)
         guard = nullcontext() if self._update_statistics else preserved_buffers(self.model)
         randomness = private_randomness(device, derive_seed(self._seed, "auxiliary forward", step))
-        with torch.set_grad_enabled(with_grad), guard, _replay(autocast), randomness:
-            return self._extract(**images) if isinstance(images, dict) else self._extract(images)
+        with torch.set_grad_enabled(with_grad), guard, _replay(autocast), randomness, _running():
+            return self._extract(**images) if isinstance(images, Mapping) else self._extract(images)
+
+    def draw(self, sampler: Sampler, *, step: int) -> GroupBatch:
+        """The sampler's next batch, with whatever its data set or transform draws at random fenced off likewise."""
+        with private_randomness(torch.device("cpu"), derive_seed(self._seed, "auxiliary rows", step)):
+            return sampler.next_batch()
+
+    def follow(self, features: Tensor) -> None:
+        """Take note of the autocast setting that made these task features, to replay it."""
+        half = features.dtype in (torch.float16, torch.bfloat16) and self.place()[1] == torch.float32
+        made = AutocastState(features.device.type, features.dtype) if half else None
+        self.replayed = made or current_autocast(features.device.type)
 
 
 def _replay(state: AutocastState | None) -> Any:
@@ -122,7 +153,7 @@ def _replay(state: AutocastState | None) -> Any:
 
 def _to(images: Any, device: torch.device, dtype: torch.dtype) -> Any:
     if isinstance(images, Tensor):
-        return images.to(device, dtype if images.is_floating_point() else None, non_blocking=True)
-    if isinstance(images, dict):
+        return moved(images, device, dtype if images.is_floating_point() else None)
+    if isinstance(images, Mapping):
         return {name: _to(value, device, dtype) for name, value in images.items()}
     return images

@@ -96,7 +96,7 @@ class GradientPenalty:
         *,
         generator: torch.Generator | None,
     ) -> Tensor:
-        mix, order = torch.rand((2, len(features)), device=features.device, generator=generator)
+        mix, order = torch.rand((2, len(features)), device=features.device, dtype=features.dtype, generator=generator)
         points = pair_with_population(features, groups, population, mix=mix, order=order)
         return self.weight * gradient_penalty(critic, points, groups)
 

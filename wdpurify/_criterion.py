@@ -1,5 +1,6 @@
 """A criterion that adds the purify term by itself, for loops of the form ``loss = criterion(model(x), y)``."""
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ class PurifiedCriterion:
     """
 
     def __init__(self, criterion: Callable[..., Any], purify: "PurifyRegularizer") -> None:
-        self._inner, self._purify = criterion, purify
+        self.__dict__.update(_inner=criterion, _purify=purify)  # past `__setattr__`, which speaks to the inner one
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         loss = self._inner(*arguments, **named)
@@ -40,9 +41,11 @@ class PurifiedCriterion:
         return loss + term
 
     def __getattr__(self, name: str) -> Any:
-        inner = self.__dict__["_inner"]
+        if name.startswith("__") or "_inner" not in self.__dict__:
+            raise AttributeError(name)
+        inner = self._inner
         attribute = getattr(inner, name)
-        if not callable(attribute):
+        if getattr(attribute, "__self__", None) is not inner:
             return attribute
 
         def forwarded(*arguments: Any, **named: Any) -> Any:
@@ -50,3 +53,9 @@ class PurifiedCriterion:
             return self if result is inner else result  # `criterion.cuda()` must not lose the wrapper
 
         return forwarded
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._inner, name, value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PurifiedCriterion":
+        return PurifiedCriterion(copy.deepcopy(self._inner, memo), self._purify)

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import nn
+
+from ._random import private_randomness
 
 
 def leaky_relu() -> nn.Module:
@@ -45,13 +48,44 @@ class Critic(nn.Sequential):
         widths = (feature_dim, *hidden, n_groups)
         if not all(width >= 1 for width in widths):
             raise ValueError(f"`feature_dim`, `hidden` and `n_groups` must be at least 1, got {widths}")
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(widths):
-            linear: nn.Linear = nn.utils.skip_init(nn.Linear, width_in, width_out, dtype=torch.float32)
+            linear: nn.Linear = nn.utils.skip_init(nn.Linear, width_in, width_out, device="cpu", dtype=torch.float32)
             bound = 1 / math.sqrt(width_in)
             with torch.no_grad():
                 linear.weight.uniform_(-bound, bound, generator=generator)
                 linear.bias.uniform_(-bound, bound, generator=generator)
             layers += [linear, activation()]
         super().__init__(*layers[:-1])
+
+
+def made_critic(
+    critic: nn.Module | Callable[[int, int], nn.Module], feature_dim: int, n_groups: int, *, seed: int
+) -> nn.Module:
+    """The critic that a user's argument stands for, checked for its widths.
+
+    Args:
+        critic: a module, or what makes one from the two widths. :class:`Critic`, also in a ``partial`` without a seed of its
+            own, gets ``seed``; other factories draw from a private stream of that seed.
+        feature_dim: width that it must read.
+        n_groups: number of outputs that it must have.
+        seed: seed of its weights.
+
+    Raises:
+        ValueError: if it cannot read the features or has another number of outputs.
+    """
+    if not isinstance(critic, nn.Module):
+        if critic is Critic or (isinstance(critic, partial) and critic.func is Critic and "seed" not in critic.keywords):
+            critic = partial(critic, seed=seed)
+        with private_randomness(torch.device("cpu"), seed):
+            critic = critic(feature_dim, n_groups)
+    example = next(critic.parameters()).new_zeros((2, feature_dim))
+    try:
+        with torch.no_grad():
+            shape = tuple(critic(example).shape)
+    except RuntimeError as error:
+        raise ValueError(f"`critic` must map (batch, {feature_dim}) to (batch, {n_groups}): {error}") from error
+    if shape != (2, n_groups):
+        raise ValueError(f"`critic` must map (batch, {feature_dim}) to (batch, {n_groups}), it gives {shape} for a batch of 2")
+    return critic

@@ -48,7 +48,12 @@ def pool_features(features: Tensor, feature_dim: int | None) -> Tensor:
     if features.ndim == 3:
         features = features.mean(1)
     elif features.ndim == 4:
-        channels_last = feature_dim is not None and features.shape[1] != feature_dim
+        if feature_dim is None:
+            raise ValueError(
+                f"`feature_dim` is needed for features of shape {tuple(features.shape)}: "
+                "channels may be the second axis or the last"
+            )
+        channels_last = features.shape[1] != feature_dim
         features = features.mean((1, 2) if channels_last else (2, 3))
     return features.float()
 

@@ -70,9 +70,10 @@ def watch_task_gradient(features: Tensor, record: BackwardRecord, own: Tensor | 
         own: the purify gradient at ``features`` of this term, or None.
     """
 
-    def hook(gradient: Tensor) -> None:
+    def hook(gradient: Tensor | None) -> None:
         if record.scale is not None:
-            total = gradient.detach().float()
+            # None: nothing of the task came back to these features, which is worth a warning rather than a crash.
+            total = torch.zeros((), device=features.device) if gradient is None else gradient.detach().float()
             record.scaled_norm((total if own is None else total - own.float() * record.scale.float()).norm())
 
     features.register_hook(hook)
@@ -81,7 +82,7 @@ def watch_task_gradient(features: Tensor, record: BackwardRecord, own: Tensor | 
 class _Measure(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, probe: Tensor) -> Tensor:
-        return features.view_as(features)
+        return features.clone()  # a view could not be worked on in place by the layer behind
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:

@@ -26,7 +26,7 @@ class PurifyMetrics(NamedTuple):
         critic_gradient_norm: Euclidean norm of the gap's gradient at the auxiliary features; 0 means a dead critic.
         clip_share: share of the critic's weights at the clipping bound, in [0, 1]; 0 without weight clipping.
         feature_norm: mean Euclidean norm of the auxiliary features.
-        dropped_rows: auxiliary rows left out for not being finite.
+        dropped_rows: auxiliary rows left out for not being finite, or beyond 1e6 in magnitude.
         gradient_ratio: norm of the applied purify gradient over the norm of the task gradient.
         strength: the strength that was asked for.
     """
@@ -64,7 +64,6 @@ class Monitor:
                 f"{clip_share:.0%} of the critic's weights sit at the clipping bound: use `constraint=GradientPenalty()` or "
                 "a larger bound",
             )
-        self.look()
         estimate, task_norm = self.read("estimate"), self.read("task_norm")
         return PurifyMetrics(
             estimate=estimate,
@@ -89,9 +88,11 @@ class Monitor:
             self._said.add(category)
             warnings.warn(message, category, stacklevel=4)
 
-    def look(self) -> None:
+    def look(self, *, acted: int) -> None:
         """Judge the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""
         names = [name for name in self._zero_looks if name in self.figures]
+        if acted > PATIENCE and "applied_norm" in self.figures and "task_norm" not in self.figures:
+            self._warn_of_no_task_gradient()
         if not names:
             return
         device = self.figures[names[0]].device
@@ -118,8 +119,11 @@ class Monitor:
                 "`critic` with `activation=nn.LeakyReLU`; if the features themselves are constant, lower `strength`",
             )
         if self._zero_looks["task_norm"] >= PATIENCE:
-            self.warn(
-                NoTaskGradientWarning,
-                "no task gradient reaches the features given to `loss(features)`, so a balanced strength stays 0: pass "
-                "the very tensor that the task's head reads, not a copy, a view or a second forward",
-            )
+            self._warn_of_no_task_gradient()
+
+    def _warn_of_no_task_gradient(self) -> None:
+        self.warn(
+            NoTaskGradientWarning,
+            "no task gradient reaches the features given to `loss(features)`, so a balanced strength stays 0: pass the very "
+            "tensor that the task's head reads, not a copy, a view or a second forward; and call `backward()` without `inputs`",
+        )

@@ -1,6 +1,8 @@
 """Randomness that nobody else sees: seeds derived from what is being drawn, and a fenced-off stretch of the global streams."""
 
 import hashlib
+import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,14 +25,26 @@ def private_generator(device: torch.device, seed: int) -> torch.Generator | None
 
 @contextmanager
 def private_randomness(device: torch.device, seed: int) -> Iterator[None]:
-    """Run a block (dropout, stochastic depth) on its own random streams and leave the global ones as they were."""
+    """Run a block (augmentation, dropout) on random streams of its own and leave the global ones as they were.
+
+    Fences torch's generators of the CPU and of ``device``, Python's ``random`` and, if anybody has imported it, NumPy's.
+    """
+    numpy_random = sys.modules["numpy"].random if "numpy" in sys.modules else None
+    python_state = random.getstate()
+    numpy_state = numpy_random.get_state() if numpy_random else None
     generators = _default_generators(device)
     states = [generator.get_state() for generator in generators]
     try:
         for generator in generators:
             generator.manual_seed(seed)
+        random.seed(seed)
+        if numpy_random:
+            numpy_random.seed(seed % 2**32)
         yield
     finally:
+        random.setstate(python_state)
+        if numpy_random:
+            numpy_random.set_state(numpy_state)
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
 

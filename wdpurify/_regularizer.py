@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ._auxiliary import AuxiliaryForward, current_autocast, owner_of
+from ._auxiliary import AuxiliaryForward, owner_of
 from ._checks import check_choice, check_positive_integer
 from ._constraints import Constraint, GradientPenalty, WeightClipping
 from ._criterion import PurifiedCriterion
-from ._critic import Critic
+from ._critic import Critic, made_critic
+from ._devices import moved
 from ._features import check_features
 from ._injection import BackwardRecord, inject, watch_task_gradient
 from ._monitor import PATIENCE, Monitor, PurifyMetrics
 from ._options import Objective, PurifyOptions
 from ._sampler import Sampler
 from ._step import Term, auxiliary_step, feature_width
-from ._strength import BalancedStrength, FixedStrength, Strength
+from ._strength import FixedStrength, Strength, as_strength
 from ._tap import FeatureTap
 from ._trainer import CriticTrainer
 from ._warnings import (
@@ -94,7 +95,7 @@ class PurifyRegularizer:
         if not critic_lr > 0:
             raise ValueError(f"`critic_lr` must be positive, got {critic_lr}")
         self.every = check_positive_integer("every", every)
-        self.strength: Strength = BalancedStrength(strength) if isinstance(strength, int | float) else strength
+        self.strength = as_strength(strength)
         owner = model if model is not None else owner_of(extract)
         if isinstance(extract, FeatureTap):
             owner = extract.model
@@ -105,10 +106,8 @@ class PurifyRegularizer:
         if feature_dim is None:
             feature_dim = feature_width(self._forward, sampler)
         feature_dim = check_positive_integer("feature_dim", feature_dim)
-        if critic is Critic:
-            critic = partial(Critic, seed=seed)
         self._trainer = CriticTrainer(
-            critic if isinstance(critic, nn.Module) else critic(feature_dim, sampler.n_groups),
+            made_critic(critic, feature_dim, sampler.n_groups, seed=seed),
             feature_dim,
             constraint=constraint,
             lr=critic_lr,
@@ -169,7 +168,11 @@ class PurifyRegularizer:
             ValueError: if no layer is found.
         """
         tap = FeatureTap(model, layer)
-        return cls(tap, sampler, feature_dim=tap.feature_dim, **options)
+        try:
+            return cls(tap, sampler, feature_dim=tap.feature_dim, **options)
+        except Exception:
+            tap.remove()
+            raise
 
     def criterion(self, criterion: Callable[..., Any]) -> PurifiedCriterion:
         """The user's criterion with the purify term added; it also calls :meth:`critic_step`.
@@ -202,26 +205,32 @@ class PurifyRegularizer:
         if acting:
             with_grad = self.objective == "two-sided" and self.strength.value > 0
             step = auxiliary_step(
-                self.sampler.next_batch(), self._forward, self._trainer, number=self._acted, with_grad=with_grad
+                self._forward.draw(self.sampler, step=self._acted),
+                self._forward,
+                self._trainer,
+                number=self._acted,
+                with_grad=with_grad,
             )
             self._acted += 1
             self._pending, self._separation = step.term, step.figures["separation"]
             self._monitor.note(**step.figures)
-            self._monitor.look()
+            self._monitor.look(acted=self._acted)
 
     def loss(self, features: Tensor) -> Tensor:
         """The purify term of this iteration, to be added to the task loss.
 
         Its value is the strength times the critic's estimate (0 in the iterations in which a two-sided term rests); its
-        gradient at the features has the size that the strength asks for. Rows that are not finite get no gradient.
+        gradient at the features has the size that the strength asks for. Rows that are not finite, or
+        beyond 1e6 in magnitude, get no one-sided gradient.
 
         Args:
             features: what the task's head reads: shape ``(batch, dim)``, ``(batch, tokens, dim)`` or
                 ``(batch, dim, height, width)``; the very tensor, with its graph.
 
         Returns:
-            A scalar tensor of the dtype of ``features``; a constant 0 where grad mode is off, the strength is 0 or
-            the features carry no gradient.
+            A scalar tensor, float32 (float64 for float64 features); a constant 0 of the dtype of ``features`` where grad mode
+            is off, the strength is 0 or the features carry no gradient. A second call in one iteration finds a two-sided
+            term already handed out and gives 0.
 
         Raises:
             TypeError, ValueError: if ``features`` is no floating point tensor of such a shape.
@@ -234,7 +243,7 @@ class PurifyRegularizer:
         if not torch.is_grad_enabled():
             return zero
         term, self._pending = self._pending, None
-        self._forward.replayed = current_autocast(features.device.type)
+        self._forward.follow(features)
         if self._calls == 0:
             self._monitor.warn(CriticNotSteppedWarning, "`loss()` without `critic_step()`: call it once per iteration")
         if not features.requires_grad:
@@ -291,10 +300,12 @@ class PurifyRegularizer:
 
     def _handed_over(self, features: Tensor, term: Term | None, *, captured: bool) -> Tensor:
         record = BackwardRecord(self._observe)
-        own, value = None, torch.zeros((), dtype=features.dtype, device=features.device)
+        # At least float32: a loss scaler's factor would overflow half precision.
+        wide = torch.promote_types(features.dtype, torch.float32)
+        own, value = None, torch.zeros((), dtype=wide, device=features.device)
         pairs: list[tuple[Tensor, Tensor | None]] = [(features, None)]
         if term is not None:
-            separation = self._separation.to(term.gradient.device, non_blocking=True)
+            separation = moved(self._separation, term.gradient.device)
             gradient = term.gradient * self.strength.factor(term.gradient, separation)
             self._monitor.note(applied_norm=gradient.norm())
             value = (self.strength.value * term.value).to(value)

@@ -1,6 +1,5 @@
 """GroupSampler: batches of auxiliary rows, in a seeded order that a few integers describe."""
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -53,8 +52,9 @@ class GroupSampler:
     ranks of one step never share a row of an epoch, and together draw what one process would.
 
     Args:
-        images: tensor, array or any indexable with a length; an item may be a tuple whose first member is the image.
-            Labels come from ``groups`` alone: no image is read before it is drawn.
+        images: tensor, array or any indexable with a length; an item may be a tuple whose first member is the image, or a
+            dict, whose entries the extractor then gets by keyword. Labels come from ``groups`` alone: no image is read before
+            it is drawn.
         groups: one hashable label per row (list, tuple, tensor or array of one dimension).
         fixed: one label value, or ``"all"``.
         batch_size: rows per group (m in the paper), at least 1 and at most the size of the group and of the set.
@@ -98,13 +98,13 @@ class GroupSampler:
         self.values: tuple[Hashable, ...] = tuple(index) if fixed == ALL else (fixed,)
         self.n_groups = len(self.values)
         self._check_sizes(index, len(labels))
-        whole = torch.arange(len(labels))
+        whole = torch.arange(len(labels), device="cpu")
         code = {value: number for number, value in enumerate(self.values)}
         if fixed == ALL:
-            self._group_of_row = torch.tensor([code[label] for label in labels])
+            self._group_of_row = torch.tensor([code[label] for label in labels], device="cpu")
             self._streams = {"population": whole}
         else:
-            self._group_of_row = torch.full((len(labels),), -1)
+            self._group_of_row = torch.full((len(labels),), -1, device="cpu")
             self._streams = {"group": index[fixed], "population": whole}
         self._drawn = 0
         self._orders: dict[str, tuple[int, Tensor]] = {}
@@ -138,7 +138,7 @@ class GroupSampler:
         """
         rows = torch.cat([self._next_rows(name) for name in self._streams])
         self._drawn += 1
-        groups, population = self._group_of_row[rows], torch.ones(len(rows), dtype=torch.bool)
+        groups, population = self._group_of_row[rows], torch.ones(len(rows), dtype=torch.bool, device="cpu")
         if "group" in self._streams:
             groups[: self.batch_size] = 0
             population[: self.batch_size] = False
@@ -148,7 +148,7 @@ class GroupSampler:
     def _next_rows(self, name: str) -> Tensor:
         stream = self._streams[name]
         start = self._drawn * self.batch_size * self.world_size + self.rank
-        places = start + self.world_size * torch.arange(self.batch_size)
+        places = start + self.world_size * torch.arange(self.batch_size, device="cpu")
         first, last = int(places[0]) // len(stream), int(places[-1]) // len(stream)
         orders = [self._order(name, epoch) for epoch in range(first, last + 1)]
         order = orders[0] if first == last else torch.cat(orders)
@@ -156,8 +156,8 @@ class GroupSampler:
 
     def _order(self, name: str, epoch: int) -> Tensor:
         if self._orders.get(name, (-1,))[0] != epoch:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, name, epoch))
-            self._orders[name] = epoch, torch.randperm(len(self._streams[name]), generator=generator)
+            generator = torch.Generator("cpu").manual_seed(derive_seed(self.seed, name, epoch))
+            self._orders[name] = epoch, torch.randperm(len(self._streams[name]), generator=generator, device="cpu")
         return self._orders[name][1]
 
     def _read(self, rows: Tensor) -> Any:
@@ -170,32 +170,46 @@ class GroupSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were drawn; with the constructor's arguments that is the whole position."""
-        return {"drawn": self._drawn, "seed": self.seed}
+        return {"drawn": self._drawn} | self._identity()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved position.
 
         Raises:
-            ValueError: if the state belongs to a sampler with another seed, whose order would differ.
+            ValueError: if the state belongs to a sampler with another seed, batch size or set of groups.
         """
-        if state["seed"] != self.seed:
-            raise ValueError(f"the state was saved with `seed` {state['seed']}, this sampler has {self.seed}")
+        for name, mine in self._identity().items():
+            if state[name] != mine:
+                raise ValueError(f"the state was saved with `{name}` {state[name]}, this sampler has {mine}")
         self._drawn = int(state["drawn"])
+
+    def _identity(self) -> dict[str, Any]:
+        groups = [f"{value!r}: {int((self._group_of_row == code).sum())}" for code, value in enumerate(self.values)]
+        return {"seed": self.seed, "batch_size": self.batch_size, "groups": ", ".join(groups)}
 
 
 def _as_list(groups: Any) -> list[Hashable]:
     if hasattr(groups, "ndim") and groups.ndim != 1:
         raise ValueError(f"`groups` must have shape (rows,), got {tuple(groups.shape)}")
-    return list(groups.tolist()) if hasattr(groups, "tolist") else list(groups)
+    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    return [label.item() if isinstance(label, Tensor) and label.ndim == 0 else label for label in labels]
+
+
+def _is_missing(label: Any) -> bool:
+    """None, NaN of any kind, and markers like pandas' NA, which refuse to be compared."""
+    try:
+        return label is None or bool(label != label)
+    except (TypeError, ValueError):
+        return isinstance(label, Hashable)
 
 
 def _index_by_value(labels: list[Hashable]) -> dict[Hashable, Tensor]:
     rows: dict[Hashable, list[int]] = {}
     for row, label in enumerate(labels):
-        if label is None or (isinstance(label, float) and math.isnan(label)):
+        if _is_missing(label):
             raise ValueError(f"`groups` has no label in row {row} ({label}): leave such rows out of the auxiliary set")
         try:
             rows.setdefault(label, []).append(row)
         except TypeError as error:
             raise TypeError(f"`groups` must hold hashable labels, got {type(label).__name__} in row {row}") from error
-    return {value: torch.tensor(members) for value, members in rows.items()}
+    return {value: torch.tensor(members, device="cpu") for value, members in rows.items()}

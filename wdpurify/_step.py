@@ -1,11 +1,13 @@
 """One acting step: auxiliary rows through the extractor, the critic trained on them, the gap's gradient at their features."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._auxiliary import AuxiliaryForward
+from ._devices import moved
 from ._features import blank_rows, pool_features, usable_rows
 from ._sampler import GroupBatch, Sampler
 from ._trainer import CriticTrainer
@@ -32,7 +34,7 @@ def auxiliary_step(
 ) -> AuxiliaryStep:
     """Train the critic on one auxiliary batch and differentiate the gap with respect to its features.
 
-    Rows whose features are not finite belong to no group and not to the population.
+    Rows whose features are not finite, or beyond 1e6 in magnitude, belong to no group and not to the population.
 
     Args:
         batch: auxiliary rows.
@@ -46,8 +48,8 @@ def auxiliary_step(
     pooled = pool_features(raw.detach() if isinstance(raw, Tensor) else raw, trainer.feature_dim)
     keep = usable_rows(pooled)
     features = blank_rows(pooled, keep)
-    groups = torch.where(keep, batch.groups.to(keep.device, non_blocking=True), -1)
-    population = batch.population.to(keep.device, non_blocking=True) & keep
+    groups = torch.where(keep, moved(batch.groups, keep.device), -1)
+    population = moved(batch.population, keep.device) & keep
     trainer.fit(features, groups, population, step=number)
     gap, gradient = trainer.differentiate(raw, lambda scores, _: group_gap(scores, groups, population))
     spread = feature_spread(features, population)
@@ -64,7 +66,7 @@ def auxiliary_step(
 def feature_width(forward: AuxiliaryForward, sampler: Sampler) -> int:
     """Width of the extractor's features, by a forward of two auxiliary rows that leaves sampler and model as they were."""
     position = sampler.state_dict()
-    images = sampler.next_batch().images
+    images = forward.draw(sampler, step=-1).images
     sampler.load_state_dict(position)
-    two = {name: value[:2] for name, value in images.items()} if isinstance(images, dict) else images[:2]
+    two = {name: value[:2] for name, value in images.items()} if isinstance(images, Mapping) else images[:2]
     return int(pool_features(forward(two, step=-1, with_grad=False), None).shape[1])

@@ -1,11 +1,13 @@
 """How strongly the purify gradient pulls: a fixed factor, or a share of the task gradient."""
 
+from numbers import Real
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ._checks import check_not_negative
+from ._devices import moved
 
 
 class Strength(Protocol):
@@ -73,11 +75,11 @@ class BalancedStrength:
         if not 0 <= decay < 1:
             raise ValueError(f"`decay` must be in [0, 1), got {decay}")
         self.decay = decay
-        self.task_norm: Tensor = torch.tensor(float("nan"))  # NaN: no task gradient seen yet
+        self.task_norm: Tensor = torch.tensor(float("nan"), dtype=torch.float32, device="cpu")  # NaN: no task gradient seen yet
 
     def factor(self, gradient: Tensor, separation: Tensor) -> Tensor:
         norm = gradient.float().norm()
-        known = self.task_norm.to(norm.device, non_blocking=True)
+        known = moved(self.task_norm, norm.device)
         wanted = self.value * known / norm.clamp(min=torch.finfo(torch.float32).tiny)
         if self.fade > 0:
             wanted = wanted * (separation / self.fade).clamp(0.0, 1.0)
@@ -85,7 +87,7 @@ class BalancedStrength:
         return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
 
     def observe(self, task_norm: Tensor) -> None:
-        known = self.task_norm.to(task_norm.device, non_blocking=True)
+        known = moved(self.task_norm, task_norm.device)
         mean = torch.where(torch.isnan(known), task_norm, self.decay * known + (1.0 - self.decay) * task_norm)
         # A step with an infinite gradient is one that a GradScaler skips: it teaches nothing.
         self.task_norm = torch.where(torch.isfinite(task_norm), mean, known)
@@ -95,3 +97,16 @@ class BalancedStrength:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.task_norm = state["task_norm"].clone()
+
+
+def as_strength(strength: float | Strength) -> Strength:
+    """A strength object as it is, a number as the value of a :class:`BalancedStrength`.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(strength, int | float | Real):
+        return BalancedStrength(float(strength))
+    if not hasattr(strength, "factor"):
+        raise TypeError(f"`strength` must be a number or a strength object, got {type(strength).__name__}")
+    return strength

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._auxiliary import unwrap
+from ._auxiliary import auxiliary_running, unwrap
 from ._injection import BackwardRecord, measured
 
 
@@ -18,6 +18,11 @@ class _InertHook:
     def __reduce__(self) -> Any:
         # `{}.get(module, arguments)` returns the arguments unchanged: a hook without effect made of builtins alone.
         return getattr, ({}, "get")
+
+
+def _in_backward() -> bool:
+    """Whether a backward pass is under way: gradient checkpointing runs the forward once more there."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 class _CaptureHook(_InertHook):
@@ -34,6 +39,8 @@ class _CaptureHook(_InertHook):
             return None
         if self.in_auxiliary:
             self.auxiliary = arguments[0]
+        elif auxiliary_running() or _in_backward():
+            return None
         elif module.training and torch.is_grad_enabled():
             self.features = arguments[0]
             return (measured(arguments[0], self.probe), *arguments[1:])
@@ -71,7 +78,8 @@ class FeatureTap:
         if layer not in layers:
             raise ValueError(f"`layer` must be one of the model's layers, got {layer!r}; it has {', '.join(layers)[:500]}")
         self.layer = layer
-        self.feature_dim: int | None = getattr(layers[layer], "in_features", None)
+        widths = (getattr(layers[layer], name, None) for name in ("in_features", "in_channels", "num_features", "num_channels"))
+        self.feature_dim: int | None = next((width for width in widths if isinstance(width, int)), None)
         self._hook = _CaptureHook()
         self._handle = layers[layer].register_forward_pre_hook(self._hook)
         self._record: BackwardRecord | None = None

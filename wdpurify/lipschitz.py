@@ -5,6 +5,7 @@ they say is true for every input.
 """
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,12 @@ def spectral_norm_bound(weight: Tensor, *, iterations: int = 6) -> Tensor:
         raise ValueError(f"`weight` must have shape (out, in), got {tuple(weight.shape)}")
     if not iterations >= 1:
         raise ValueError(f"`iterations` must be at least 1, got {iterations}")
-    gram = weight.detach().float()
+    with torch.autocast(weight.device.type, enabled=False) if weight.device.type != "meta" else nullcontext():
+        return _gram_bound(weight.detach().float(), iterations)
+
+
+def _gram_bound(weight: Tensor, iterations: int) -> Tensor:
+    gram = weight
     gram = gram if gram.shape[0] <= gram.shape[1] else gram.T
     tiny = torch.finfo(torch.float32).tiny
     log_scale = torch.zeros((), device=weight.device)
@@ -118,7 +124,7 @@ def lipschitz_bound(module: nn.Module) -> float:
     >>> lipschitz_bound(nn.Sequential(nn.Identity(), nn.ReLU()))
     1.0
     """
-    if isinstance(module, nn.Sequential):
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         return math.prod(lipschitz_bound(layer) for layer in module)
     if isinstance(module, nn.Linear):
         return float(torch.linalg.matrix_norm(module.weight.detach().double().cpu(), ord=2))

@@ -75,8 +75,9 @@ def run_jobs(
         methods: what the jobs' method names mean.
     """
     state = PartialState()
-    wanted = [job for job in jobs if store.find(job.key(data)) is None]
-    mine = wanted[state.process_index :: state.num_processes]
+    # Shares first, then what is left of one's own: another process may already be adding records.
+    share = list(jobs)[state.process_index :: state.num_processes]
+    mine = [job for job in share if store.find(job.key(data)) is None]
     run = partial(_run, build_task=build_task, methods=dict(methods), data=data, folder=str(store.path.parent))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(*columns, disable=not state.is_main_process) as progress:

@@ -31,6 +31,13 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(float(array.mean()), float(stats.sem(array) * stats.t.ppf(0.975, len(array) - 1)))
 
 
+def share(gains: Sequence[float], gaps: Sequence[float]) -> Estimate:
+    """Mean gain as a percentage of the mean gap; the interval is that of a ratio of paired means (delta method)."""
+    ratio = float(np.mean(gains) / np.mean(gaps))
+    deviations = (np.asarray(gains) - ratio * np.asarray(gaps)) / np.mean(gaps)
+    return Estimate(100.0 * ratio, 100.0 * estimate(list(deviations)).half_width)
+
+
 @dataclass(frozen=True)
 class Row:
     """One method on one task: accuracies by test set (percent), gain on the shifted set (points), recovered share (percent)."""
@@ -64,8 +71,7 @@ def _row(name: str, runs: dict[int, Record], baseline: dict[int, Record], upper:
     gaps = [upper[seed]["accuracy"][shifted] - baseline[seed]["accuracy"][shifted] for seed in shared if seed in upper]
     recovered = None
     if gaps and name != UPPER_BOUND and len(gaps) == len(gains) and np.mean(gaps) > 0:
-        # The mean gap is the unit: single seeds with a small gap would give shares without meaning.
-        recovered = estimate([100.0 * gain / float(np.mean(gaps)) for gain in gains])
+        recovered = share(gains, gaps)
     return Row(
         method=name,
         seeds=len(runs),

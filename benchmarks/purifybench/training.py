@@ -82,6 +82,7 @@ def train(
     split = task.upper if on_upper and task.upper is not None else task.train
     seconds: list[float] = []
     for step in range(done, settings.steps):
+        _wait(device)
         started = time.perf_counter()
         rows = _rows(len(split.labels), step, settings)
         loss = method.loss(to_float(split.images[rows].to(device)), split.labels[rows].to(device))
@@ -89,6 +90,7 @@ def train(
         loss.backward()
         optimizer.step()
         scheduler.step()
+        _wait(device)
         seconds.append(time.perf_counter() - started)
         if (step + 1) % FIGURES_EVERY == 0:
             figures.append({"step": step + 1, "loss": loss.item(), **method.figures()})
@@ -101,6 +103,11 @@ def train(
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return Outcome(accuracy, sum(seconds) / max(1, len(seconds)), figures, shares)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _rows(count: int, step: int, settings: Settings) -> Tensor:

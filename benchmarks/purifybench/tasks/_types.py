@@ -41,7 +41,8 @@ class Task:
         tests: read once; the last one is the shifted test.
         auxiliary: rows with the irrelevant label.
         upper: training rows without the shift, for the upper bound.
-        oracle: validation rows of the shifted distribution, which no user has; only to give the opponent every chance.
+        oracle: validation rows with the shift, which no user has; only to choose defaults and to give the opponent every
+            chance. Where the shift is photographs these are the auxiliary ones, not those of the test.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Real handwritten digits that scikit-learn bundles (1,797 of 8x8), split once per seed into rows that never mix."""
+"""Real handwritten digits that scikit-learn bundles (1,797 of 8x8), split into rows that never mix."""
 
 from typing import NamedTuple
 
@@ -28,14 +28,16 @@ class Handwriting(NamedTuple):
 
 
 def load_handwriting(image_size: int, generator: torch.Generator) -> Handwriting:
-    """The digits in a random split, enlarged bilinearly to ``image_size`` pixels."""
+    """The digits, enlarged bilinearly to ``image_size`` pixels; the test part is the same for every seed."""
     data, target = load_digits(return_X_y=True)
     ink = torch.tensor(data, dtype=torch.float32).view(-1, 1, 8, 8) / 16.0
     ink = F.interpolate(ink, size=(image_size, image_size), mode="bilinear", align_corners=False)[:, 0]
     labels = torch.tensor(target)
-    order = torch.randperm(len(ink), generator=generator)
-    parts = order.split([TRAIN, VALIDATION, TEST, len(order) - TRAIN - VALIDATION - TEST])
-    return Handwriting(*(Digits(ink[rows], labels[rows]) for rows in parts))
+    order = torch.randperm(len(ink), generator=torch.Generator().manual_seed(0))
+    test, rest = order[:TEST], order[TEST:]
+    rest = rest[torch.randperm(len(rest), generator=generator)]
+    train, validation, auxiliary = rest.split([TRAIN, VALIDATION, len(rest) - TRAIN - VALIDATION])
+    return Handwriting(*(Digits(ink[rows], labels[rows]) for rows in (train, validation, test, auxiliary)))
 
 
 def draw_with_replacement(digits: Digits, count: int, generator: torch.Generator) -> Digits:

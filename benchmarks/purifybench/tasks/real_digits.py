@@ -80,9 +80,12 @@ def build(
         else:
             groups = list(other[group_column])
             auxiliary = Auxiliary(images, groups, fixed=groups[0])
-    tests = {"clean": part(open_source(train, "test", (image_column, label_column)))}
+    tests = {"clean": part(open_source(train, "test", (image_column, label_column), only=True))}
     for name in test:
-        tests[Path(name.partition(":")[0]).name] = part(open_source(name, "test", (image_column, label_column)))
+        short = Path(name).name.replace("test-00000-of-00001.parquet", Path(name).parent.name)
+        if short in (*tests, "validation", "oracle"):
+            short = name
+        tests[short] = part(open_source(name, "test", (image_column, label_column)))
     return Task(
         name=f"{Path(train).name} to {', '.join(list(tests)[1:])}",
         n_classes=int(training.labels.max()) + 1,
@@ -95,16 +98,17 @@ def build(
     )
 
 
-def open_source(source: str, split: str, columns: Sequence[str]) -> datasets.Dataset:
+def open_source(source: str, split: str, columns: Sequence[str], *, only: bool = False) -> datasets.Dataset:
     """One split of a hub data set, a local folder, or a local file of rows.
 
     Args:
         source: ``id``, ``id:config``, a folder (parquet, csv, image folder ...) or a ``.parquet`` file.
         split: wanted split; a source with a single split gives that one.
         columns: columns that must be there.
+        only: take no other split in its place.
 
     Raises:
-        ValueError: if a column is missing, with those that there are.
+        ValueError: if the split or a column is missing, with those that there are.
     """
     path = Path(source)
     if path.is_file():
@@ -114,7 +118,7 @@ def open_source(source: str, split: str, columns: Sequence[str]) -> datasets.Dat
     else:
         name, _, config = source.partition(":")
         found = datasets.load_dataset(name, config or None)
-    if split not in found and len(found) > 1:
+    if split not in found and (only or len(found) > 1):
         raise ValueError(f"{source} has no split {split!r}; it has {', '.join(found)}")
     chosen = found[split] if split in found else next(iter(found.values()))
     missing = [column for column in columns if column not in chosen.column_names]
