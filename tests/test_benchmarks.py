@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import digits
@@ -18,9 +19,10 @@ from purifybench.backbones import BACKBONES, build_network
 from purifybench.jobs import Job, run_jobs
 from purifybench.methods import METHODS
 from purifybench.methods.plain import Plain
-from purifybench.report import Estimate, estimate, markdown_table, summarise
+from purifybench.report import Estimate, estimate, markdown_table, share, summarise
 from purifybench.results import ResultsStore
 from purifybench.tasks import Auxiliary, Split, Task, biased_colour, photo, real_digits
+from purifybench.tasks.handwriting import load_handwriting
 from purifybench.training import Settings, train
 from torch.testing import assert_close
 
@@ -162,6 +164,34 @@ def test_report_pairs_gains_by_seed_and_relates_them_to_the_upper_bound():
     assert "| ours | 90.0 ± 0.0 | 81.0 ± 2.5 | +30.0 ± 0.0 | 75.0 ± 0.0 | 5.0 |" in table
 
 
+def test_recovered_share_is_a_ratio_of_paired_means():
+    gains, gaps = [30.0, 45.0, 60.0], [40.0, 60.0, 80.0]
+    assert share(gains, gaps) == Estimate(75.0, 0.0)  # the same share on every seed: no doubt about it
+    assert share([30.0, 45.0, 50.0], gaps).half_width > 5.0
+
+
+def test_processes_share_all_jobs_whatever_another_has_finished(tmp_path, monkeypatch):
+    store = ResultsStore(tmp_path / "results.jsonl")
+    jobs = [Job("tiny", "goal 1 only", Settings(steps=1, batch_size=8, seed=seed)) for seed in range(4)]
+    for rank in (0, 1):  # one after the other: the second finds the first one's records already there
+        state = SimpleNamespace(
+            process_index=rank, num_processes=2, is_main_process=False, device=CPU, wait_for_everyone=lambda: None
+        )
+        monkeypatch.setattr("purifybench.jobs.PartialState", lambda state=state: state)
+        run_jobs(jobs, _tiny_task, store, data={}, workers=1, title="test")
+    assert sorted(record["key"]["settings"]["seed"] for record in store.records()) == [0, 1, 2, 3]
+
+
+def test_the_test_digits_are_the_same_for_every_seed_and_in_no_other_part():
+    first, second = (load_handwriting(8, torch.Generator().manual_seed(seed)) for seed in (0, 1001))
+    assert torch.equal(first.test.ink, second.test.ink)
+    assert not torch.equal(first.train.ink, second.train.ink)
+    rows = {tuple(ink.flatten().tolist()) for ink in first.test.ink}
+    for part in (second.train, second.validation, second.auxiliary):
+        overlap = sum(tuple(ink.flatten().tolist()) in rows for ink in part.ink)
+        assert overlap == 0
+
+
 def test_interval_is_students():
     assert_close(estimate([1.0, 2.0, 3.0]).half_width, 4.302653 * 1.0 / np.sqrt(3), rtol=1e-6, atol=0)
     assert str(estimate([4.0])) == "4.0"
@@ -243,11 +273,13 @@ def test_real_data_in_any_form_that_datasets_opens(sources, monkeypatch):
     [
         ({"label_column": "digit"}, "no column 'digit'; it has image, label: set --image-column, --label-column"),
         ({"rows": 50}, "`train` must have 65 rows for `rows` 50, got 60"),
+        ({"train": "digits/train-00000-of-00001.parquet"}, "has no split 'test'; it has train"),
     ],
 )
 def test_real_data_that_do_not_fit_are_named(sources, monkeypatch, options, message):
     monkeypatch.setattr(real_digits, "VALIDATION_ROWS", 10)
     monkeypatch.setattr(real_digits, "AUXILIARY_ROWS", 10)
+    monkeypatch.chdir(sources)
     with pytest.raises(ValueError, match=message):
         _real(sources, **options)
 

@@ -161,6 +161,21 @@ def test_layers_that_cannot_be_bounded_are_named():
         lipschitz_bound(nn.Sequential(nn.Linear(2, 2), nn.GELU()))
 
 
+def test_a_container_with_a_forward_of_its_own_is_not_certified():
+    class Steeper(nn.Sequential):
+        def forward(self, features):
+            return 10.0 * super().forward(features)
+
+    with pytest.raises(TypeError, match="got Steeper"):
+        lipschitz_bound(Steeper(nn.Identity()))
+
+
+def test_gram_bound_holds_under_autocast_too():
+    weight = torch.randn(64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert spectral_norm_bound(weight).item() >= _reference_norm(weight)
+
+
 def test_spectral_norm_bound_refuses_what_is_no_matrix():
     with pytest.raises(ValueError, match=r"`weight` must have shape \(out, in\), got \(3,\)"):
         spectral_norm_bound(torch.ones(3))

@@ -7,10 +7,7 @@ import torch
 from small_loop import OBJECTIVES, small_network, small_sampler
 from torch import nn
 
-from wdpurify import (
-    GroupSampler,
-    PurifyRegularizer,
-)
+from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -96,3 +93,44 @@ def test_a_batch_without_a_usable_row_changes_nothing_to_nan():
     purify.critic_step()
     assert all(weight.isfinite().all() for weight in purify.critic.parameters())
     assert purify.metrics().estimate == 0
+
+
+def test_a_loss_scalers_factor_does_not_overflow_the_term_of_half_precision_features():
+    extract = nn.Linear(4, 3)
+    sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
+    purify = PurifyRegularizer(extract, sampler, feature_dim=3, strength=BalancedStrength(1.0, fade=0), every=1)
+    for _ in range(2):
+        extract.zero_grad()
+        purify.critic_step()
+        features = extract(torch.randn(5, 4)).half()
+        ((features.float().square().mean() * 1e-3 + purify.loss(features)) * 65536.0).backward()
+        assert extract.weight.grad.isfinite().all()
+    assert purify.metrics().gradient_ratio > 0
+
+
+def test_autocast_is_replayed_even_where_loss_is_called_outside_of_it():
+    seen = []
+    extract = nn.Linear(4, 3)
+    extract.register_forward_hook(lambda module, arguments, output: seen.append(output.dtype))
+    purify = PurifyRegularizer(extract, GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8), feature_dim=3, every=1)
+    for _ in range(2):
+        purify.critic_step()
+        with torch.autocast("cpu", torch.bfloat16):
+            features = extract(torch.randn(5, 4))
+        (features.float().sum() + purify.loss(features)).backward()
+    assert seen[2] == torch.bfloat16
+
+
+def test_another_default_dtype_does_not_upset_the_critic():
+    torch.set_default_dtype(torch.float64)
+    try:
+        extract = nn.Linear(4, 3)
+        purify = PurifyRegularizer(extract, GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8), feature_dim=3, every=1)
+        for _ in range(2):
+            purify.critic_step()
+            features = extract(torch.randn(5, 4))
+            (features.sum() + purify.loss(features)).backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert next(purify.critic.parameters()).dtype == torch.float32
+    assert purify.metrics().gradient_ratio >= 0

@@ -191,3 +191,32 @@ def test_a_state_of_another_seed_is_refused():
     state = GroupSampler(torch.arange(4), [0, 1, 0, 1], batch_size=2, seed=1).state_dict()
     with pytest.raises(ValueError, match="`seed` 1, this sampler has 2"):
         GroupSampler(torch.arange(4), [0, 1, 0, 1], batch_size=2, seed=2).load_state_dict(state)
+
+
+def test_zero_dimensional_tensors_are_labels_by_their_value():
+    sampler = GroupSampler(torch.arange(6), [torch.tensor(row % 2) for row in range(6)], batch_size=2)
+    assert sampler.values == (0, 1)
+
+
+class _NotAvailable:
+    """Like pandas' NA: comparing it gives no truth value."""
+
+    def __ne__(self, other):
+        raise TypeError("boolean value of NA is ambiguous")
+
+    def __hash__(self):
+        return 1
+
+
+@pytest.mark.parametrize("missing", [np.float32("nan"), np.datetime64("NaT"), _NotAvailable()])
+def test_missing_labels_of_other_libraries_are_refused(missing):
+    with pytest.raises(ValueError, match="no label in row 1"):
+        GroupSampler(torch.arange(4), ["a", missing, "b", "b"], batch_size=2)
+
+
+def test_a_state_of_other_groups_or_batches_is_refused():
+    state = GroupSampler(torch.arange(6), [0, 1, 2] * 2, batch_size=2).state_dict()
+    with pytest.raises(ValueError, match="saved with `groups` 0: 2, 1: 2, 2: 2"):
+        GroupSampler(torch.arange(6), [2, 1, 0] * 2, batch_size=2).load_state_dict(state)
+    with pytest.raises(ValueError, match="saved with `batch_size` 2, this sampler has 3"):
+        GroupSampler(torch.arange(6), [0, 1, 2] * 2, batch_size=3).load_state_dict(state)

@@ -1,12 +1,15 @@
 """What stays as it was: the model's statistics, modes, gradients and keys, the global random state, evaluation."""
 
+import random
+from collections import UserDict
+
+import numpy as np
 import pytest
 import torch
 from small_loop import OBJECTIVES, equal_states, small_network, small_sampler, state_of, train
+from torch import nn
 
-from wdpurify import (
-    PurifyRegularizer,
-)
+from wdpurify import GroupSampler, PurifyRegularizer
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -107,3 +110,54 @@ def test_feature_width_is_found_by_a_forward_that_leaves_no_trace():
     assert equal_states(before, state_of(network))
     assert torch.equal(random_state, torch.get_rng_state())
     assert sampler.state_dict()["drawn"] == 0
+
+
+class _Augmented:
+    """Auxiliary images with noise of every kind that data sets draw."""
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, row):
+        return torch.full((4,), float(row)) + torch.randn(4) + random.random() + float(np.random.rand())  # noqa: NPY002
+
+
+def test_random_augmentation_of_auxiliary_rows_is_fenced_off_and_repeats_after_a_resume():
+    def make():
+        sampler = GroupSampler(_Augmented(), [row % 3 for row in range(30)], batch_size=8)
+        return PurifyRegularizer(nn.Linear(4, 3), sampler, feature_dim=3, every=1, strength=0.0)
+
+    whole = make()
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    whole.critic_step()
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    whole.critic_step()
+    estimate = whole.metrics().estimate
+    first, resumed = make(), make()
+    resumed._forward.model.load_state_dict(whole._forward.model.state_dict())
+    first._forward.model.load_state_dict(whole._forward.model.state_dict())
+    first.critic_step()
+    resumed.load_state_dict(first.state_dict())
+    torch.randn(7)
+    first.critic_step()
+    resumed.critic_step()
+    assert resumed.metrics().estimate == first.metrics().estimate
+    assert estimate != 0
+
+
+def test_dict_rows_reach_the_extractor_by_keyword():
+    class Extract(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, pixel_values):
+            return self.linear(pixel_values)
+
+    rows = [{"pixel_values": torch.randn(4)} for _ in range(20)]
+    for transform in (None, UserDict):
+        sampler = GroupSampler(rows, [0, 1] * 10, batch_size=8, transform=transform)
+        purify = PurifyRegularizer(Extract(), sampler)
+        purify.critic_step()
+        assert purify.metrics().feature_norm > 0

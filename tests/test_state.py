@@ -3,15 +3,15 @@
 import copy
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from small_loop import OBJECTIVES, equal_states, small_network, small_sampler, state_of, train
+from torch import nn
 from torch.testing import assert_close
 
-from wdpurify import (
-    PurifyRegularizer,
-)
+from wdpurify import Critic, PurifyRegularizer
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -21,7 +21,7 @@ import sys
 sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
 import torch
 from small_loop import small_network, small_sampler, train
-from wdpurify import PurifyRegularizer
+from wdpurify import Critic, PurifyRegularizer
 torch.set_num_threads(1)
 torch.manual_seed(99)
 network = small_network()
@@ -54,6 +54,26 @@ def test_a_saved_state_is_a_copy():
     train(network, purify, 2)
     assert equal_states(saved["critic"], state["critic"])
     assert_close(saved["optimizer"]["state"], state["optimizer"]["state"], rtol=0, atol=0)
+
+
+def test_seed_reaches_a_critic_made_by_a_partial_or_a_factory():
+    def factory(feature_dim, n_groups):
+        return nn.Sequential(nn.Linear(feature_dim, n_groups))
+
+    for critic in (partial(Critic, hidden=(8,)), factory):
+        before = torch.get_rng_state()
+        made = [
+            state_of(
+                PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, critic=critic, seed=seed).critic
+            )
+            for seed in (0, 0, 1)
+        ]
+        assert equal_states(made[0], made[1])
+        assert not equal_states(made[0], made[2])
+    torch.set_rng_state(before)
+    factory_critic = PurifyRegularizer(nn.Flatten(), small_sampler(), feature_dim=192, critic=factory).critic
+    assert torch.equal(before, torch.get_rng_state())
+    assert factory_critic[0].out_features == 3
 
 
 def test_seeds_give_different_critics_and_equal_seeds_equal_ones():

@@ -11,6 +11,7 @@ from small_loop import equal_states, small_sampler
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 import wdpurify
 from wdpurify import BalancedStrength, FeatureTap, GroupSampler, PurifyRegularizer
@@ -260,3 +261,48 @@ def test_scripted_models_are_refused_by_name():
         scripted = torch.jit.script(nn.Sequential(nn.Linear(3, 3)))
     with pytest.raises(TypeError, match="TorchScript module"):
         FeatureTap(scripted)
+
+
+def test_two_regularizers_on_one_model_do_not_see_each_others_auxiliary_rows():
+    model = _model()
+    first, second = (PurifyRegularizer.for_model(model, small_sampler(), every=1) for _ in range(2))
+    model(torch.rand(5, 3, 8, 8))
+    first.critic_step()
+    assert second.tap.take().shape == (5, 6)
+
+
+def test_layers_that_work_in_place_on_their_input_can_be_tapped():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.Sequential(nn.Dropout(0.5, inplace=True), nn.Linear(6, 4)))
+    purify = PurifyRegularizer.for_model(model, small_sampler(), layer="2")
+    assert len(_train(model, purify.criterion(nn.CrossEntropyLoss()), steps=3)) == 3
+
+
+def test_gradient_checkpointing_around_the_tapped_layer_is_tolerated():
+    model = _model()
+    purify = PurifyRegularizer.for_model(model, small_sampler(), every=1)
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    for reentrant in (True, False):
+        for _ in range(2):
+            images = torch.rand(4, 3, 8, 8, requires_grad=True)
+            criterion(checkpoint(model, images, use_reentrant=reentrant), torch.zeros(4, dtype=torch.long)).backward()
+        assert purify.tap.take() is None  # the forward that backward runs once more leaves nothing behind
+
+
+def test_a_refused_option_leaves_no_hook_behind():
+    model = _model()
+    with pytest.raises(ValueError, match="`every`"):
+        PurifyRegularizer.for_model(model, small_sampler(), every=0)
+    assert len(model[-1]._forward_pre_hooks) == 0
+
+
+def test_criterion_is_transparent_to_assignment_and_copies():
+    inner = nn.CrossEntropyLoss()
+    criterion = PurifyRegularizer.for_model(_model(), small_sampler()).criterion(inner)
+    criterion.label_smoothing = 0.5
+    assert inner.label_smoothing == 0.5
+    clone = copy.deepcopy(criterion)
+    clone.label_smoothing = 0.0
+    assert inner.label_smoothing == 0.5
+    outer = nn.Module()
+    outer.part = inner
+    assert PurifyRegularizer.for_model(_model(), small_sampler()).criterion(outer).part is inner

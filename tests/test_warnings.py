@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from small_loop import equal_states, small_network, small_sampler, state_of
@@ -135,3 +136,70 @@ def test_features_of_wrong_shape_or_type_are_refused(features, error, message):
     purify = PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6)
     with pytest.raises(error, match=message):
         purify.loss(features)
+
+
+@pytest.mark.parametrize("head", ["detached", "second forward", "none"])
+def test_a_loss_without_a_task_gradient_is_named_and_does_not_crash(head):
+    extract, classifier = nn.Linear(4, 3), nn.Linear(3, 2)
+    sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
+    purify = PurifyRegularizer(extract, sampler, feature_dim=3, every=1)
+    images = torch.randn(5, 4)
+
+    def steps():
+        for _ in range(8):
+            purify.critic_step()
+            features = extract(images)
+            task = {
+                "detached": classifier(features.detach()).sum(),
+                "second forward": classifier(extract(images)).sum(),
+                "none": 0.0,
+            }[head]
+            (task + purify.loss(features)).backward()
+
+    with pytest.warns(wdpurify.NoTaskGradientWarning, match="the very tensor"):
+        steps()
+
+
+def test_a_tapped_model_whose_backward_names_its_inputs_is_told_so():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    purify = PurifyRegularizer.for_model(model, GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8), every=1)
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+
+    def steps():
+        for _ in range(8):
+            loss = criterion(model(torch.randn(5, 4)), torch.zeros(5, dtype=torch.long))
+            loss.backward(inputs=list(model.parameters()))
+
+    with pytest.warns(wdpurify.NoTaskGradientWarning, match="without `inputs`"):
+        steps()
+
+
+@pytest.mark.parametrize(
+    ("critic", "message"),
+    [
+        (Critic(6, 1), r"`critic` must map \(batch, 6\) to \(batch, 3\), it gives \(2, 1\)"),
+        (Critic(5, 3), r"`critic` must map \(batch, 6\) to \(batch, 3\)"),
+        (lambda feature_dim, n_groups: nn.Linear(feature_dim, 2), r"it gives \(2, 2\)"),
+    ],
+)
+def test_a_critic_of_other_widths_is_refused(critic, message):
+    with pytest.raises(ValueError, match=message):
+        PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, critic=critic)
+
+
+def test_strength_takes_any_real_number_and_refuses_what_is_none():
+    purify = PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, strength=np.float32(2.0))
+    assert purify.strength.value == 2.0
+    with pytest.raises(TypeError, match="`strength` must be a number or a strength object, got NoneType"):
+        PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, strength=None)
+
+
+def test_a_width_that_cannot_be_told_is_asked_for():
+    class Maps(nn.Module):
+        def forward(self, images):
+            return images
+
+    sampler = GroupSampler(torch.randn(20, 7, 7, 16), [0, 1] * 10, batch_size=8)
+    with pytest.raises(ValueError, match=r"`feature_dim` is needed for features of shape \(2, 7, 7, 16\)"):
+        PurifyRegularizer(Maps(), sampler)
+    assert PurifyRegularizer(Maps(), sampler, feature_dim=16).critic[0].in_features == 16
