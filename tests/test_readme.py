@@ -38,9 +38,8 @@ def test_python_blocks_run_one_after_another(path):
     before = [parameter.clone() for parameter in scope["model"].parameters()]
     for block in _blocks(path):
         exec(compile(block, str(path), "exec"), scope)
-    if path.name == "README.md":
-        assert any(not torch.equal(old, new) for old, new in zip(before, scope["model"].parameters(), strict=True))
-        assert scope["purify"].metrics().feature_norm > 0
+    changed = any(not torch.equal(old, new) for old, new in zip(before, scope["model"].parameters(), strict=True))
+    assert changed == (path.name == "README.md")
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

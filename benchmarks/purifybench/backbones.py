@@ -19,8 +19,10 @@ def _timm(name: str, stem: str) -> Callable[[], nn.Module]:
 
     def build() -> nn.Module:
         model = timm.create_model(name, num_classes=0)
+        parent, _, name_in_parent = stem.rpartition(".")
         first = model.get_submodule(stem)
-        model.set_submodule(stem, nn.Conv2d(3, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None))
+        wider = nn.Conv2d(3, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None)
+        setattr(model.get_submodule(parent), name_in_parent, wider)
         if isinstance(getattr(model, "maxpool", None), nn.Module):
             model.maxpool = nn.Identity()
         return _with_projection(model, model.num_features)
