@@ -134,3 +134,15 @@ def test_another_default_dtype_does_not_upset_the_critic():
         torch.set_default_dtype(torch.float32)
     assert next(purify.critic.parameters()).dtype == torch.float32
     assert purify.metrics().gradient_ratio >= 0
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_critic_computes_in_float32_inside_the_users_autocast(objective):
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, objective=objective, every=1)
+    seen = set()
+    purify.critic.register_forward_hook(lambda module, arguments, output: seen.add(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        purify.critic_step()
+        purify.loss(network.features(torch.rand(5, 3, 8, 8)))
+    assert seen == {torch.float32}

@@ -25,7 +25,7 @@ def _gradient_norms(strength, scale, divisor, critic_scale=1.0, objective="one-s
     purify = PurifyRegularizer(extract, sampler, feature_dim=3, objective=objective, critic=critic, strength=strength, every=1)
     images, weights = torch.randn(6, 4), torch.randn(3)
     norms = []
-    for _ in range(2):  # the first pass only shows the task gradient
+    for _ in range(5):  # the first pass only shows the task gradient; later ones must tell it from the purify gradient
         purify.critic_step()
         features = extract(images)
         term = purify.loss(features)

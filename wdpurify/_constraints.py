@@ -33,24 +33,11 @@ class Constraint(Protocol):
         ...
 
 
-def _nothing(features: Tensor) -> Tensor:
-    return torch.zeros((), device=features.device)
-
-
 @dataclass(frozen=True)
-class WeightClipping:
-    """Every weight within ``[-bound, bound]``, the paper's constraint.
+class _Projection:
+    """A constraint that acts on weights alone; `bound` must be above 0."""
 
-    The constant that this leaves is far above 1 (up to about 1,483 for 128-512-256-10-1 at 0.1), and a ReLU critic under it
-    dies easily: see :func:`wdpurify.lipschitz.lipschitz_bound` and ``metrics()``.
-
-    Args:
-        bound: largest magnitude of a weight, above 0.
-
-    Source: Li et al. 2021, arXiv:2102.10955, Sec. IV-A (0.1).
-    """
-
-    bound: float = 0.1
+    bound: float
 
     def __post_init__(self) -> None:
         if not self.bound > 0:
@@ -65,10 +52,45 @@ class WeightClipping:
         *,
         generator: torch.Generator | None,
     ) -> Tensor:
-        return _nothing(features)
+        """Nothing to penalise: the projection holds by itself."""
+        return torch.zeros((), device=features.device)
+
+
+@dataclass(frozen=True)
+class WeightClipping(_Projection):
+    """Every weight within ``[-bound, bound]``, the paper's constraint.
+
+    The constant that this leaves is far above 1 (up to about 1,483 for 128-512-256-10-1 at 0.1), and a ReLU critic under it
+    dies easily: see :func:`wdpurify.lipschitz.lipschitz_bound` and ``metrics()``.
+
+    Args:
+        bound: largest magnitude of a weight, above 0.
+
+    Source: Li et al. 2021, arXiv:2102.10955, Sec. IV-A (0.1).
+    """
+
+    bound: float = 0.1
 
     def project_(self, critic: nn.Module) -> None:
+        """Clamp every weight."""
         clip_weights_(critic, self.bound)
+
+
+@dataclass(frozen=True)
+class SpectralClipping(_Projection):
+    """Every layer's spectral norm at most ``bound``: with 1 the critic is 1-Lipschitz by construction.
+
+    Args:
+        bound: largest spectral norm of a layer, above 0.
+
+    Source: Yoshida and Miyato 2017, arXiv:1705.10941, as a projection after each step.
+    """
+
+    bound: float = 1.0
+
+    def project_(self, critic: nn.Module) -> None:
+        """Scale every layer down to the bound."""
+        clip_spectral_norm_(critic, self.bound)
 
 
 @dataclass(frozen=True)
@@ -96,40 +118,10 @@ class GradientPenalty:
         *,
         generator: torch.Generator | None,
     ) -> Tensor:
+        """The mean squared distance of the slope from 1, times the weight."""
         mix, order = torch.rand((2, len(features)), device=features.device, dtype=features.dtype, generator=generator)
         points = pair_with_population(features, groups, population, mix=mix, order=order)
         return self.weight * gradient_penalty(critic, points, groups)
 
     def project_(self, critic: nn.Module) -> None:
         """Nothing to project: the penalty acts through the critic's loss."""
-
-
-@dataclass(frozen=True)
-class SpectralClipping:
-    """Every layer's spectral norm at most ``bound``: with 1 the critic is 1-Lipschitz by construction.
-
-    Args:
-        bound: largest spectral norm of a layer, above 0.
-
-    Source: Yoshida and Miyato 2017, arXiv:1705.10941, as a projection after each step.
-    """
-
-    bound: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.bound > 0:
-            raise ValueError(f"`bound` must be positive, got {self.bound}")
-
-    def penalty(
-        self,
-        critic: nn.Module,
-        features: Tensor,
-        groups: Tensor,
-        population: Tensor,
-        *,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        return _nothing(features)
-
-    def project_(self, critic: nn.Module) -> None:
-        clip_spectral_norm_(critic, self.bound)

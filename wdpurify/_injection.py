@@ -25,8 +25,9 @@ class BackwardRecord:
 
     def scaled_norm(self, norm: Tensor) -> None:
         """Take the norm as it came in the backward pass; without a scale the term was not part of that pass."""
-        if self.scale is not None:
-            self._observe(norm / self.scale.to(norm.device).float().abs())
+        scale, self.scale = self.scale, None  # a second backward pass without the term has no scale of its own
+        if scale is not None:
+            self._observe(norm / scale.to(norm.device).float().abs())
 
 
 class _Inject(torch.autograd.Function):
