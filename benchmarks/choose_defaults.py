@@ -43,6 +43,7 @@ VARIANTS: Mapping[str, Callable[..., Method]] = {
     "strength 2, no fade": partial(Purified, strength=2.0, fade=0.0),
     "strength 4, no fade": partial(Purified, strength=4.0, fade=0.0),
     "every step": partial(Purified, every=1),
+    "every step, strength 1.3": partial(Purified, every=1, strength=1.3),
     "every sixth step": partial(Purified, every=6),
     "1 critic step": partial(Purified, critic_steps=1),
     "5 critic steps": partial(Purified, critic_steps=5),

@@ -58,7 +58,8 @@ class PurifyRegularizer:
             with these two widths.
         critic_lr: learning rate of the critic's Adam, above 0.
         critic_steps: critic updates per acting step, at least 1.
-        every: act on every how-manieth call of :meth:`critic_step` (n2 in the paper), at least 1.
+        every: act on every how-manieth call of :meth:`critic_step` (n2 in the paper), at least 1. What counts is strength per
+            step: with 1 give a strength of about 1.3, for 4 on every step ruins the model.
         update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards do.
         model: module whose buffers, device and dtype count; needed only where ``extract`` is a plain function.
         seed: seed of critic, penalty points and dropout in auxiliary forwards.
