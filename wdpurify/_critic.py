@@ -33,7 +33,7 @@ class Critic(nn.Sequential):
         ValueError: if a width is below 1.
 
     Source: Li et al. 2021, arXiv:2102.10955, Sec. IV-A, where the activation is not stated. The narrower default has an
-    eighth of the weights and did better in our measurements (docs/findings.md). Initial weights as torch's ``nn.Linear`` draws them.
+    eighth of the weights and did better in our measurements (docs/findings.md). Initial weights as ``nn.Linear`` draws them.
     """
 
     def __init__(
