@@ -192,6 +192,15 @@ def test_the_test_digits_are_the_same_for_every_seed_and_in_no_other_part():
         assert overlap == 0
 
 
+def test_no_share_is_given_of_a_gap_that_may_be_zero():
+    records = [_record("goal 1 only", seed, 90.0) for seed in range(3)]
+    records += [_record("upper bound", seed, 90.0 + change) for seed, change in enumerate((-1.0, 0.5, 1.0))]
+    records += [_record("ours", seed, 91.0) for seed in range(3)]
+    rows = {row.method: row for row in summarise(records)}
+    assert rows["ours"].recovered is None
+    assert rows["ours"].gain.mean == 1.0
+
+
 def test_interval_is_students():
     assert_close(estimate([1.0, 2.0, 3.0]).half_width, 4.302653 * 1.0 / np.sqrt(3), rtol=1e-6, atol=0)
     assert str(estimate([4.0])) == "4.0"

@@ -61,7 +61,7 @@ class WeightClipping(_Projection):
     """Every weight within ``[-bound, bound]``, the paper's constraint.
 
     The constant that this leaves is far above 1 (up to about 1,483 for 128-512-256-10-1 at 0.1), and a ReLU critic under it
-    dies easily: see :func:`wdpurify.lipschitz.lipschitz_bound` and ``metrics()``.
+    can die: see :func:`wdpurify.lipschitz.lipschitz_bound` and ``metrics()``.
 
     Args:
         bound: largest magnitude of a weight, above 0.

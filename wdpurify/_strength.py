@@ -32,7 +32,7 @@ class FixedStrength:
     """The paper's lambda_2: the purify gradient times a number.
 
     Args:
-        value: factor, at least 0; its effect depends on the scale of the critic (80 to 600 task gradients at 1).
+        value: factor, at least 0; its effect depends on the scales of the critic and of the task loss.
 
     Source: Li et al. 2021, arXiv:2102.10955, Eq. 26.
     """

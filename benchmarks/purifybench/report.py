@@ -70,7 +70,9 @@ def _row(name: str, runs: dict[int, Record], baseline: dict[int, Record], upper:
     gains = [runs[seed]["accuracy"][shifted] - baseline[seed]["accuracy"][shifted] for seed in shared]
     gaps = [upper[seed]["accuracy"][shifted] - baseline[seed]["accuracy"][shifted] for seed in shared if seed in upper]
     recovered = None
-    if gaps and name != UPPER_BOUND and len(gaps) == len(gains) and np.mean(gaps) > 0:
+    # A gap that may be zero is no unit to measure a share in.
+    clear = bool(gaps) and not np.mean(gaps) <= np.nan_to_num(estimate(gaps).half_width)
+    if clear and name != UPPER_BOUND and len(gaps) == len(gains):
         recovered = share(gains, gaps)
     return Row(
         method=name,
