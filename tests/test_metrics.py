@@ -61,6 +61,7 @@ def test_gradient_ratio_reports_what_was_applied():
     strength = BalancedStrength(0.25, fade=0, decay=0)
     purify = PurifyRegularizer(extract, sampler, feature_dim=3, strength=strength, every=1)
     for _ in range(2):
+        extract.zero_grad()
         purify.critic_step()
         features = extract(torch.ones(5, 4))
         (features.sum() + purify.loss(features)).backward()

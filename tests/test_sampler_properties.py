@@ -171,7 +171,7 @@ def test_transform_is_applied_to_each_batch():
         ),
         (["a", "b", "b", "b"], {"fixed": "a"}, ValueError, "the group 'a' has 1 rows, fewer than `batch_size` 2"),
         (["a", "b", "b", "b"], {"batch_size": 5}, ValueError, "the set has 4 rows, fewer than `batch_size` 5"),
-        (["a", "b", "b", "b"], {"batch_size": 3, "world_size": 2}, ValueError, "fewer than `batch_size` 3 x 2 ranks"),
+        (["a", "b", "b", "b"], {"batch_size": 3, "rank": 0, "world_size": 2}, ValueError, "fewer than `batch_size` 3 x 2 ranks"),
         (["a", None, "b", "b"], {}, ValueError, r"no label in row 1 \(None\)"),
         ([1.0, float("nan"), 2.0, 2.0], {}, ValueError, r"no label in row 1 \(nan\)"),
         (["all", "b", "b", "b"], {}, ValueError, 'label value "all"'),
@@ -179,7 +179,8 @@ def test_transform_is_applied_to_each_batch():
         (torch.zeros(4, 1), {}, ValueError, r"`groups` must have shape \(rows,\), got \(4, 1\)"),
         (["a", "b", "b", "b"], {"batch_size": 0}, ValueError, "`batch_size` must be at least 1, got 0"),
         (["a", "b", "b", "b"], {"batch_size": 1.5}, TypeError, "`batch_size` must be an integer, got float"),
-        (["a", "b", "b", "b"], {"rank": 1}, ValueError, r"`rank` must be in \[0, 1\), got 1"),
+        (["a", "b", "b", "b"], {"rank": 1, "world_size": 1}, ValueError, r"`rank` must be in \[0, 1\), got 1"),
+        (["a", "b", "b", "b"], {"rank": 1}, ValueError, "`rank` and `world_size` must be given together, got 1 and None"),
     ],
 )
 def test_degenerate_sets_raise_with_counts(groups, options, error, message):

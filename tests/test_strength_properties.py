@@ -59,34 +59,34 @@ def test_a_fixed_strength_does_depend_on_the_critics_scale():
 @given(st.floats(-2, 2, width=32), strengths)
 def test_the_pull_fades_linearly_below_the_named_separation(separation, value):
     strength = BalancedStrength(value, fade=0.5)
-    strength.observe(torch.tensor(5.0))
-    factor = strength.factor(torch.tensor([0.0, 2.0]), torch.tensor(separation))
+    strength.observe(torch.tensor(5.0), torch.tensor(1.0))
+    factor = strength.factor(torch.tensor(2.0), torch.tensor(separation))
     assert_close(factor.item(), value * 5.0 / 2.0 * min(1.0, max(0.0, separation / 0.5)), rtol=1e-5, atol=1e-6)
 
 
 def test_nothing_is_applied_before_a_task_gradient_was_seen_and_none_by_a_dead_critic():
     strength = BalancedStrength(1.0)
     apart = torch.tensor(1.0)
-    assert strength.factor(torch.ones(3), apart) == 0
-    strength.observe(torch.tensor(1.0))
-    assert strength.factor(torch.ones(3), apart) > 0
-    assert strength.factor(torch.zeros(3), apart) == 0
+    assert strength.factor(torch.tensor(3.0), apart) == 0
+    strength.observe(torch.tensor(1.0), torch.tensor(1.0))
+    assert strength.factor(torch.tensor(3.0), apart) > 0
+    assert strength.factor(torch.tensor(0.0), apart) == 0
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 def test_a_step_with_an_infinite_gradient_teaches_nothing(bad):
     strength = BalancedStrength(1.0)
-    strength.observe(torch.tensor(2.0))
-    strength.observe(torch.tensor(bad))
+    strength.observe(torch.tensor(2.0), torch.tensor(1.0))
+    strength.observe(torch.tensor(bad), torch.tensor(1.0))
     assert strength.task_norm == 2.0
-    strength.observe(torch.tensor(0.0))
+    strength.observe(torch.tensor(0.0), torch.tensor(1.0))
     assert_close(strength.task_norm, torch.tensor(1.8))
 
 
 def test_decay_sets_the_memory():
     strength = BalancedStrength(1.0, decay=0.0)
-    strength.observe(torch.tensor(1.0))
-    strength.observe(torch.tensor(5.0))
+    strength.observe(torch.tensor(1.0), torch.tensor(1.0))
+    strength.observe(torch.tensor(5.0), torch.tensor(1.0))
     assert strength.task_norm == 5.0
 
 

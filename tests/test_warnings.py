@@ -23,6 +23,7 @@ def _two_steps(extract=None, task=None, **options):
     sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
     purify = PurifyRegularizer(extract, sampler, feature_dim=3, every=1, **options)
     for _ in range(8):
+        extract.zero_grad()
         purify.critic_step()
         features = extract(torch.randn(5, 4))
         loss = (task or torch.sum)(features) + purify.loss(features)
@@ -50,6 +51,7 @@ def test_features_without_grad_warn_once_and_purifying_resumes_when_they_have_it
     assert purify.loss(extract(torch.randn(5, 4))) == 0
     extract.requires_grad_(True)
     for _ in range(2):
+        extract.zero_grad()
         purify.critic_step()
         features = extract(torch.randn(5, 4))
         (features.square().sum() + purify.loss(features)).backward()
@@ -147,6 +149,7 @@ def test_a_loss_without_a_task_gradient_is_named_and_does_not_crash(head):
 
     def steps():
         for _ in range(8):
+            extract.zero_grad()
             purify.critic_step()
             features = extract(images)
             task = {
@@ -167,6 +170,7 @@ def test_a_tapped_model_whose_backward_names_its_inputs_is_told_so():
 
     def steps():
         for _ in range(8):
+            model.zero_grad()
             loss = criterion(model(torch.randn(5, 4)), torch.zeros(5, dtype=torch.long))
             loss.backward(inputs=list(model.parameters()))
 

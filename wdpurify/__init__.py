@@ -24,6 +24,7 @@ from ._warnings import DeadCriticWarning as DeadCriticWarning
 from ._warnings import FeaturesWithoutGradWarning as FeaturesWithoutGradWarning
 from ._warnings import ForeignOptimizerWarning as ForeignOptimizerWarning
 from ._warnings import NoTaskGradientWarning as NoTaskGradientWarning
+from ._warnings import OptimizerNotSeenWarning as OptimizerNotSeenWarning
 from ._warnings import PurifyWarning as PurifyWarning
 from ._warnings import SaturatedCriticWarning as SaturatedCriticWarning
 from ._warnings import SilentTapWarning as SilentTapWarning

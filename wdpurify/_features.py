@@ -58,6 +58,14 @@ def pool_features(features: Tensor, feature_dim: int | None) -> Tensor:
     return features.float()
 
 
+def unpooled(features: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient at ``features``, in float32 and of their shape, of something whose gradient at the pooled ones is given."""
+    leaf = features.detach().float().requires_grad_()
+    with torch.enable_grad():
+        (result,) = torch.autograd.grad(pool_features(leaf, gradient.shape[1]), leaf, gradient)
+    return result
+
+
 def usable_rows(features: Tensor) -> Tensor:
     """Which rows are finite and not beyond ``LARGEST``, bool, shape ``(batch,)``, without host synchronisation."""
     return (features.abs() <= LARGEST).all(1)

@@ -16,10 +16,10 @@ class BackwardRecord:
     """What one ``loss()`` learns during the backward pass: by which factor the user scaled it, and the task gradient's size.
 
     Args:
-        observe: called once with the norm of the task gradient at the features, in units of the unscaled loss.
+        observe: called once with the norm of the task gradient at the features as it came, and that factor.
     """
 
-    def __init__(self, observe: Callable[[Tensor], None]) -> None:
+    def __init__(self, observe: Callable[[Tensor, Tensor], None]) -> None:
         self._observe = observe
         self.scale: Tensor | None = None
 
@@ -27,7 +27,7 @@ class BackwardRecord:
         """Take the norm as it came in the backward pass; without a scale the term was not part of that pass."""
         scale, self.scale = self.scale, None  # a second backward pass without the term has no scale of its own
         if scale is not None:
-            self._observe(norm / scale.to(norm.device).float().abs())
+            self._observe(norm, scale)
 
 
 class _Inject(torch.autograd.Function):

@@ -24,4 +24,5 @@ class PurifyOptions(TypedDict, total=False):
     critic_steps: int
     every: int
     update_statistics: bool
+    across_ranks: bool
     seed: int

@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ._auxiliary import AuxiliaryForward, owner_of
+from ._auxiliary import AuxiliaryForward, owner_of, unwrap
 from ._checks import check_choice, check_positive_integer
+from ._clock import StepClock
 from ._constraints import Constraint, GradientPenalty, WeightClipping
 from ._criterion import PurifiedCriterion
 from ._critic import Critic, made_critic
 from ._devices import moved
 from ._features import check_features
 from ._injection import BackwardRecord, inject, watch_task_gradient
+from ._ledger import GradientLedger, observations
 from ._monitor import PATIENCE, Monitor, PurifyMetrics
 from ._options import Objective, PurifyOptions
-from ._sampler import Sampler
+from ._ranks import gathered, rank_and_world
+from ._registry import forget, made_for, regularizer_of
+from ._sampler import GroupBatch, Sampler
 from ._step import Term, auxiliary_step, feature_width
 from ._strength import FixedStrength, Strength, as_strength
 from ._tap import FeatureTap
@@ -26,6 +30,7 @@ from ._warnings import (
     CriticNotSteppedWarning,
     FeaturesWithoutGradWarning,
     ForeignOptimizerWarning,
+    OptimizerNotSeenWarning,
     SilentTapWarning,
 )
 from .functional import Toward, one_sided_loss
@@ -37,10 +42,14 @@ if TYPE_CHECKING:
 class PurifyRegularizer:
     """Makes the features of a model forget a label that some other data carries.
 
-    Call :meth:`critic_step` once per iteration and add :meth:`loss` to the task loss; the loop, the optimiser and
-    ``backward()`` stay the user's. Every ``every``-th call runs the extractor on one auxiliary batch, trains the critic on
+    Call :meth:`critic_step` before each backward pass and add :meth:`loss` to the task loss; the loop, the optimiser and
+    ``backward()`` stay the user's. Every ``every``-th iteration runs the extractor on one auxiliary batch, trains the critic on
     the detached features, and (two-sided) lets the gap between groups and population pull at the extractor in the same
     iteration. Model, optimiser, checkpoints and global random state are left alone.
+
+    An iteration ends with a step of the optimiser that holds the model's parameters. Micro-batches of one accumulated step and
+    repeated passes (SAM, LBFGS) belong to one iteration: the critic is trained in the first pass, the term is present in each,
+    at the weights of that pass. In a distributed run all ranks train one critic on the rows of all.
 
     Args:
         extract: maps images to features: a module, a bound method of one, or any callable together with ``model``.
@@ -58,10 +67,12 @@ class PurifyRegularizer:
             with these two widths.
         critic_lr: learning rate of the critic's Adam, above 0.
         critic_steps: critic updates per acting step, at least 1.
-        every: act on every how-manieth call of :meth:`critic_step` (n2 in the paper), at least 1. What counts is strength per
+        every: act in every how-manieth iteration (n2 in the paper), at least 1. What counts is strength per
             step: with 1 give a strength of about 1.3, for 4 on every step ruins the model.
         update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards do.
-        model: module whose buffers, device and dtype count; needed only where ``extract`` is a plain function.
+        across_ranks: let all ranks of ``torch.distributed``, if it is initialised, train one critic; False where each rank
+            trains a model of its own.
+        model: module whose buffers, device, dtype and optimiser count; needed only where ``extract`` is a plain function.
         seed: seed of critic, penalty points and dropout in auxiliary forwards.
 
     Raises:
@@ -86,6 +97,7 @@ class PurifyRegularizer:
         critic_steps: int = 3,
         every: int = 3,
         update_statistics: bool = False,
+        across_ranks: bool = True,
         model: nn.Module | None = None,
         seed: int = 0,
     ) -> None:
@@ -115,10 +127,14 @@ class PurifyRegularizer:
             steps=check_positive_integer("critic_steps", critic_steps),
             seed=seed,
         )
-        self._calls = self._acted = self._blind_calls = 0
+        self._across_ranks = across_ranks
+        self._clock, self._ledger = StepClock(self._forward.model), GradientLedger()
+        self._acted = self._blind_calls = 0
+        self._batch: GroupBatch | None = None
         self._pending: Term | None = None
         self._separation = torch.zeros(())
         self._monitor = Monitor()
+        made_for(self._forward.model, self)
 
     @classmethod
     def as_published(
@@ -128,6 +144,7 @@ class PurifyRegularizer:
         *,
         feature_dim: int | None = None,
         toward: Toward = "population",
+        across_ranks: bool = True,
         model: nn.Module | None = None,
         seed: int = 0,
     ) -> "PurifyRegularizer":
@@ -149,6 +166,7 @@ class PurifyRegularizer:
             critic=partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU, seed=seed),
             critic_lr=1e-3,
             critic_steps=1,
+            across_ranks=across_ranks,
             model=model,
             seed=seed,
         )
@@ -185,13 +203,25 @@ class PurifyRegularizer:
             raise ValueError("`criterion()` needs captured features: make the regularizer with `for_model(model, sampler)`")
         return PurifiedCriterion(criterion, self)
 
+    @staticmethod
+    def of(model: nn.Module) -> "PurifyRegularizer":
+        """The regularizer made for a model, where a function receives the model alone.
+
+        Args:
+            model: the model, or the module whose method extracts the features; wrapped or not.
+
+        Raises:
+            LookupError: if there is none, or more than one.
+        """
+        return regularizer_of(unwrap(model))
+
     @property
     def critic(self) -> nn.Module:
         """The critic, for inspection; it must not be given to the user's optimiser."""
         return self._trainer.critic
 
     def critic_step(self) -> None:
-        """Count one iteration, and on every ``every``-th train the critic on one auxiliary batch.
+        """Announce a backward pass; in the first one of every ``every``-th iteration train the critic on one auxiliary batch.
 
         Changes critic parameters only. Call it before the forward pass or after it, but before :meth:`loss`.
         """
@@ -201,21 +231,60 @@ class PurifyRegularizer:
                 "the critic's weights were changed from outside: take its parameters out of your optimiser, it has its own",
             )
         self._pending = None  # frees the graph of a term that was never asked for
-        acting = self._calls % self.every == 0
-        self._calls += 1
-        if acting:
-            with_grad = self.objective == "two-sided" and self.strength.value > 0
-            step = auxiliary_step(
-                self._forward.draw(self.sampler, step=self._acted),
-                self._forward,
-                self._trainer,
-                number=self._acted,
-                with_grad=with_grad,
+        first = self._clock.tick()
+        if first:
+            self._batch = None
+            if self._clock.iteration > 0:
+                self._ledger.close()
+        elif self._clock.cleared():
+            self._ledger.restart()
+        if self._clock.lost():
+            self._monitor.warn(
+                OptimizerNotSeenWarning,
+                "no step of an optimiser that holds the model's parameters was seen, so calls are counted as iterations: if "
+                "yours is no torch.optim.Optimizer, call `purify.optimizer_stepped()` after each of its steps",
             )
+        if self._clock.iteration % self.every == 0:
+            self._act(first)
+
+    @property
+    def _world(self) -> int:
+        return rank_and_world()[1] if self._across_ranks else 1
+
+    def optimizer_stepped(self) -> None:
+        """Say that the model's optimiser has stepped, where it is no ``torch.optim.Optimizer``, which says so by itself."""
+        self._clock.step()
+
+    def _act(self, first: bool) -> None:
+        with_grad = self.objective == "two-sided" and self.strength.value > 0
+        if first:
+            if self._world > 1:
+                self._trainer.agree_across_ranks()
+            self._hear_of_the_task()
+            self._batch = self._forward.draw(self.sampler, step=self._acted)
             self._acted += 1
-            self._pending, self._separation = step.term, step.figures["separation"]
+        if self._batch is None or not (first or with_grad):
+            return
+        step = auxiliary_step(
+            self._batch,
+            self._forward,
+            self._trainer,
+            number=self._acted - 1,
+            learn=first,
+            with_grad=with_grad,
+            across_ranks=self._across_ranks,
+        )
+        self._pending = step.term
+        if first:
+            self._separation = step.figures["separation"]
             self._monitor.note(**step.figures)
             self._monitor.look(acted=self._acted)
+
+    def _hear_of_the_task(self) -> None:
+        rows = self._ledger.take(self.every)
+        joint = gathered(moved(rows, self._forward.place()[0])) if self._world > 1 else rows[None]
+        for task_norm, weight in observations(joint):
+            self.strength.observe(task_norm, weight)
 
     def loss(self, features: Tensor) -> Tensor:
         """The purify term of this iteration, to be added to the task loss.
@@ -245,7 +314,7 @@ class PurifyRegularizer:
             return zero
         term, self._pending = self._pending, None
         self._forward.follow(features)
-        if self._calls == 0:
+        if self._clock.iteration < 0:
             self._monitor.warn(CriticNotSteppedWarning, "`loss()` without `critic_step()`: call it once per iteration")
         if not features.requires_grad:
             self._monitor.warn(
@@ -260,7 +329,9 @@ class PurifyRegularizer:
                 features,
                 lambda scores, _: one_sided_loss(scores, toward=self.toward),  # type: ignore[arg-type]
             )
-            term = Term(value, features, gradient)
+            # Passes and ranks see other task rows each: their gradients add up like those of independent draws.
+            passes = self._ledger.passes_before * self._world
+            term = Term(value, features, gradient, gradient.norm() / passes**0.5)
         return self._handed_over(features, term, captured=captured)
 
     def metrics(self) -> PurifyMetrics:
@@ -275,7 +346,8 @@ class PurifyRegularizer:
         """Everything needed to go on bit for bit, as tensors and primitives (``torch.load(weights_only=True)`` reads it)."""
         return {
             **self._trainer.state_dict(),
-            "calls": self._calls,
+            "clock": self._clock.state_dict(),
+            "ledger": self._ledger.state_dict(),
             "acted": self._acted,
             "separation": self._separation.detach().cpu().clone(),
             "strength": self.strength.state_dict(),
@@ -286,16 +358,19 @@ class PurifyRegularizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state; the constraint holds afterwards."""
         self._trainer.load_state_dict(state)
-        self._calls, self._acted = int(state["calls"]), int(state["acted"])
+        self._clock.load_state_dict(state["clock"])
+        self._ledger.load_state_dict(state["ledger"])
+        self._acted = int(state["acted"])
         self._separation = state["separation"].clone()
         self.strength.load_state_dict(state["strength"])
         self.sampler.load_state_dict(state["sampler"])
         self._forward.load_state_dict(state["forward"])
-        self._pending = None
+        self._pending = self._batch = None
 
     def remove(self) -> None:
         """Take the tap off the model, if there is one, and drop what is held for the next ``loss()``."""
-        self._pending = None
+        self._pending = self._batch = None
+        forget(self._forward.model, self)
         if self.tap is not None:
             self.tap.remove()
 
@@ -307,8 +382,9 @@ class PurifyRegularizer:
         pairs: list[tuple[Tensor, Tensor | None]] = [(features, None)]
         if term is not None:
             separation = moved(self._separation, term.gradient.device)
-            gradient = term.gradient * self.strength.factor(term.gradient, separation)
-            self._monitor.note(applied_norm=gradient.norm())
+            factor = self.strength.factor(term.norm, separation)
+            gradient = term.gradient * factor
+            self._monitor.note(applied_norm=term.norm * factor)
             value = (self.strength.value * term.value).to(value)
             if term.features is features:
                 own, pairs = gradient, [(features, gradient)]
@@ -320,9 +396,24 @@ class PurifyRegularizer:
             watch_task_gradient(features, record, own)
         return inject(value, record, *pairs)
 
-    def _observe(self, task_norm: Tensor) -> None:
-        self._monitor.note(task_norm=task_norm)
-        self.strength.observe(task_norm)
+    def _observe(self, norm: Tensor, scale: Tensor) -> None:
+        self._monitor.note(task_norm=self._ledger.add(norm, scale))
+
+    def term(self) -> Tensor:
+        """:meth:`critic_step` and :meth:`loss` in one, for the features that the tap has caught.
+
+        For loops whose loss comes from elsewhere: the model, a function of the script, a framework.
+
+        Returns:
+            What :meth:`loss` returns; a constant 0 where grad mode is off or no training forward has come since the last call.
+
+        Raises:
+            ValueError: if this regularizer was not made by :meth:`for_model`.
+        """
+        if self.tap is None:
+            raise ValueError("`term()` needs captured features: make the regularizer with `for_model(model, sampler)`")
+        term = self._captured_loss() if torch.is_grad_enabled() else None
+        return torch.zeros((), device=self._forward.place()[0]) if term is None else term
 
     def _captured_loss(self) -> Tensor | None:
         features = self.tap.take() if self.tap is not None else None

@@ -9,6 +9,7 @@ from torch.utils.data import default_collate
 
 from ._checks import check_positive_integer
 from ._random import derive_seed
+from ._ranks import checked_share, rank_and_world
 
 ALL = "all"
 
@@ -48,7 +49,7 @@ class GroupSampler:
 
     Order: every stream (the group, the whole set) is a seeded permutation per epoch, so that each row comes once before any
     comes twice; a batch that crosses an epoch's end is filled from the next permutation. The order depends on ``seed``
-    alone. With ``world_size`` n, rank r takes rows r, r + n, ... of each joint batch of n times ``batch_size`` rows: the
+    alone. With n ranks, rank r takes rows r, r + n, ... of each joint batch of n times ``batch_size`` rows: the
     ranks of one step never share a row of an epoch, and together draw what one process would.
 
     Args:
@@ -60,12 +61,13 @@ class GroupSampler:
         batch_size: rows per group (m in the paper), at least 1 and at most the size of the group and of the set.
         seed: seed of the order.
         transform: applied to each batch of images after drawing, for example to scale bytes to floats.
-        rank, world_size: this process's share; 0 of 1 for a single process.
+        rank, world_size: this process's share; None takes those of ``torch.distributed`` at the first draw, 0 of 1 without it.
 
     Raises:
         TypeError: if a label cannot be hashed.
         ValueError: if lengths differ, a label is missing (None or NaN), ``fixed`` names no label or every row, a group is
-            smaller than ``batch_size``, or the set has one label only.
+            smaller than ``batch_size`` times the ranks, the set has one label only, or only one of ``rank`` and
+            ``world_size`` is given.
 
     >>> sampler = GroupSampler(torch.arange(6.0)[:, None], list("aabbbb"), fixed="a", batch_size=2)
     >>> batch = sampler.next_batch()
@@ -82,14 +84,12 @@ class GroupSampler:
         batch_size: int = 32,
         seed: int = 0,
         transform: Callable[[Any], Any] | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         self.batch_size = check_positive_integer("batch_size", batch_size)
-        self.world_size = check_positive_integer("world_size", world_size)
-        if not 0 <= rank < world_size:
-            raise ValueError(f"`rank` must be in [0, {world_size}), got {rank}")
-        self.rank, self.seed, self.fixed = rank, seed, fixed
+        self._share = checked_share(rank, world_size)
+        self.seed, self.fixed = seed, fixed
         self._images, self._transform = images, transform
         labels = _as_list(groups)
         if len(labels) != len(images):
@@ -97,7 +97,9 @@ class GroupSampler:
         index = _index_by_value(labels)
         self.values: tuple[Hashable, ...] = tuple(index) if fixed == ALL else (fixed,)
         self.n_groups = len(self.values)
-        self._check_sizes(index, len(labels))
+        self._check_values(index)
+        self._counts = {value: len(rows) for value, rows in index.items()}
+        self._check_sizes(self._share[1] if self._share else 1)
         whole = torch.arange(len(labels), device="cpu")
         code = {value: number for number, value in enumerate(self.values)}
         if fixed == ALL:
@@ -109,11 +111,8 @@ class GroupSampler:
         self._drawn = 0
         self._orders: dict[str, tuple[int, Tensor]] = {}
 
-    def _check_sizes(self, index: dict[Hashable, Tensor], total: int) -> None:
-        counts = {value: len(rows) for value, rows in index.items()}
-        shown = ", ".join(f"{value!r}: {count}" for value, count in list(counts.items())[:20])
-        joint = self.batch_size * self.world_size
-        asked = f"`batch_size` {self.batch_size}" + (f" x {self.world_size} ranks" if self.world_size > 1 else "")
+    def _check_values(self, index: dict[Hashable, Tensor]) -> None:
+        shown = _shown({value: len(rows) for value, rows in index.items()})
         if self.fixed == ALL and ALL in index:
             raise ValueError('`groups` has a label value "all", which `fixed` cannot tell from every value: rename it')
         if self.fixed != ALL and self.fixed not in index:
@@ -122,12 +121,16 @@ class GroupSampler:
             raise ValueError(
                 f"`groups` must hold at least two label values, or the group is the whole set; rows per value: {shown}"
             )
-        if self.fixed != ALL and counts[self.fixed] < joint:
+
+    def _check_sizes(self, world_size: int) -> None:
+        joint = self.batch_size * world_size
+        asked = f"`batch_size` {self.batch_size}" + (f" x {world_size} ranks" if world_size > 1 else "")
+        if self.fixed != ALL and self._counts[self.fixed] < joint:
             raise ValueError(
-                f"the group {self.fixed!r} has {counts[self.fixed]} rows, fewer than {asked}; "
-                f"lower `batch_size` or fix another value; rows per value: {shown}"
+                f"the group {self.fixed!r} has {self._counts[self.fixed]} rows, fewer than {asked}; "
+                f"lower `batch_size` or fix another value; rows per value: {_shown(self._counts)}"
             )
-        if total < joint:
+        if (total := sum(self._counts.values())) < joint:
             raise ValueError(f"the set has {total} rows, fewer than {asked}; lower `batch_size`")
 
     def next_batch(self) -> GroupBatch:
@@ -136,7 +139,10 @@ class GroupSampler:
         Returns:
             A :class:`GroupBatch`; with one fixed value the group's rows come first.
         """
-        rows = torch.cat([self._next_rows(name) for name in self._streams])
+        if self._share is None:
+            self._share = rank_and_world()
+            self._check_sizes(self._share[1])
+        rows = torch.cat([self._next_rows(name, *self._share) for name in self._streams])
         self._drawn += 1
         groups, population = self._group_of_row[rows], torch.ones(len(rows), dtype=torch.bool, device="cpu")
         if "group" in self._streams:
@@ -145,10 +151,10 @@ class GroupSampler:
         images = self._read(rows)
         return GroupBatch(self._transform(images) if self._transform else images, groups, population)
 
-    def _next_rows(self, name: str) -> Tensor:
+    def _next_rows(self, name: str, rank: int, world_size: int) -> Tensor:
         stream = self._streams[name]
-        start = self._drawn * self.batch_size * self.world_size + self.rank
-        places = start + self.world_size * torch.arange(self.batch_size, device="cpu")
+        start = self._drawn * self.batch_size * world_size + rank
+        places = start + world_size * torch.arange(self.batch_size, device="cpu")
         first, last = int(places[0]) // len(stream), int(places[-1]) // len(stream)
         orders = [self._order(name, epoch) for epoch in range(first, last + 1)]
         order = orders[0] if first == last else torch.cat(orders)
@@ -186,6 +192,10 @@ class GroupSampler:
     def _identity(self) -> dict[str, Any]:
         groups = [f"{value!r}: {int((self._group_of_row == code).sum())}" for code, value in enumerate(self.values)]
         return {"seed": self.seed, "batch_size": self.batch_size, "groups": ", ".join(groups)}
+
+
+def _shown(counts: dict[Hashable, int]) -> str:
+    return ", ".join(f"{value!r}: {count}" for value, count in list(counts.items())[:20])
 
 
 def _as_list(groups: Any) -> list[Hashable]:

@@ -15,12 +15,17 @@ class Strength(Protocol):
 
     value: float
 
-    def factor(self, gradient: Tensor, separation: Tensor) -> Tensor:
-        """What to multiply a purify gradient with, a scalar tensor; `separation` is the gap over the features' spread."""
+    def factor(self, gradient_norm: Tensor, separation: Tensor) -> Tensor:
+        """What to multiply a purify gradient of this norm with, a scalar tensor; `separation` is the gap over the spread."""
         ...
 
-    def observe(self, task_norm: Tensor) -> None:
-        """Take note of the norm of the task gradient at the features, in units of the unscaled loss."""
+    def observe(self, task_norm: Tensor, weight: Tensor) -> None:
+        """Take note of an iteration's task gradient.
+
+        Args:
+            task_norm: its norm at the features, in units of the unscaled loss; not finite if it is to be ignored.
+            weight: by which factor the term was scaled in that iteration.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -40,10 +45,10 @@ class FixedStrength:
     def __init__(self, value: float = 1.0) -> None:
         self.value = check_not_negative("value", value)
 
-    def factor(self, gradient: Tensor, separation: Tensor) -> Tensor:
-        return torch.full((), self.value, device=gradient.device)
+    def factor(self, gradient_norm: Tensor, separation: Tensor) -> Tensor:
+        return torch.full((), self.value, device=gradient_norm.device)
 
-    def observe(self, task_norm: Tensor) -> None:
+    def observe(self, task_norm: Tensor, weight: Tensor) -> None:
         """A fixed factor does not look at the task."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,6 +67,9 @@ class BalancedStrength:
     its square nearby (as in Huber's loss). A critic that is wrong by its own estimate (below 0) pulls nothing. Until a task
     gradient has been seen the factor is 0. Give each regularizer an object of its own: it remembers that gradient.
 
+    The mean over the iterations weighs each by the factor that the loop gave the term in it, so an iteration in which the term
+    hardly counted (a mixup loop that scales the first of two criteria) says hardly anything.
+
     Args:
         value: ratio of the norms while the groups are apart, at least 0. It holds in the steps in which the term is present.
         fade: separation (gap over the mean distance of features from their mean) below which the ratio falls linearly to 0, at
@@ -76,9 +84,10 @@ class BalancedStrength:
             raise ValueError(f"`decay` must be in [0, 1), got {decay}")
         self.decay = decay
         self.task_norm: Tensor = torch.tensor(float("nan"), dtype=torch.float32, device="cpu")  # NaN: no task gradient seen yet
+        self._weight: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")
 
-    def factor(self, gradient: Tensor, separation: Tensor) -> Tensor:
-        norm = gradient.float().norm()
+    def factor(self, gradient_norm: Tensor, separation: Tensor) -> Tensor:
+        norm = gradient_norm.float()
         known = moved(self.task_norm, norm.device)
         wanted = self.value * known / norm.clamp(min=torch.finfo(torch.float32).tiny)
         if self.fade > 0:
@@ -86,17 +95,22 @@ class BalancedStrength:
         # A dead critic has no direction to give: 0 rather than a huge factor on rounding noise.
         return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
 
-    def observe(self, task_norm: Tensor) -> None:
-        known = moved(self.task_norm, task_norm.device)
-        mean = torch.where(torch.isnan(known), task_norm, self.decay * known + (1.0 - self.decay) * task_norm)
+    def observe(self, task_norm: Tensor, weight: Tensor) -> None:
+        known, held = moved(self.task_norm, task_norm.device), moved(self._weight, task_norm.device)
+        first = torch.isnan(known)
+        old, new = self.decay * held, (1.0 - self.decay) * weight
+        total = torch.where(first, weight, old + new)
+        mean = torch.where(first, task_norm, (old * known + new * task_norm) / total)
         # A step with an infinite gradient is one that a GradScaler skips: it teaches nothing.
-        self.task_norm = torch.where(torch.isfinite(task_norm), mean, known)
+        usable = torch.isfinite(task_norm) & (weight > 0)
+        self.task_norm = torch.where(usable, mean, known)
+        self._weight = torch.where(usable, total, held)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"task_norm": self.task_norm.detach().cpu().clone()}
+        return {"task_norm": self.task_norm.detach().cpu().clone(), "weight": self._weight.detach().cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.task_norm = state["task_norm"].clone()
+        self.task_norm, self._weight = state["task_norm"].clone(), state["weight"].clone()
 
 
 def as_strength(strength: float | Strength) -> Strength:

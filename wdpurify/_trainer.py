@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ._constraints import Constraint, WeightClipping
 from ._features import blank_rows, pool_features, usable_rows
 from ._random import derive_seed, private_generator
+from ._ranks import copy_from_first_rank, rank_and_world
 from .functional import group_gap
 from .lipschitz import lipschitz_bound
 
@@ -34,6 +35,14 @@ class CriticTrainer:
         self._optimizer = torch.optim.Adam(critic.parameters(), lr=lr)
         constraint.project_(critic)
         self._versions = self._current_versions()
+        self._agreed = False
+
+    def agree_across_ranks(self) -> None:
+        """Start from the first rank's critic and seed on every rank; only the first call has an effect."""
+        if not self._agreed and rank_and_world()[1] > 1:
+            self._seed = copy_from_first_rank(self.critic, self._seed)
+            self._versions = self._current_versions()
+        self._agreed = True
 
     def fit(self, features: Tensor, groups: Tensor, population: Tensor, *, step: int) -> None:
         """Maximise the gap on one batch of auxiliary features: optimiser step, then projection, ``steps`` times.

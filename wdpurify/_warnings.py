@@ -29,5 +29,9 @@ class NoTaskGradientWarning(PurifyWarning):
     """No task gradient arrives at the features, so a balanced strength stays 0."""
 
 
+class OptimizerNotSeenWarning(PurifyWarning):
+    """No step of the model's optimiser was seen, so calls are counted as iterations."""
+
+
 class SilentTapWarning(PurifyWarning):
     """The criterion was called but the tapped layer has not seen a training forward."""

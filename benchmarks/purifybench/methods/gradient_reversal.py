@@ -61,7 +61,13 @@ class GradientReversal(Plain):
         super().__init__(network, task, seed=seed, device=device, steps=steps)
         self.weight, self.steps, self.done = weight, steps, 0
         self.sampler = GroupSampler(
-            task.auxiliary.images, task.auxiliary.groups, fixed="all", batch_size=batch_size, seed=seed, transform=to_float
+            task.auxiliary.images,
+            task.auxiliary.groups,
+            batch_size=batch_size,
+            seed=seed,
+            transform=to_float,
+            rank=0,  # each process trains a run of its own
+            world_size=1,
         )
         hidden = nn.Linear(FEATURE_DIM, FEATURE_DIM), nn.ReLU()
         self.adversary = nn.Sequential(*hidden, nn.Linear(FEATURE_DIM, self.sampler.n_groups)).to(device)

@@ -59,12 +59,14 @@ class Purified(Plain):
             batch_size=batch_size // 2 if single else batch_size,
             seed=seed,
             transform=to_float,
+            rank=0,  # each process trains a run of its own
+            world_size=1,
         )
         balance = {name: value for name, value in (("value", strength), ("fade", fade)) if value is not None}
         if balance:
             options["strength"] = BalancedStrength(**balance)
         make = PurifyRegularizer.as_published if published else PurifyRegularizer
-        self.purify = make(network.features, sampler, feature_dim=FEATURE_DIM, seed=seed, **options)
+        self.purify = make(network.features, sampler, feature_dim=FEATURE_DIM, across_ranks=False, seed=seed, **options)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         self.purify.critic_step()

@@ -1,0 +1,49 @@
+"""Runs a function on several gloo processes of this machine and brings back what each returns."""
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+_CHILD = """
+import importlib, pickle, sys, warnings
+warnings.simplefilter("error")
+import torch
+import torch.distributed as dist
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+sys.path.insert(0, sys.argv[1])
+result = getattr(importlib.import_module(sys.argv[2]), sys.argv[3])(*pickle.loads(bytes.fromhex(sys.argv[5])))
+torch.save(result, sys.argv[4] + "/" + str(dist.get_rank()))
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def run_on_ranks(function, folder, *arguments, world_size=2):
+    """What ``function(*arguments)``, a function of a test module, returns on each rank; warnings there are errors."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = str(server.getsockname()[1])
+    processes = []
+    for rank in range(world_size):
+        environment = os.environ | {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "WORLD_SIZE": str(world_size),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "OMP_NUM_THREADS": "1",
+        }
+        described = [str(FOLDER), function.__module__, function.__name__, str(folder), pickle.dumps(arguments).hex()]
+        command = [sys.executable, "-c", _CHILD, *described]
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(errors)
+    import torch
+
+    return [torch.load(folder / str(rank), weights_only=True) for rank in range(world_size)]

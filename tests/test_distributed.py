@@ -1,0 +1,149 @@
+"""Several processes: one critic, shared rows, gradients as one process with a batch as large as all would have them."""
+
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+from ranks import run_on_ranks
+from small_loop import equal_states, state_of
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.testing import assert_close
+
+from wdpurify import BalancedStrength, FixedStrength, GroupSampler, PurifyRegularizer
+
+ROWS = 12
+
+
+def _model(norm=False):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU(), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(72, 6), nn.ReLU(), nn.Linear(6, 4))
+
+
+def _sampler(batch_size, fixed="all"):
+    generator = torch.Generator().manual_seed(1)
+    groups = [row % 3 for row in range(96)]
+    images = torch.rand((96, 3, 8, 8), generator=generator) + torch.tensor(groups)[:, None, None, None]
+    return GroupSampler(images, groups, fixed=fixed, batch_size=batch_size)
+
+
+STRENGTHS = {"balanced": lambda: BalancedStrength(1.0, fade=0.5), "fixed": lambda: FixedStrength(0.5), "none": lambda: 0.0}
+
+
+def train(rank, world_size, kind, fixed="all", objective="two-sided", norm=False, micro_batches=1, seed_of_rank=0, steps=7):
+    """Steps on this rank's share of the batches of one process; returns model, critic, losses and the rows drawn."""
+    model = _model(norm)
+    wrapped = DistributedDataParallel(model) if world_size > 1 else model
+    purify = PurifyRegularizer.for_model(
+        wrapped,
+        _sampler(24 // world_size, fixed),
+        strength=STRENGTHS[kind](),
+        objective=objective,
+        seed=seed_of_rank * rank,
+    )
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    optimizer = torch.optim.SGD(wrapped.parameters(), 0.05)
+    for step in range(steps):
+        generator = torch.Generator().manual_seed(step)
+        images, labels = torch.rand((ROWS, 3, 8, 8), generator=generator), torch.randint(4, (ROWS,), generator=generator)
+        parts = images[rank::world_size].chunk(micro_batches), labels[rank::world_size].chunk(micro_batches)
+        for number, (inputs, targets) in enumerate(zip(*parts, strict=True)):
+            last = number == micro_batches - 1
+            context = wrapped.no_sync() if world_size > 1 and not last else torch.enable_grad()
+            with context:
+                (criterion(wrapped(inputs), targets) / micro_batches).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return {"model": state_of(model), "critic": state_of(purify.critic), "separation": purify.metrics().separation}
+
+
+def on_rank(*arguments):
+    return train(dist.get_rank(), dist.get_world_size(), *arguments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fixed", "objective", "micro_batches"),
+    [("balanced", "all", "two-sided", 1), ("fixed", 1, "two-sided", 2), ("fixed", "all", "one-sided", 1)],
+)
+def test_two_ranks_do_what_one_process_does_with_batches_twice_as_large(tmp_path, kind, fixed, objective, micro_batches):
+    first, second = run_on_ranks(on_rank, tmp_path, kind, fixed, objective, False, micro_batches)
+    alone = train(0, 1, kind, fixed, objective, False, micro_batches)
+    without = train(0, 1, "none", fixed, objective, False, micro_batches)
+    assert equal_states(first["critic"], second["critic"])
+    assert equal_states(first["model"], second["model"])
+    assert_close(first["model"], alone["model"], rtol=1e-3, atol=1e-5)
+    assert_close(first["separation"], alone["separation"], rtol=1e-3, atol=1e-5)
+    assert max((without["model"][name] - alone["model"][name]).abs().max() for name in alone["model"]) > 1e-4
+
+
+def test_critics_agree_even_if_every_rank_was_given_a_seed_of_its_own(tmp_path):
+    first, second = run_on_ranks(on_rank, tmp_path, "balanced", "all", "two-sided", True, 1, 1)
+    assert equal_states(first["critic"], second["critic"])
+    trained = {
+        name for name in first["model"] if "running" not in name
+    }  # DDP leaves the running statistics of rank 0 to the end
+    assert all(torch.equal(first["model"][name], second["model"][name]) for name in trained)
+
+
+def apart():
+    rank = dist.get_rank()
+    model = _model()
+    torch.manual_seed(rank)
+    sampler = GroupSampler(torch.rand(60, 3, 8, 8), [0, 1] * 30, batch_size=8, rank=0, world_size=1)
+    purify = PurifyRegularizer(model[:-1], sampler, feature_dim=6, across_ranks=False, every=1)
+    for _ in range(1 + rank):  # as many steps as each likes: nobody waits for anybody
+        purify.critic_step()
+    return state_of(purify.critic)
+
+
+def test_ranks_that_train_models_of_their_own_keep_critics_of_their_own(tmp_path):
+    first, second = run_on_ranks(apart, tmp_path)
+    assert not equal_states(first, second)
+
+
+def drawn():
+    sampler = GroupSampler(torch.arange(64.0)[:, None], [0, 1] * 32, batch_size=8)
+    return [sampler.next_batch().images[:, 0] for _ in range(4)]
+
+
+def test_a_sampler_finds_its_share_by_itself(tmp_path):
+    first, second = run_on_ranks(drawn, tmp_path)
+    rows = torch.cat([*first, *second])
+    assert sorted(rows.tolist()) == list(range(64))
+
+
+def test_a_share_that_is_too_large_for_the_group_is_named_at_the_first_draw(tmp_path):
+    with pytest.raises(AssertionError, match=r"fewer than `batch_size` 40 x 2 ranks"):
+        run_on_ranks(too_large, tmp_path)
+
+
+def too_large():
+    GroupSampler(torch.arange(64.0)[:, None], [0, 1] * 32, batch_size=40).next_batch()
+
+
+def sharded():
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = _model()
+    plain = copy.deepcopy(model)
+    mesh = init_device_mesh("cpu", (2,))
+    fully_shard(model, mesh=mesh)
+    purify = PurifyRegularizer.for_model(model, _sampler(12), strength=FixedStrength(0.5), every=1)
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    for _ in range(3):
+        criterion(model(torch.rand(6, 3, 8, 8)), torch.randint(4, (6,))).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    moved = (model[0].weight.full_tensor() - plain[0].weight).abs().max()
+    return {"critic": state_of(purify.critic), "drawn": purify.sampler.state_dict()["drawn"], "moved": moved.detach()}
+
+
+def test_a_sharded_model_trains_with_one_critic(tmp_path):
+    first, second = run_on_ranks(sharded, tmp_path)
+    assert equal_states(first["critic"], second["critic"])
+    assert first["drawn"] == 3
+    assert first["moved"] > 1e-4

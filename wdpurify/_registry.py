@@ -1,0 +1,36 @@
+"""Which regularizer was made for which model, held weakly on both sides, without a trace on the model."""
+
+import weakref
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from ._regularizer import PurifyRegularizer
+
+_made: "weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[PurifyRegularizer]]" = weakref.WeakKeyDictionary()
+
+
+def made_for(model: nn.Module, regularizer: "PurifyRegularizer") -> None:
+    """Remember a regularizer for as long as it and the model live."""
+    _made.setdefault(model, weakref.WeakSet()).add(regularizer)
+
+
+def forget(model: nn.Module, regularizer: "PurifyRegularizer") -> None:
+    """Take a regularizer out."""
+    _made.get(model, weakref.WeakSet()).discard(regularizer)
+
+
+def regularizer_of(model: nn.Module) -> "PurifyRegularizer":
+    """The one regularizer made for a model.
+
+    Raises:
+        LookupError: if there is none, or more than one.
+    """
+    found = list(_made.get(model, ()))
+    if len(found) != 1:
+        raise LookupError(
+            f"`model` has {len(found) or 'no'} regularizers, and `of()` finds the only one made for this very model and not "
+            "removed: keep it in a variable of its own, and pass that where it is needed"
+        )
+    return found[0]
