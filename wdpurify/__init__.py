@@ -11,6 +11,7 @@ from ._constraints import WeightClipping as WeightClipping
 from ._criterion import PurifiedCriterion as PurifiedCriterion
 from ._critic import Critic as Critic
 from ._monitor import PurifyMetrics as PurifyMetrics
+from ._options import PurifyOptions as PurifyOptions
 from ._regularizer import PurifyRegularizer as PurifyRegularizer
 from ._sampler import GroupBatch as GroupBatch
 from ._sampler import GroupSampler as GroupSampler

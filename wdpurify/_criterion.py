@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from ._regularizer import PurifyRegularizer
@@ -58,4 +58,20 @@ class PurifiedCriterion:
         setattr(self._inner, name, value)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PurifiedCriterion":
-        return PurifiedCriterion(copy.deepcopy(self._inner, memo), self._purify)
+        return type(self)(copy.deepcopy(self._inner, memo), self._purify)
+
+    def __reduce__(self) -> Any:
+        return copy.copy, (self._inner,)  # a saved model holds the user's criterion, and needs no wdpurify to be read
+
+
+class PurifiedModule(PurifiedCriterion, nn.Module):
+    """The same for a criterion that is a module, so that it can take that one's place inside another module.
+
+    It shares the inner module's parameters, buffers and children: a model that holds it has the same ``state_dict()`` keys.
+    """
+
+    def __init__(self, criterion: nn.Module, purify: "PurifyRegularizer") -> None:
+        nn.Module.__init__(self)
+        del self.__dict__["training"]  # asked of the inner module, like everything that is not found here
+        shared = {name: vars(criterion)[name] for name in ("_parameters", "_buffers", "_modules")}
+        self.__dict__.update(shared, _inner=criterion, _purify=purify)

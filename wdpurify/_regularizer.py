@@ -11,7 +11,7 @@ from ._auxiliary import AuxiliaryForward, owner_of, unwrap
 from ._checks import check_choice, check_positive_integer
 from ._clock import StepClock
 from ._constraints import Constraint, GradientPenalty, WeightClipping
-from ._criterion import PurifiedCriterion
+from ._criterion import PurifiedCriterion, PurifiedModule
 from ._critic import Critic, made_critic
 from ._devices import moved
 from ._features import check_features
@@ -201,7 +201,7 @@ class PurifyRegularizer:
         """
         if self.tap is None:
             raise ValueError("`criterion()` needs captured features: make the regularizer with `for_model(model, sampler)`")
-        return PurifiedCriterion(criterion, self)
+        return (PurifiedModule if isinstance(criterion, nn.Module) else PurifiedCriterion)(criterion, self)
 
     @staticmethod
     def of(model: nn.Module) -> "PurifyRegularizer":

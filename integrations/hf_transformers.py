@@ -1,0 +1,105 @@
+"""transformers: the purify term in the loss of a ``Trainer``, whose script, model and subclass stay as they are."""
+
+import functools
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+try:
+    from transformers import Trainer, TrainerCallback
+    from transformers.trainer_utils import get_last_checkpoint
+except ImportError as error:
+    raise ImportError('this needs transformers: pip install "wdpurify[transformers]"') from error
+import torch
+
+from wdpurify import PurifyRegularizer, Sampler
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from wdpurify import PurifyOptions
+
+#: File beside the optimiser's in a checkpoint folder.
+STATE_FILE = "purify.pt"
+
+
+class _Keeper(TrainerCallback):
+    """Saves the regularizer with each checkpoint and loads it when a run is resumed."""
+
+    def __init__(self, purify: PurifyRegularizer) -> None:
+        self.purify = purify
+        self.resumed_from: Path | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.resumed_from is not None and (file := self.resumed_from / STATE_FILE).exists():
+            self.purify.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            torch.save(self.purify.state_dict(), Path(args.output_dir, f"checkpoint-{state.global_step}", STATE_FILE))
+
+
+def purify_trainer(
+    trainer: Trainer, sampler: Sampler, *, layer: str | None = None, **options: "Unpack[PurifyOptions]"
+) -> PurifyRegularizer:
+    """Add the purify term to a trainer's training loss, its state to the checkpoints and its figures to the log.
+
+    The term is added outside the model and outside what is compiled, with the divisor that the trainer gives the loss, so
+    that its strength does not depend on the number of accumulated micro-batches.
+
+    Args:
+        trainer: a trainer or an instance of any subclass, before ``train()``.
+        sampler: draws auxiliary batches; for models called by keyword, rows of dicts such as ``{"pixel_values": ...}``.
+        layer: name of the layer of the model whose input is the features; None takes the classifier.
+        **options: of :class:`wdpurify.PurifyRegularizer`.
+
+    Returns:
+        The regularizer.
+
+    Raises:
+        ValueError: for a trainer without a model (``model_init``): the model must exist.
+    """
+    if getattr(trainer, "model", None) is None:
+        raise ValueError("`trainer` has no model yet: give the Trainer `model=` in place of `model_init=`")
+    purify = PurifyRegularizer.for_model(trainer.model, sampler, layer=layer, **options)
+    keeper = _Keeper(purify)
+    trainer.add_callback(keeper)
+    compute, train, log = trainer.compute_loss, trainer.train, trainer.log
+
+    @functools.wraps(compute)
+    def compute_loss(model: Any, *arguments: Any, **named: Any) -> Any:
+        result = compute(model, *arguments, **named)
+        if not (model.training and torch.is_grad_enabled()):
+            return result
+        # A loss that is normalised over the whole accumulated batch is not divided again, so the term has to be, here.
+        divisor = _steps(trainer) if _is_normalised(trainer, named.get("num_items_in_batch")) else 1
+        term = purify.term() / divisor
+        return (result[0] + term, *result[1:]) if isinstance(result, tuple) else result + term
+
+    @functools.wraps(train)
+    def training(resume_from_checkpoint: Any = None, *arguments: Any, **named: Any) -> Any:
+        folder = get_last_checkpoint(trainer.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+        keeper.resumed_from = Path(folder) if folder else None
+        return train(resume_from_checkpoint, *arguments, **named)
+
+    @functools.wraps(log)
+    def logging(logs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        if "loss" in logs:
+            figures = purify.metrics()._asdict()
+            logs = logs | {f"purify_{name}": value for name, value in figures.items() if not math.isnan(value)}
+        return log(logs, *arguments, **named)
+
+    trainer.compute_loss, trainer.train, trainer.log = compute_loss, training, logging
+    return purify
+
+
+def _steps(trainer: Trainer) -> int:
+    return int(getattr(trainer, "current_gradient_accumulation_steps", trainer.args.gradient_accumulation_steps))
+
+
+def _is_normalised(trainer: Trainer, num_items_in_batch: Any) -> bool:
+    declared = getattr(trainer, "loss_is_scaled_for_ga", None)
+    if declared is not None:
+        return bool(declared)
+    by_model = bool(getattr(trainer, "model_accepts_loss_kwargs", False)) and num_items_in_batch is not None
+    return by_model or getattr(trainer, "compute_loss_func", None) is not None

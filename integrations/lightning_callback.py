@@ -1,0 +1,128 @@
+"""Lightning: a callback that adds the purify term to the loss of a module that its author did not change.
+
+Works with ``lightning`` and with ``pytorch_lightning``, whichever the program has imported.
+"""
+
+import functools
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from wdpurify import PurifyRegularizer, Sampler
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from wdpurify import PurifyOptions
+
+
+def _callback_classes() -> tuple[type, ...]:
+    """The two distributions ship the same classes twice, and each knows its own alone."""
+    loaded = [sys.modules[name].Callback for name in ("lightning.pytorch", "pytorch_lightning") if name in sys.modules]
+    if loaded:
+        return tuple(dict.fromkeys(loaded))
+    try:
+        from lightning.pytorch import Callback
+    except ImportError:
+        try:
+            from pytorch_lightning import Callback
+        except ImportError as error:
+            raise ImportError('this needs Lightning: pip install "wdpurify[lightning]"') from error
+    return (Callback,)
+
+
+class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
+    """Adds the purify term to what ``training_step`` returns: ``Trainer(callbacks=[PurifyCallback(sampler)])``.
+
+    The module, its optimisers and its checkpoint's weights stay as they are; the regularizer's state goes with the callbacks'.
+
+    Args:
+        sampler: draws auxiliary batches.
+        model: name of the module's attribute that maps images to logits (``"model"``, ``"net.backbone"``); None for a
+            LightningModule whose own ``forward`` does.
+        layer: name of the layer of that model whose input is the features; None takes the classifier.
+        log_every: log the regularizer's figures at each ``log_every``-th optimiser step, which waits for the device; 0 never.
+        **options: of :class:`wdpurify.PurifyRegularizer`.
+
+    Raises:
+        ValueError: when fitting starts, for a module with manual optimisation or without the named attribute.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        *,
+        model: str | None = None,
+        layer: str | None = None,
+        log_every: int = 50,
+        **options: "Unpack[PurifyOptions]",
+    ) -> None:
+        super().__init__()
+        self.sampler, self.model, self.layer, self.log_every, self.options = sampler, model, layer, log_every, options
+        self.purify: PurifyRegularizer | None = None
+        self._saved: dict[str, Any] | None = None
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Tap the model before Lightning wraps it, and put the term into the training step."""
+        if stage != "fit" or self.purify is not None:
+            return
+        if not pl_module.automatic_optimization:
+            raise ValueError(
+                "`PurifyCallback` needs automatic optimisation; in a module with manual optimisation make "
+                "`purify = PurifyRegularizer.for_model(model, sampler)` and add `purify.term()` to the loss yourself"
+            )
+        self.purify = PurifyRegularizer.for_model(self._tapped(pl_module), self.sampler, layer=self.layer, **self.options)
+        if self._saved is not None:
+            self.purify.load_state_dict(self._saved)
+        step = pl_module.training_step
+
+        @functools.wraps(step)
+        def training_step(*arguments: Any, **named: Any) -> Any:
+            return self._with_term(step(*arguments, **named))
+
+        pl_module.training_step = training_step
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Leave the module as it was found; the regularizer stays for its figures."""
+        if self.purify is not None:
+            self._saved = self.purify.state_dict()
+            self.purify.remove()
+            self.purify = None
+            vars(pl_module).pop("training_step", None)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Log the figures now and then."""
+        if self.log_every and self.purify is not None and trainer.global_step % self.log_every == 0:
+            figures = self.purify.metrics()._asdict()
+            pl_module.log_dict({f"purify/{name}": value for name, value in figures.items() if value == value})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The regularizer's state, for the checkpoint."""
+        return self.purify.state_dict() if self.purify is not None else dict(self._saved or {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._saved = state_dict or None
+        if self.purify is not None and self._saved is not None:
+            self.purify.load_state_dict(self._saved)
+
+    def _tapped(self, pl_module: nn.Module) -> nn.Module:
+        if self.model is None:
+            return pl_module
+        layers = dict(pl_module.named_modules())
+        if self.model not in layers:
+            raise ValueError(
+                f"`model` must name a submodule of {type(pl_module).__name__}, got {self.model!r}; "
+                f"it has {', '.join(name for name, _ in pl_module.named_children())}"
+            )
+        return layers[self.model]
+
+    def _with_term(self, output: Any) -> Any:
+        if output is None or self.purify is None:  # None: the module asks for this batch to be left out
+            return output
+        term = self.purify.term()
+        if isinstance(output, Mapping):
+            return {**output, "loss": output["loss"] + term}
+        return output + term if isinstance(output, Tensor) else output

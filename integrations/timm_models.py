@@ -1,0 +1,109 @@
+"""timm: any training task of timm's with the purify term in its loss, for timm's own ``train.py`` and loops like it.
+
+Older timm has no tasks: wrap the criterion instead, ``PurifyRegularizer.for_model(model, sampler).criterion(criterion)``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+try:
+    from timm.task import TrainingTask
+except ImportError as error:
+    raise ImportError(
+        'this needs a timm with training tasks: pip install --upgrade "wdpurify[timm]"; with an older one wrap the criterion, '
+        "`PurifyRegularizer.for_model(model, sampler).criterion(criterion)`"
+    ) from error
+from torch import Tensor, nn
+
+from wdpurify import PurifyRegularizer, Sampler
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from wdpurify import PurifyOptions
+
+#: Entry of the task state under which the regularizer's own is kept.
+STATE = "purify"
+
+
+class PurifyTask(TrainingTask):
+    """A training task with the purify term added to its loss: ``task = PurifyTask(task, sampler)``.
+
+    Forward, compilation, DDP, EMA, gradient clipping, evaluation and checkpoints are those of the task given; features and
+    logits come from one forward. The regularizer's state goes with the task's state, beside the model in a checkpoint,
+    never inside it. Put it on right after the task is made: before ``compile()`` and before a checkpoint is resumed.
+
+    Args:
+        task: any task of timm's: classification, multi-label, distillation.
+        sampler: draws auxiliary batches, prepared (resized, normalised) like the task's own images.
+        layer: name of the layer of the trainable module whose input is the features; None takes the classifier, whose input
+            is what ``forward_head(..., pre_logits=True)`` returns.
+        **options: of :class:`wdpurify.PurifyRegularizer`.
+
+    Attributes:
+        task: the task given.
+        purify: the regularizer.
+    """
+
+    def __init__(
+        self, task: TrainingTask, sampler: Sampler, *, layer: str | None = None, **options: "Unpack[PurifyOptions]"
+    ) -> None:
+        super().__init__(device=task.device, dtype=task.dtype, verbose=task.verbose)
+        self.task = task
+        model = task.get_trainable_module()
+        if model is None:
+            raise ValueError(f"`task` must have a trainable module, {type(task).__name__} has none")
+        self.purify = PurifyRegularizer.for_model(model, sampler, layer=layer, **options)
+
+    def forward(self, input: Any, target: Any) -> dict[str, Tensor]:
+        """The task's result with the term added to ``loss``, and the term itself as ``purify``, detached."""
+        result = dict(self.task(input, target))
+        term = self.purify.term()
+        result["loss"] = result["loss"] + term
+        result[STATE] = term.detach()
+        return result
+
+    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
+        """The task's own state, and with the trained model's (not the EMA's) the regularizer's."""
+        state = self.task.get_task_state(module=module, ema=ema)
+        return state if ema else {**state, STATE: self.purify.state_dict()}
+
+    def load_task_state(
+        self, state: dict[str, Any] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
+    ) -> None:
+        """Go on from a saved state; one without a regularizer's state, from before it was added, starts it afresh."""
+        state = dict(state or {})
+        mine = state.pop(STATE, None)
+        if mine is not None and not ema:
+            self.purify.load_state_dict(mine)
+        self.task.load_task_state(state or None, strict=strict, module=module, ema=ema)
+
+    def prepare_distributed(self, device_ids: list[Any] | None = None, **ddp_kwargs: Any) -> "PurifyTask":
+        self.task.prepare_distributed(device_ids=device_ids, **ddp_kwargs)
+        return self
+
+    def compile(self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any) -> Any:
+        return self.task.compile(backend=backend, mode=mode, **compile_kwargs)
+
+    def get_trainable_module(self, ema: bool = False) -> nn.Module | None:
+        return self.task.get_trainable_module(ema=ema)
+
+    def setup_ema(self, *arguments: Any, **named: Any) -> nn.Module:
+        return self.task.setup_ema(*arguments, **named)
+
+    def compile_ema(self, *arguments: Any, **named: Any) -> Any:
+        return self.task.compile_ema(*arguments, **named)
+
+    def update_ema(self, step: int | None = None) -> None:
+        self.task.update_ema(step=step)
+
+    def get_clip_parameters(self, exclude_head: bool = False) -> Any:
+        return self.task.get_clip_parameters(exclude_head=exclude_head)
+
+    def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> nn.Module | None:
+        return self.task.get_eval_model(module=module, ema=ema)
+
+    def no_sync(self) -> Any:
+        return self.task.no_sync()
+
+    def create_evaluator(self, **named: Any) -> Any:
+        return self.task.create_evaluator(**named)

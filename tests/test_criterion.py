@@ -1,0 +1,79 @@
+"""The wrapped criterion in the places where criteria live: a function, a module, a module inside another."""
+
+import copy
+import io
+
+import torch
+from small_loop import small_sampler
+from torch import nn
+
+from wdpurify import FixedStrength, PurifyRegularizer
+
+
+class _WithCriterion(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU()), nn.Linear(6, 4)
+        self.criterion = nn.CrossEntropyLoss(weight=torch.ones(4))
+
+    def forward(self, images):
+        return self.classifier(self.body(images))
+
+
+def _purified():
+    model = _WithCriterion()
+    keys = list(model.state_dict())
+    purify = PurifyRegularizer.for_model(model, small_sampler(), strength=FixedStrength(1.0))
+    model.criterion = purify.criterion(model.criterion)
+    return model, purify, keys
+
+
+def test_it_takes_the_place_of_a_module_and_leaves_keys_and_modes_alone():
+    model, _, keys = _purified()
+    assert list(model.state_dict()) == keys
+    assert [name for name, _ in model.named_buffers()] == ["criterion.weight"]
+    model.eval()
+    assert not model.criterion._inner.training
+    model.train()
+    assert model.criterion._inner.training
+    model.double()
+    assert model.criterion._inner.weight.dtype == torch.float64
+    model.load_state_dict(model.state_dict())
+
+
+def test_a_saved_model_holds_the_inner_criterion():
+    model, _, _ = _purified()
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    assert type(loaded.criterion) is nn.CrossEntropyLoss
+    images, labels = torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2])
+    with torch.no_grad():
+        assert torch.equal(loaded.criterion(loaded(images), labels), model.criterion(model(images), labels))
+
+
+def test_the_term_is_added_once_per_forward_and_a_copy_adds_none():
+    model, _, _ = _purified()
+    images, labels = torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2])
+    scores = model(images)
+    plain = model.criterion._inner(scores, labels)
+    assert model.criterion(scores, labels) != plain
+    assert model.criterion(scores, labels) == plain
+    twin = copy.deepcopy(model)
+    scores = twin(images)
+    assert twin.criterion(scores, labels) == twin.criterion._inner(scores, labels)
+
+
+def test_loops_that_scale_in_place_sum_or_weigh_the_loss_get_the_term_once():
+    model, purify, _ = _purified()
+    images, labels = torch.rand(6, 3, 8, 8), torch.randint(4, (6,))
+    per_sample = purify.criterion(nn.CrossEntropyLoss(reduction="none"))
+    losses = per_sample(model(images), labels)
+    assert losses.shape == (6,)
+    losses /= 2
+    losses.mean().backward()
+    gradient = model.body[1].weight.grad.clone()
+    model.zero_grad()
+    nn.functional.cross_entropy(model(images), labels).div(2).backward()
+    assert not torch.equal(gradient, model.body[1].weight.grad)
