@@ -24,11 +24,16 @@ dist.destroy_process_group()
 """
 
 
-def run_on_ranks(function, folder, *arguments, world_size=2):
-    """What ``function(*arguments)``, a function of a test module, returns on each rank; warnings there are errors."""
+def free_port():
+    """A port of this machine that nobody listens on."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        port = str(server.getsockname()[1])
+        return server.getsockname()[1]
+
+
+def run_on_ranks(function, folder, *arguments, world_size=2):
+    """What ``function(*arguments)``, a function of a test module, returns on each rank; warnings there are errors."""
+    port = str(free_port())
     processes = []
     for rank in range(world_size):
         environment = os.environ | {

@@ -180,7 +180,7 @@ class PurifyRegularizer:
         Args:
             model: the user's model, wrapped or not.
             sampler: draws auxiliary batches.
-            layer: name of the layer whose input is the features; None takes the model's last ``nn.Linear``.
+            layer: name of the layer whose input is the features; None takes the classifier, see :class:`FeatureTap`.
             **options: the constructor's options.
 
         Raises:
@@ -201,7 +201,9 @@ class PurifyRegularizer:
         """
         if self.tap is None:
             raise ValueError("`criterion()` needs captured features: make the regularizer with `for_model(model, sampler)`")
-        return (PurifiedModule if isinstance(criterion, nn.Module) else PurifiedCriterion)(criterion, self)
+        if isinstance(criterion, nn.Module):
+            return PurifiedModule(criterion, self)
+        return PurifiedCriterion(criterion, self)
 
     @staticmethod
     def of(model: nn.Module) -> "PurifyRegularizer":

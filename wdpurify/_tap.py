@@ -1,23 +1,25 @@
 """The feature tap: catches what a layer of the user's model reads, for loops that never see features."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ._auxiliary import auxiliary_running, unwrap
+from ._classifier import find_classifier, input_width
 from ._injection import BackwardRecord, measured
 
 
 class _InertHook:
     """What copies of a tapped model carry in place of the hook: does nothing, and pickles without this library."""
 
-    def __call__(self, module: nn.Module, arguments: Any) -> None:
+    def __call__(self, module: nn.Module, arguments: Any, named: Any) -> Any:
         return None
 
     def __reduce__(self) -> Any:
-        # `{}.get(module, arguments)` returns the arguments unchanged: a hook without effect made of builtins alone.
-        return getattr, ({}, "get")
+        # A method of the standard library that takes three arguments and does nothing.
+        return getattr, (nullcontext(), "__exit__")
 
 
 def _in_backward() -> bool:
@@ -32,18 +34,23 @@ class _CaptureHook(_InertHook):
         self.in_auxiliary = False
         self.probe = torch.zeros((), requires_grad=True)
 
-    def __call__(self, module: nn.Module, arguments: Any) -> Any:
+    def __call__(self, module: nn.Module, arguments: Any, named: Any) -> Any:
         # Under export the module is "compiling" without Dynamo; under torch.compile this very code is in the graph.
         exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
-        if exporting or torch.jit.is_tracing() or not arguments:  # type: ignore[attr-defined]
+        if exporting or torch.jit.is_tracing() or not (arguments or named):  # type: ignore[attr-defined]
             return None
+        keyword = None if arguments else next(iter(named))
+        features = arguments[0] if keyword is None else named[keyword]
         if self.in_auxiliary:
-            self.auxiliary = arguments[0]
+            self.auxiliary = features
         elif auxiliary_running() or _in_backward():
             return None
         elif module.training and torch.is_grad_enabled():
-            self.features = arguments[0]
-            return (measured(arguments[0], self.probe), *arguments[1:])
+            self.features = features
+            if not isinstance(features, Tensor):  # refused by name where the features are used
+                return None
+            seen = measured(features, self.probe)
+            return ((seen, *arguments[1:]), named) if keyword is None else (arguments, {**named, keyword: seen})
         return None
 
     def __deepcopy__(self, memo: Any) -> _InertHook:
@@ -58,10 +65,11 @@ class FeatureTap:
 
     Args:
         model: the user's model; wrappers (DDP, ``torch.compile``) are looked through.
-        layer: name of a layer as in ``named_modules()``; its input is the features. None: the model's last ``nn.Linear``.
+        layer: name of a layer as in ``named_modules()``; its first argument is the features. None finds the classifier: what
+            the model's ``get_classifier()`` returns, a child called ``classifier`` or ``head``, or the last ``nn.Linear``.
 
     Raises:
-        ValueError: if there is no such layer, or no linear layer to choose.
+        ValueError: if there is no such layer, or none that looks like a classifier.
         TypeError: for a scripted model, which takes no Python hooks.
     """
 
@@ -71,17 +79,18 @@ class FeatureTap:
             raise TypeError("`model` is a TorchScript module, which takes no Python hooks: tap it before torch.jit.script")
         layers = dict(self.model.named_modules())
         if layer is None:
-            linear = [name for name, module in layers.items() if isinstance(module, nn.Linear)]
-            if not linear:
-                raise ValueError("`model` has no nn.Linear to take for the classifier: name a layer with `layer=...`")
-            layer = linear[-1]
+            layer = find_classifier(self.model)
+        if layer is None:
+            raise ValueError(
+                "`model` needs a classifier to tap and has no nn.Linear, no closing 1x1 convolution and no `get_classifier()`: "
+                f"name the layer that reads the features with `layer=...`; it has {', '.join(layers)[:500]}"
+            )
         if layer not in layers:
             raise ValueError(f"`layer` must be one of the model's layers, got {layer!r}; it has {', '.join(layers)[:500]}")
         self.layer = layer
-        widths = (getattr(layers[layer], name, None) for name in ("in_features", "in_channels", "num_features", "num_channels"))
-        self.feature_dim: int | None = next((width for width in widths if isinstance(width, int)), None)
+        self.feature_dim: int | None = input_width(layers[layer])
         self._hook = _CaptureHook()
-        self._handle = layers[layer].register_forward_pre_hook(self._hook)
+        self._handle = layers[layer].register_forward_pre_hook(self._hook, with_kwargs=True)
         self._record: BackwardRecord | None = None
         self._listen_at(torch.device("cpu"))
 
@@ -110,10 +119,19 @@ class FeatureTap:
         self._hook.probe.register_post_accumulate_grad_hook(forget)
 
     def __call__(self, *images: Any, **named: Any) -> Any:
-        """Features of auxiliary images, by a forward of the unwrapped model that leaves the task features in place."""
+        """Features of auxiliary images, by a forward of the unwrapped model that leaves the task features in place.
+
+        Raises:
+            ValueError: if the forward never calls the tapped layer.
+        """
         self._hook.in_auxiliary = True
         try:
             self.model(*images, **named)
+            if self._hook.auxiliary is None:
+                raise ValueError(
+                    f"`layer` must be a layer that forward passes of the model call, got {self.layer!r}, which was not called: "
+                    "name the layer that reads the features with `layer=...`"
+                )
             return self._hook.auxiliary
         finally:
             self._hook.in_auxiliary, self._hook.auxiliary = False, None
