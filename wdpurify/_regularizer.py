@@ -173,7 +173,13 @@ class PurifyRegularizer:
 
     @classmethod
     def for_model(
-        cls, model: nn.Module, sampler: Sampler, *, layer: str | None = None, **options: "Unpack[PurifyOptions]"
+        cls,
+        model: nn.Module,
+        sampler: Sampler,
+        *,
+        layer: str | None = None,
+        feature_dim: int | None = None,
+        **options: "Unpack[PurifyOptions]",
     ) -> "PurifyRegularizer":
         """A regularizer for loops that never see features: it taps the input of a layer. Use with :meth:`criterion`.
 
@@ -181,6 +187,7 @@ class PurifyRegularizer:
             model: the user's model, wrapped or not.
             sampler: draws auxiliary batches.
             layer: name of the layer whose input is the features; None takes the classifier, see :class:`FeatureTap`.
+            feature_dim: width of the features after pooling; None reads it off the layer, or finds it with one forward.
             **options: the constructor's options.
 
         Raises:
@@ -188,7 +195,7 @@ class PurifyRegularizer:
         """
         tap = FeatureTap(model, layer)
         try:
-            return cls(tap, sampler, feature_dim=tap.feature_dim, **options)
+            return cls(tap, sampler, feature_dim=feature_dim or tap.feature_dim, **options)
         except Exception:
             tap.remove()
             raise
