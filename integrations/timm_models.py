@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 try:
     from timm.task import TrainingTask
-except ImportError as error:
+
+    TrainingTask.get_trainable_module  # noqa: B018 - the first tasks had none
+except (ImportError, AttributeError) as error:
     raise ImportError(
-        'this needs a timm with training tasks: pip install --upgrade "wdpurify[timm]"; with an older one wrap the criterion, '
-        "`PurifyRegularizer.for_model(model, sampler).criterion(criterion)`"
+        'this needs training tasks, of timm 1.0.27 or later: pip install --upgrade "wdpurify[timm]"; with an older timm wrap '
+        "the criterion, `PurifyRegularizer.for_model(model, sampler).criterion(criterion)`"
     ) from error
 from torch import Tensor, nn
 

@@ -61,7 +61,7 @@ def _train(task, steps=4, *, accumulate=2, mixup=None, autocast=False, channels_
 
 
 def _task(strength=None, criterion=None):
-    task = ClassificationTask(_model(), criterion=criterion, verbose=False)
+    task = ClassificationTask(_model(), criterion=criterion or nn.CrossEntropyLoss(), verbose=False)
     return task if strength is None else PurifyTask(task, _sampler(), strength=strength)
 
 
@@ -98,7 +98,7 @@ def test_the_term_arrives_and_strength_zero_is_the_plain_run_ema_and_buffers_inc
 def test_features_are_the_models_own_pre_logits_from_one_forward():
     model = _model().train()
     model.drop_rate = 0.0
-    task = PurifyTask(ClassificationTask(model, verbose=False), _sampler())
+    task = PurifyTask(ClassificationTask(model, nn.CrossEntropyLoss(), verbose=False), _sampler())
     images = torch.rand(6, 3, 32, 32)
     calls = []
     model.conv1.register_forward_hook(lambda *_: calls.append(1))
@@ -165,7 +165,8 @@ def test_evaluation_goes_past_the_plugin():
     ema = ModelEmaV3(task.get_trainable_module())
     ema.update(task.get_trainable_module())
     assert torch.equal(ema.module.eval()(images), expected)
-    assert type(task.create_evaluator()) is type(plain.create_evaluator())
+    if hasattr(plain, "create_evaluator"):  # timm 1.0.31
+        assert type(task.create_evaluator()) is type(plain.create_evaluator())
 
 
 def test_the_wrapped_criterion_does_the_same_where_timm_has_no_tasks():

@@ -190,7 +190,7 @@ class GroupSampler:
         self._drawn = int(state["drawn"])
 
     def _identity(self) -> dict[str, Any]:
-        groups = [f"{value!r}: {int((self._group_of_row == code).sum())}" for code, value in enumerate(self.values)]
+        groups = [f"{value!r}: {self._counts[value]}" for value in self.values]
         return {"seed": self.seed, "batch_size": self.batch_size, "groups": ", ".join(groups)}
 
 

@@ -1,0 +1,245 @@
+"""Auxiliary batches from a Hugging Face data set, map-style or streamed, grouped by the label in its columns."""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wdpurify import GroupSampler
+from wdpurify._checks import check_choice, check_positive_integer
+from wdpurify._random import private_randomness
+from wdpurify._ranks import checked_share
+
+try:
+    from datasets import ClassLabel, Dataset, Features, IterableDataset
+except ImportError as error:
+    raise ImportError('this integration needs the datasets library: pip install "wdpurify[datasets]"') from error
+
+from ._streaming import PrefetchedSampler, StreamPlan, StreamSource
+
+MISSING, AMBIGUOUS = "missing", "ambiguous"
+
+
+def group_sampler(
+    dataset: Dataset | IterableDataset,
+    *,
+    group: str | Sequence[str],
+    fixed: Hashable = "all",
+    image: str | Sequence[str] = "image",
+    transform: Callable[[Any], Any] | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    missing: str = "raise",
+    ambiguous: str = "raise",
+    num_workers: int = 0,
+    prefetch: int = 2,
+    values: Sequence[Hashable] | None = None,
+    buffer_size: int = 1000,
+    max_search: int = 100_000,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> PrefetchedSampler:
+    """A sampler of auxiliary batches, by the label that stands in the columns of a data set.
+
+    A ``Dataset`` is drawn from as :class:`wdpurify.GroupSampler` draws: its label columns are scanned once, and no image is
+    read before its turn. An ``IterableDataset`` is read in stretches of ``buffer_size`` rows, each shuffled, once for the
+    population and once more for the rows of a fixed value: at most two stretches of undecoded rows are held. Its own
+    ``shuffle`` is refused, since what its buffer holds would be lost on resuming.
+
+    Order and augmentation depend on ``seed`` alone, not on ``num_workers``: every row is transformed with random numbers of
+    its own, and the global generators are left alone. Ranks share no row of an epoch. A stream is split between them by
+    ``split_dataset_by_node``, unless it was split before; their positions differ, so save the state of every rank.
+
+    Args:
+        dataset: the auxiliary set. A format such as ``with_format("torch")`` is not applied: ``transform`` gets what the
+            plain columns hold. A transform set on a ``Dataset`` by ``set_transform`` is applied first.
+        group: the label column: booleans, a ``ClassLabel`` (its values are the names), strings or integers; or several
+            columns of booleans, 0/1 or -1/1, whose values are the column names: a row belongs to the one that is set.
+        fixed: one label value (for a ``ClassLabel`` its number will do), or ``"all"``.
+        image: the column that the extractor gets, or several, which it gets by keyword.
+        transform: makes a decoded image (whatever the column holds; a dict for several columns) a tensor, or a dict of
+            tensors. None makes images float RGB of shape ``(3, height, width)`` in [0, 1] and takes numbers as they are.
+        batch_size: rows per group, as in :class:`wdpurify.GroupSampler`.
+        seed: seed of the order and of random transforms.
+        missing: ``"raise"`` for rows without a label (None, NaN, class -1, none of several columns set), or ``"drop"``.
+        ambiguous: ``"raise"`` for rows with more than one of several columns set, or ``"drop"``.
+        num_workers: processes that decode and transform, one more that reads a stream; 0 does all in ``next_batch()``.
+        prefetch: batches that each worker prepares ahead, at least 1.
+        values: for streams: the label values, in the order of the critic's outputs. Needed for ``fixed="all"`` where the
+            column is neither boolean nor a ``ClassLabel``; once given, any other label raises.
+        buffer_size: for streams: rows in a stretch, at least 1.
+        max_search: for streams: rows of an epoch in which every value to be drawn must have occurred, at least 1.
+        rank, world_size: this process's share; None takes those of ``torch.distributed`` at the first draw.
+
+    Raises:
+        TypeError: if ``dataset`` is of neither kind.
+        ValueError: for an unknown column, rows without a label, a stream that is shuffled or whose values are not known, and
+            whatever :class:`wdpurify.GroupSampler` refuses. For its rows a stream raises when it comes to them.
+    """
+    if not isinstance(dataset, Dataset | IterableDataset):
+        splits = f"; choose one of its splits {', '.join(map(repr, dataset))}" if isinstance(dataset, dict) else ""
+        raise TypeError(f"`dataset` must be a Dataset or an IterableDataset, got {type(dataset).__name__}{splits}")
+    columns, share = [image] if isinstance(image, str) else list(image), checked_share(rank, world_size)
+    transformed = isinstance(dataset, Dataset) and dataset.format["type"] == "custom"
+    _check_columns(dataset, "group", [group] if isinstance(group, str) else list(group))
+    if not transformed:
+        _check_columns(dataset, "image", columns)
+    labels = Labels(dataset, group, fixed, values, {MISSING: missing, AMBIGUOUS: ambiguous})
+    prefetch = check_positive_integer("prefetch", prefetch)
+    source: Any
+    if isinstance(dataset, Dataset):
+        numbers, found = _labelled_rows(dataset, labels)
+        order: dict[str, Any] = {"seed": seed, "rank": rank, "world_size": world_size}
+        source = GroupSampler(numbers, found, fixed=labels.fixed, batch_size=batch_size, **order)
+        read = (dataset if transformed else dataset.with_format(None).select_columns(columns)).__getitem__
+    else:
+        sizes: dict[str, Any] = {"batch_size": batch_size, "buffer_size": buffer_size, "max_search": max_search}
+        sizes = {name: check_positive_integer(name, size) for name, size in sizes.items()}
+        stream = _undecoded(dataset, columns + labels.columns)
+        source = StreamSource(stream, StreamPlan(labels, labels.fixed, labels.values, seed, **sizes))
+        kept = Features({name: dataset.features[name] for name in stream.features}) if dataset.features else None
+        read = kept.decode_example if kept else dict
+        share = (0, 1) if getattr(dataset, "_distributed", None) else share  # split by the user
+    loader = RowLoader(read, image if isinstance(image, str) else columns, transform)
+    return PrefetchedSampler(source, loader, share, seed, workers=num_workers, prefetch=prefetch)
+
+
+class Labels:
+    """Reads the label of a row out of its group columns, by the rules that :func:`group_sampler` states."""
+
+    def __init__(self, dataset: Any, group: Any, fixed: Hashable, values: Any, policies: Mapping[str, str]) -> None:
+        self.columns: list[str] = [group] if isinstance(group, str) else list(group)
+        self._several = not isinstance(group, str)
+        self._policies = {name: check_choice(name, policy, ("raise", "drop")) for name, policy in policies.items()}
+        feature = (dataset.features or {}).get(self.columns[0]) if not self._several else None
+        self._names: list[str] = feature.names if isinstance(feature, ClassLabel) else []
+        inherent = tuple(self._names or (self.columns if self._several else ()))
+        if getattr(feature, "dtype", None) == "bool":
+            inherent = (False, True)
+        if values is not None and isinstance(dataset, Dataset):
+            raise ValueError("`values` is for streams: a Dataset is scanned for its label values")
+        self.values: tuple[Hashable, ...] | None = tuple(values or inherent) or None
+        number = fixed if isinstance(fixed, int) and not isinstance(fixed, bool) else -1
+        self.fixed = self._names[number] if 0 <= number < len(self._names) else fixed
+        if isinstance(dataset, IterableDataset):
+            self._check_stream()
+        self._alike = {value: value for value in self.values or (self.fixed,)}  # 1 is True, whichever the column holds
+
+    def _check_stream(self) -> None:
+        if self.fixed == "all" and not self.values:
+            raise ValueError('`values` must name the labels of a stream for `fixed="all"`: it cannot be scanned for them')
+        if self.fixed != "all" and self.values and self.fixed not in self.values:
+            raise ValueError(f"`fixed` must be a label value, got {self.fixed!r}; there are {list(self.values)}")
+
+    def of(self, row: Mapping[str, Any], counts: Counter[str]) -> Hashable:
+        """The label of a row, None for one to leave out; ``counts`` gets one more of either."""
+        cells = [cell_of(row, name) for name in self.columns]
+        label, fault = self._read([cell.item() if isinstance(cell, Tensor) else cell for cell in cells])
+        if fault:
+            if self._policies[fault] == "raise":
+                shown = dict(zip(self.columns, cells, strict=True))
+                where = f'row {counts.total()} ({shown}): leave such rows out with `{fault}="drop"`'
+                raise ValueError(f"`group` must give each row one label, but it is {fault} in {where}")
+            counts[f"dropped as {fault}"] += 1
+            return None
+        if self.values and label not in self._alike:
+            raise ValueError(f"`values` must name every label that occurs, got {list(self.values)} and a row with {label!r}")
+        label = self._alike.get(label, label)
+        counts[repr(label) if len(counts) < 1000 or label in self._alike else "others"] += 1
+        return label
+
+    def _read(self, cells: list[Any]) -> tuple[Hashable, str]:
+        if any(cell is None or cell != cell for cell in cells):
+            return None, MISSING
+        if self._several:
+            for column, cell in zip(self.columns, cells, strict=True):
+                if cell not in (True, False, -1):
+                    need = "booleans, 0/1 or -1/1 to be combined with other columns"
+                    raise ValueError(f"`group` column {column!r} must hold {need}, got {cell!r}")
+            chosen = [column for column, cell in zip(self.columns, cells, strict=True) if cell == 1]
+            return (chosen[0], "") if len(chosen) == 1 else (None, AMBIGUOUS if chosen else MISSING)
+        (cell,) = cells
+        if self._names:  # -1 is the library's own mark for a class that is not known
+            return (self._names[cell], "") if cell >= 0 else (None, MISSING)
+        if isinstance(cell, list | dict):
+            raise TypeError(f"`group` column {self.columns[0]!r} must hold one label per row, got a {type(cell).__name__}")
+        return cell, ""
+
+
+class RowLoader:
+    """Makes a job of rows and seeds a batch of tensors; this is what runs in the worker processes."""
+
+    def __init__(self, read: Any, image: str | list[str], transform: Callable[[Any], Any] | None) -> None:
+        self._read, self._image, self._transform = read, image, as_tensor if transform is None else transform
+
+    def __getitem__(self, job: tuple[Sequence[Any], Sequence[int]]) -> Any:
+        return _stacked([self._load(row, seed) for row, seed in zip(*job, strict=True)])
+
+    def _load(self, row: Any, seed: int) -> Any:
+        # Random numbers of its own for each row: alike whoever loads it, whatever was loaded before, and never the user's.
+        with private_randomness(torch.device("cpu"), seed):
+            cells = self._read(int(row) if isinstance(row, Tensor) else row)
+            if isinstance(self._image, str):
+                return self._transform(cell_of(cells, self._image))
+            return self._transform({name: cell_of(cells, name) for name in self._image})
+
+
+def as_tensor(cell: Any) -> Any:
+    """An image as floats of shape ``(3, height, width)`` in [0, 1]; numbers as they are; a dict of either likewise."""
+    if isinstance(cell, Mapping):
+        return {name: as_tensor(value) for name, value in cell.items()}
+    if hasattr(cell, "convert"):  # a PIL image, told without importing PIL
+        pixels = torch.frombuffer(bytearray(cell.convert("RGB").tobytes()), dtype=torch.uint8)
+        return pixels.view(cell.height, cell.width, 3).permute(2, 0, 1) / 255
+    try:
+        return torch.as_tensor(cell)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`transform` must make a tensor of what `image` holds, a {type(cell).__name__}") from error
+
+
+def cell_of(row: Mapping[str, Any], name: str) -> Any:
+    """The cell of a column, if the row has it."""
+    if name not in row:
+        raise ValueError(f"`dataset` has no column {name!r}; it has {', '.join(map(repr, row))}")
+    return row[name]
+
+
+def _stacked(items: list[Any]) -> Any:
+    if isinstance(items[0], Mapping):
+        return {name: _stacked([item[name] for item in items]) for name in items[0]}
+    if odd := [type(item).__name__ for item in items if not isinstance(item, Tensor)]:
+        raise TypeError(f"`transform` must return a tensor or a dict of tensors, got {odd[0]}")
+    if len(shapes := sorted({tuple(item.shape) for item in items})) > 1:
+        raise ValueError(f"`transform` must give all rows one shape, got {shapes}: resize, crop or pad")
+    return torch.stack(items)
+
+
+def _labelled_rows(dataset: Dataset, labels: Labels) -> tuple[Tensor, list[Hashable]]:
+    cells, counts = dataset.with_format(None).select_columns(labels.columns)[:], Counter[str]()
+    rows = (dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True))
+    found = [(number, label) for number, row in enumerate(rows) if (label := labels.of(row, counts)) is not None]
+    if not found:
+        raise ValueError(f"`group` must label some of the {len(dataset)} rows of `dataset`, got none: {dict(counts)}")
+    return torch.tensor([number for number, _ in found], device="cpu"), [label for _, label in found]
+
+
+def _undecoded(stream: IterableDataset, columns: list[str]) -> IterableDataset:
+    if _is_shuffled(getattr(stream, "_ex_iterable", None)):
+        raise ValueError("`dataset` must come without `shuffle()`, whose buffer is lost on resuming: set `buffer_size` instead")
+    if stream.features:
+        stream = stream.decode(False).select_columns(list(dict.fromkeys(columns)))
+    return stream.with_format(None)
+
+
+def _is_shuffled(node: Any) -> bool:
+    children = [getattr(node, "ex_iterable", None), *getattr(node, "ex_iterables", ())]
+    found = type(node).__name__ == "BufferShuffledExamplesIterable"
+    return found or any(_is_shuffled(child) for child in children if child is not None)
+
+
+def _check_columns(dataset: Dataset | IterableDataset, name: str, columns: list[str]) -> None:
+    absent = [column for column in columns if column not in (dataset.column_names or columns)]
+    if absent or not columns:
+        raise ValueError(f"`{name}` must name columns of `dataset`, got {absent}; it has {dataset.column_names}")

@@ -1,0 +1,543 @@
+"""group_sampler: batches from Hugging Face data sets, map-style and streamed."""
+
+import importlib
+import multiprocessing
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from small_loop import equal_states, small_network, state_of, train
+
+from wdpurify import GroupSampler, PurifyRegularizer
+
+datasets = pytest.importorskip("datasets")
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, IterableDataset, Value, load_dataset  # noqa: E402
+from datasets.distributed import split_dataset_by_node  # noqa: E402
+
+from wdpurify.integrations.hf_datasets import group_sampler  # noqa: E402
+
+datasets.disable_progress_bars()
+ROWS = 48
+HAIR = ["Black", "Blond", "Brown"]
+KINDS = {"name": ClassLabel(names=["x", "y", "z"]), "bool": Value("bool"), "text": Value("string")}
+
+
+def faces(rows=ROWS, **columns):
+    """Row i has the number i in every pixel; every third row is `bool`, of class `x` and of text `p`."""
+    content = {
+        "image": [np.full((4, 4, 3), row, np.uint8) for row in range(rows)],
+        "row": list(range(rows)),
+        "bool": [row % 3 == 0 for row in range(rows)],
+        "name": [row % 3 for row in range(rows)],
+        "text": ["pqr"[row % 3] for row in range(rows)],
+    }
+    features = Features({"image": Image(), "row": Value("int64"), **KINDS})
+    dataset = Dataset.from_dict({name: content[name] for name in features}, features=features)
+    for name, column in columns.items():
+        dataset = dataset.add_column(name, column)
+    return dataset
+
+
+def stream(folder, dataset, shards=3):
+    for number in range(shards):
+        dataset.shard(shards, number, contiguous=True).to_parquet(folder / f"{number}.parquet")
+    files = [str(folder / f"{number}.parquet") for number in range(shards)]
+    return load_dataset("parquet", data_files=files, split="train", streaming=True, cache_dir=str(folder))
+
+
+@pytest.fixture
+def streamed(tmp_path):
+    return stream(tmp_path, faces())
+
+
+def rows_of(batch):
+    return (batch.images[:, 0, 0, 0] * 255).round().long().tolist()
+
+
+def draw(sampler, count):
+    return [rows_of(sampler.next_batch()) for _ in range(count)]
+
+
+def noisy(image):
+    """A random transform that draws from all three global generators."""
+    return torch.tensor([image.getpixel((0, 0))[0], random.random(), np.random.rand(), torch.rand(()).item()])  # noqa: NPY002
+
+
+def images_of(sampler, count):
+    return torch.stack([sampler.next_batch().images for _ in range(count)])
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("group", "fixed", "value"), [("bool", True, True), ("name", "x", "x"), ("name", 0, "x"), ("text", "p", "p")]
+)
+def test_map_style_rows_come_in_the_order_of_group_sampler(group, fixed, value):
+    sampler = group_sampler(faces(), group=group, fixed=fixed, batch_size=5, seed=3)
+    same = GroupSampler(torch.arange(ROWS), [row % 3 for row in range(ROWS)], fixed=0, batch_size=5, seed=3)
+    assert sampler.values == (value,)
+    assert sampler.n_groups == 1
+    for _ in range(8):
+        batch, expected = sampler.next_batch(), same.next_batch()
+        assert rows_of(batch) == expected.images.tolist()
+        assert torch.equal(batch.groups, expected.groups)
+        assert torch.equal(batch.population, expected.population)
+
+
+@pytest.mark.parametrize(
+    ("group", "values"), [("bool", {True, False}), ("name", set("xyz")), ("text", set("pqr")), ("row", set(range(9)))]
+)
+def test_with_all_groups_each_row_has_the_index_of_its_own_value(group, values):
+    dataset = faces(9)
+    sampler = group_sampler(dataset, group=group, batch_size=4)
+    assert set(sampler.values) == values
+    truth = dict(zip(range(9), dataset["name"] if group == "name" else dataset[group], strict=True))
+    for _ in range(5):
+        batch = sampler.next_batch()
+        found = [sampler.values[index] for index in batch.groups.tolist()]
+        assert found == ["xyz"[truth[row]] if group == "name" else truth[row] for row in rows_of(batch)]
+        assert batch.population.all()
+
+
+@pytest.mark.parametrize("off", [False, 0, -1])
+def test_several_columns_make_one_group_by_the_name_of_the_one_that_is_set(off):
+    on = True if off is False else 1
+    columns = {name: [on if row % 3 == place else off for row in range(12)] for place, name in enumerate(HAIR)}
+    sampler = group_sampler(faces(12, **columns), group=HAIR, batch_size=12)
+    batch = sampler.next_batch()
+    assert [sampler.values[index] for index in batch.groups.tolist()] == [HAIR[row % 3] for row in rows_of(batch)]
+
+
+def hair(black, blond):
+    return faces(len(black), Black=black, Blond=blond)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "group", "policy", "kept"),
+    [
+        (lambda: hair([1, 0, 0, 1, 0], [0, 1, 0, 0, 1]), HAIR[:2], "missing", [0, 1, 3, 4]),
+        (lambda: hair([1, 0, None, 1, 0], [0, 1, 0, 0, 1]), HAIR[:2], "missing", [0, 1, 3, 4]),
+        (lambda: hair([1, 0, 1, 1, 0], [0, 1, 1, 0, 1]), HAIR[:2], "ambiguous", [0, 1, 3, 4]),
+        (lambda: faces(4, tone=["a", None, "b", "b"]), "tone", "missing", [0, 2, 3]),
+        (lambda: faces(4, tone=[1.0, float("nan"), 2.0, 2.0]), "tone", "missing", [0, 2, 3]),
+        (lambda: faces(4, tone=[0, 1, -1, 1]).cast_column("tone", ClassLabel(names=["a", "b"])), "tone", "missing", [0, 1, 3]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["map", "stream"])
+def test_rows_without_one_label_raise_or_are_dropped_by_name(dataset, group, policy, kept, kind):
+    dataset, options = dataset(), {"group": group, "batch_size": len(kept)}
+    if kind == "stream":
+        options |= (
+            {"values": sorted({value for value in dataset["tone"] if value == value and value})} if group == "tone" else {}
+        )
+        options |= {"values": None} if "tone" in dataset.features and hasattr(dataset.features["tone"], "names") else {}
+        dataset = dataset.to_iterable_dataset()
+    other = {"missing": "ambiguous", "ambiguous": "missing"}[policy]
+    with pytest.raises(ValueError, match=rf'it is {policy} in row [12] .*`{policy}="drop"`'):
+        group_sampler(dataset, **options, **{other: "drop"}).next_batch()
+    assert sorted(rows_of(group_sampler(dataset, **options, **{policy: "drop"}).next_batch())) == kept
+
+
+def test_labels_follow_shuffle_select_and_filter():
+    dataset = faces().shuffle(seed=1).select(range(5, 40)).filter(lambda row: row["row"] != 7)
+    sampler = group_sampler(dataset, group="bool", fixed=True, batch_size=6)
+    for rows in draw(sampler, 10):
+        assert all(row % 3 == 0 for row in rows[:6])
+        assert set(rows) <= set(dataset["row"])
+
+
+# Images
+
+
+def count_decoding(monkeypatch):
+    decoded, original = [], Image.decode_example
+    monkeypatch.setattr(Image, "decode_example", lambda *given, **named: decoded.append(1) or original(*given, **named))
+    return decoded
+
+
+def test_no_image_is_decoded_before_it_is_drawn(monkeypatch, streamed):
+    decoded = count_decoding(monkeypatch)
+    for dataset, rows in ((faces(), 8), (streamed, 8)):
+        sampler = group_sampler(dataset, group="bool", fixed=True, batch_size=4, buffer_size=16)
+        assert decoded == []
+        sampler.next_batch()
+        assert len(decoded) == rows
+        decoded.clear()
+
+
+def test_images_become_rgb_floats_between_zero_and_one():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    dataset = Dataset.from_dict(
+        {"image": [pixels, pixels], "k": [0, 1]}, features=Features({"image": Image(), "k": Value("int64")})
+    )
+    images = group_sampler(dataset, group="k", batch_size=2).next_batch().images
+    torch.testing.assert_close(images[0], torch.from_numpy(pixels.transpose(2, 0, 1) / 255).float())
+    grey = Dataset.from_dict({"image": [pixels[:, :, 0]] * 2, "k": [0, 1]}, features=dataset.features)
+    images = group_sampler(grey, group="k", batch_size=2).next_batch().images
+    torch.testing.assert_close(images[0], torch.from_numpy(pixels[:, :, 0] / 255).float().expand(3, 4, 5))
+
+
+def test_transform_gets_one_decoded_image_whatever_the_format(streamed):
+    def transform(image):
+        return torch.tensor([image.width, image.getpixel((0, 0))[0]])
+
+    plain = images_of(group_sampler(faces(), group="bool", transform=transform, batch_size=4), 3)
+    formatted = images_of(group_sampler(faces().with_format("torch"), group="bool", transform=transform, batch_size=4), 3)
+    assert torch.equal(plain, formatted)
+    batch = group_sampler(streamed.with_format("torch"), group="bool", transform=transform, batch_size=4).next_batch()
+    assert batch.images[:, 0].tolist() == [4] * 4
+    assert all(
+        row % 3 == group
+        for row, group in zip(batch.images[:, 1].tolist(), (1 - batch.groups).tolist(), strict=True)
+        if not group
+    )
+
+
+def test_a_transform_set_on_the_data_set_is_applied_and_may_make_the_column():
+    dataset = faces()
+    dataset.set_transform(lambda rows: {"pixels": [torch.full((2,), image.getpixel((0, 0))[0]) for image in rows["image"]]})
+    batch = group_sampler(dataset, group="bool", fixed=True, image="pixels", batch_size=4).next_batch()
+    assert all(row % 3 == 0 for row in batch.images[:4, 0].tolist())
+    with pytest.raises(ValueError, match="no column 'image'; it has 'pixels'"):
+        group_sampler(dataset, group="bool", batch_size=4).next_batch()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_several_columns_come_as_a_dict(streaming):
+    tokens = Dataset.from_dict(
+        {"ids": [[row, 5] for row in range(6)], "mask": [[1, row % 2] for row in range(6)], "k": [0, 1] * 3}
+    )
+    tokens = tokens.to_iterable_dataset() if streaming else tokens
+    values = {"values": [0, 1]} if streaming else {}
+    batch = group_sampler(tokens, group="k", image=["ids", "mask"], batch_size=3, **values).next_batch()
+    assert batch.images.keys() == {"ids", "mask"}
+    assert batch.images["ids"][:, 0].remainder(2).tolist() == batch.images["mask"][:, 1].tolist() == batch.groups.tolist()
+    summed = group_sampler(
+        tokens, group="k", image=["ids", "mask"], batch_size=3, transform=lambda row: torch.tensor(sum(row["ids"])), **values
+    )
+    assert torch.equal(summed.next_batch().images, batch.images["ids"].sum(1))
+
+
+def test_transforms_that_make_no_batch_are_refused():
+    with pytest.raises(TypeError, match="`transform` must return a tensor or a dict of tensors, got PngImageFile"):
+        group_sampler(faces(), group="bool", transform=lambda image: image, batch_size=2).next_batch()
+    with pytest.raises(ValueError, match=r"`transform` must give all rows one shape, got \[\(\d+,\), \(\d+,\)"):
+        group_sampler(
+            faces(), group="bool", transform=lambda image: torch.ones(image.getpixel((0, 0))[0]), batch_size=2
+        ).next_batch()
+    with pytest.raises(TypeError, match="`transform` must make a tensor of what `image` holds, a str"):
+        group_sampler(faces(), group="bool", image="text", batch_size=2).next_batch()
+
+
+# Workers, randomness, state
+
+
+@pytest.fixture(params=["map", "stream"])
+def either(request, tmp_path):
+    return faces() if request.param == "map" else stream(tmp_path, faces())
+
+
+@pytest.mark.parametrize("fixed", ["all", True])
+def test_batches_and_augmentation_do_not_depend_on_the_number_of_workers(either, fixed):
+    options = {"group": "bool", "fixed": fixed, "transform": noisy, "batch_size": 5, "buffer_size": 10}
+    alone = images_of(group_sampler(either, **options), 12)
+    for num_workers, prefetch in ((1, 1), (2, 3)):
+        sampler = group_sampler(either, num_workers=num_workers, prefetch=prefetch, **options)
+        assert torch.equal(images_of(sampler, 12), alone)
+        sampler.close()
+    assert alone[..., 1:].unique().numel() == alone[..., 1:].numel()  # no two rows or draws share a random number
+    other = images_of(group_sampler(either, seed=1, **options), 12)
+    assert not torch.equal(other, alone)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_global_generators_stay_where_they_were(either, num_workers):
+    sampler = group_sampler(either, group="bool", transform=noisy, batch_size=4, num_workers=num_workers)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    images_of(sampler, 3)
+    sampler.close()
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+
+
+@pytest.mark.parametrize("fixed", ["all", True])
+@pytest.mark.parametrize("done", [0, 1, 3, 8, 13])
+def test_a_saved_sampler_goes_on_bit_for_bit(either, fixed, done, tmp_path):
+    def make():
+        return group_sampler(either, group="bool", fixed=fixed, transform=noisy, batch_size=5, buffer_size=9)
+
+    whole, first, resumed = images_of(make(), done + 12), make(), make()
+    if done:
+        images_of(first, done)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.equal(images_of(resumed, 12), whole[done:])
+
+
+def test_the_state_with_workers_is_that_of_the_batches_handed_out(either):
+    def make(num_workers):
+        return group_sampler(either, group="bool", transform=noisy, batch_size=5, buffer_size=9, num_workers=num_workers)
+
+    ahead, alone = make(2), make(0)
+    assert torch.equal(images_of(ahead, 7), images_of(alone, 7))
+    state = ahead.state_dict()
+    assert state == alone.state_dict()
+    rest = images_of(ahead, 4)
+    ahead.load_state_dict(state)
+    assert torch.equal(images_of(ahead, 4), rest)
+    ahead.close()
+    assert torch.equal(images_of(ahead, 2), images_of(alone, 6)[4:])
+    ahead.close()
+
+
+def test_workers_end_on_close_and_with_the_sampler(either):
+    sampler = group_sampler(either, group="bool", batch_size=4, num_workers=1)
+    sampler.next_batch()
+    assert multiprocessing.active_children()
+    sampler.close()
+    sampler.close()
+    assert not multiprocessing.active_children()
+    sampler.next_batch()
+    del sampler
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_in_a_worker_arrives_and_the_sampler_can_go_on():
+    def fails(image):
+        if image.getpixel((0, 0))[0] == 7:
+            raise ZeroDivisionError("row seven")
+        return torch.ones(1)
+
+    sampler = group_sampler(faces(12), group="bool", transform=fails, batch_size=6, num_workers=1)
+    with pytest.raises(ZeroDivisionError, match="row seven"):
+        images_of(sampler, 2)
+    assert not multiprocessing.active_children()
+    with pytest.raises(ZeroDivisionError, match="row seven"):
+        images_of(sampler, 2)
+
+
+def test_the_interpreter_ends_quietly_with_samplers_left_open(tmp_path):
+    stream(tmp_path, faces())
+    script = f"""
+from datasets import load_dataset
+from wdpurify.integrations.hf_datasets import group_sampler
+files = [f"{tmp_path}/{{number}}.parquet" for number in range(3)]
+dataset = load_dataset("parquet", data_files=files, split="train", streaming=True, cache_dir="{tmp_path}")
+alone = group_sampler(dataset, group="bool", fixed=True, batch_size=4, buffer_size=8)
+worked = group_sampler(dataset, group="bool", fixed=True, batch_size=4, buffer_size=8, num_workers=1)
+alone.next_batch(), worked.next_batch()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_state_of_another_stream_sampler_is_refused(streamed):
+    state = group_sampler(streamed, group="bool", batch_size=4).state_dict()
+    for options, message in (
+        ({"batch_size": 5}, "`batch_size` 4, this sampler has 5"),
+        ({"seed": 1}, "`seed` 0, this"),
+        ({"buffer_size": 7}, "`buffer_size` 1000"),
+        ({"fixed": True}, "`fixed` 'all'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            group_sampler(streamed, group="bool", **({"batch_size": 4} | options)).load_state_dict(state)
+
+
+# Streams
+
+
+@pytest.mark.parametrize("fixed", ["all", "x"])
+def test_a_stream_gives_every_row_once_an_epoch_and_the_groups_rows_first(streamed, fixed):
+    sampler = group_sampler(streamed, group="name", fixed=fixed, batch_size=4, buffer_size=10)
+    batches = [sampler.next_batch() for _ in range(24)]
+    first = 0 if fixed == "all" else 4
+    population = [row for batch in batches for row in rows_of(batch)[first:]]
+    assert sorted(population[:ROWS]) == sorted(population[ROWS:]) == list(range(ROWS))
+    assert population[:ROWS] != population[ROWS:]
+    if fixed == "x":
+        group = [row for batch in batches for row in rows_of(batch)[:4]]
+        assert sorted(group[: ROWS // 3]) == sorted(group[ROWS // 3 : 2 * ROWS // 3]) == list(range(0, ROWS, 3))
+        assert all(batch.groups.tolist() == [0] * 4 + [-1] * 4 for batch in batches)
+        assert all(batch.population.tolist() == [False] * 4 + [True] * 4 for batch in batches)
+    else:
+        assert all(
+            row % 3 == group for batch in batches for row, group in zip(rows_of(batch), batch.groups.tolist(), strict=True)
+        )
+
+
+def test_the_order_of_a_stream_depends_on_seed_and_buffer(streamed):
+    def rows(**options):
+        return draw(group_sampler(streamed, group="bool", **({"batch_size": 6, "buffer_size": 12} | options)), 8)
+
+    assert rows() == rows()
+    assert rows() != rows(seed=1)
+    assert rows() != rows(buffer_size=24)
+    assert {rows(buffer_size=1, seed=seed)[0][0] // 16 for seed in range(12)} == {0, 1, 2}  # any file may come first
+
+
+def test_a_stream_is_read_no_further_than_its_buffers(monkeypatch):
+    read = []
+
+    def generate():
+        for row in range(10_000):
+            read.append(row)
+            yield {"image": [float(row)], "rare": row % 10 == 0}
+
+    dataset = IterableDataset.from_generator(
+        generate, features=Features({"image": datasets.Sequence(Value("float32")), "rare": Value("bool")})
+    )
+    sampler = group_sampler(dataset, group="rare", fixed=True, batch_size=2, buffer_size=30)
+    sampler.next_batch()
+    assert len(read) <= 60
+    for _ in range(20):
+        sampler.next_batch()
+    assert len(read) <= 20 * 21 + 20 * 2 + 120
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+@pytest.mark.parametrize("fixed", ["all", True])
+def test_two_ranks_share_no_row_of_an_epoch_and_together_see_all(tmp_path, shards, fixed):
+    dataset = stream(tmp_path, faces(), shards)
+    options = {"group": "bool", "fixed": fixed, "batch_size": 4, "buffer_size": 10, "world_size": 2}
+    ranks = [group_sampler(dataset, rank=rank, **options) for rank in range(2)]
+    seen = [[row for rows in draw(sampler, 6) for row in rows[-4:]] for sampler in ranks]
+    assert sorted(seen[0] + seen[1]) == list(range(ROWS))
+    resumed = group_sampler(dataset, rank=1, **options)
+    resumed.load_state_dict(ranks[1].state_dict())
+    assert draw(resumed, 9) == draw(ranks[1], 9)
+    with pytest.raises(ValueError, match="`world_size` 2, this sampler has 1"):
+        group_sampler(dataset, **(options | {"world_size": None})).load_state_dict(resumed.state_dict())
+
+
+def test_ranks_come_from_torch_distributed_and_a_split_stream_is_not_split_again(streamed, monkeypatch):
+    given = draw(group_sampler(streamed, group="bool", batch_size=4, rank=1, world_size=2), 6)
+    sampler = group_sampler(streamed, group="bool", batch_size=4)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    assert draw(sampler, 6) == given
+    assert draw(group_sampler(split_dataset_by_node(streamed, 1, 2), group="bool", batch_size=4), 6) == given
+
+
+def test_a_stream_without_known_features_needs_values_only():
+    rows = [{"image": torch.full((3, 2, 2), row / 255), "kind": "ab"[row % 2]} for row in range(8)]
+    sampler = group_sampler(IterableDataset.from_generator(lambda: iter(rows)), group="kind", values=["b", "a"], batch_size=8)
+    batch = sampler.next_batch()
+    assert sampler.values == ("b", "a")
+    assert [row % 2 for row in rows_of(batch)] == [1 - group for group in batch.groups.tolist()]
+    with pytest.raises(ValueError, match="no column 'tone'; it has 'image', 'kind'"):
+        group_sampler(IterableDataset.from_generator(lambda: iter(rows)), group="tone", fixed="a").next_batch()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group": "text"}, '`values` must name the labels of a stream for `fixed="all"`'),
+        ({"group": "text", "values": ["p", "q"]}, r"every label that occurs, got \['p', 'q'\] and a row with 'r'"),
+        ({"group": "text", "values": ["p", "q", "r", "s"]}, "read to its end, has no row labelled 's'.*'p': 16"),
+        ({"group": "text", "fixed": "s"}, "read to its end, has no row labelled 's'.*'p': 16"),
+        ({"group": "text", "fixed": "s", "max_search": 20}, "read to row 20, has no row labelled 's'.*'p': 7"),
+        ({"group": "text", "fixed": "p", "batch_size": 17}, "has 16 rows for the group, fewer than `batch_size` 17"),
+        ({"group": "name", "batch_size": 49}, "has 48 rows for the population, fewer than `batch_size` 49"),
+        ({"group": "name", "fixed": "w"}, r"`fixed` must be a label value, got 'w'; there are \['x', 'y', 'z'\]"),
+        ({"group": "one", "fixed": 1}, "at least two label values, or the group is the whole set; rows per value: 1: 48"),
+        ({"group": "none", "missing": "drop", "fixed": 1}, "has no row labelled 1.*dropped as missing: 48"),
+        ({"group": "name", "batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"group": "name", "buffer_size": 0}, "`buffer_size` must be at least 1, got 0"),
+        ({"group": "name", "max_search": 0}, "`max_search` must be at least 1, got 0"),
+        ({"group": "name", "prefetch": 0}, "`prefetch` must be at least 1, got 0"),
+        ({"group": "name", "rank": 1}, "`rank` and `world_size` must be given together"),
+    ],
+)
+def test_streams_that_cannot_give_the_groups_raise_with_counts(tmp_path, options, message):
+    dataset = stream(tmp_path, faces(one=[1] * ROWS, none=[None] * ROWS), 1)
+    with pytest.raises(ValueError, match=message):
+        draw(group_sampler(dataset, **({"batch_size": 4} | options)), 25)
+
+
+def test_a_shuffled_stream_is_refused(streamed):
+    for shuffled in (streamed.shuffle(seed=0), streamed.shuffle(seed=0).map(lambda row: row)):
+        with pytest.raises(ValueError, match=r"must come without `shuffle\(\)`.*set `buffer_size`"):
+            group_sampler(shuffled, group="bool", fixed=True)
+
+
+# Errors of both kinds
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group": "hair"}, r"`group` must name columns of `dataset`, got \['hair'\]; it has \['image', 'row', 'name'"),
+        ({"group": []}, r"`group` must name columns of `dataset`, got \[\]"),
+        ({"group": ["bool", "hair"]}, r"`group` must name columns of `dataset`, got \['hair'\]"),
+        ({"group": "bool", "image": "photo"}, r"`image` must name columns of `dataset`, got \['photo'\]"),
+        ({"group": "bool", "missing": "ignore"}, "`missing` must be one of 'raise', 'drop', got 'ignore'"),
+        ({"group": "bool", "ambiguous": "first"}, "`ambiguous` must be one of 'raise', 'drop', got 'first'"),
+        ({"group": ["bool", "row"]}, "`group` column 'row' must hold booleans, 0/1 or -1/1 .*, got \\d+"),
+    ],
+)
+def test_unknown_columns_and_policies_are_named(either, options, message):
+    with pytest.raises(ValueError, match=message):
+        group_sampler(either, **({"missing": "drop", "ambiguous": "drop"} | options)).next_batch()
+
+
+def test_other_arguments_that_do_not_fit_are_named():
+    with pytest.raises(
+        TypeError, match="Dataset or an IterableDataset, got DatasetDict; choose one of its splits 'train', 'test'"
+    ):
+        group_sampler(DatasetDict(train=faces(6), test=faces(6)), group="bool")
+    with pytest.raises(TypeError, match="got list"):
+        group_sampler([1, 2], group="bool")
+    with pytest.raises(ValueError, match="`values` is for streams"):
+        group_sampler(faces(6), group="text", values=["p"])
+    with pytest.raises(ValueError, match=r"must label some of the 6 rows of `dataset`, got none: \{'dropped as missing': 6\}"):
+        group_sampler(faces(6, tone=[None] * 6), group="tone", missing="drop")
+    with pytest.raises(TypeError, match="`group` column 'tone' must hold one label per row, got a list"):
+        group_sampler(faces(6, tone=[[1]] * 6), group="tone")
+    with pytest.raises(ValueError, match="the group True has 2 rows, fewer than `batch_size` 3"):
+        group_sampler(faces(6), group="bool", fixed=True, batch_size=3)
+
+
+def test_a_missing_library_is_named_with_the_command(monkeypatch):
+    for name in ("hf_datasets", "_streaming"):
+        monkeypatch.delitem(sys.modules, f"wdpurify.integrations.{name}")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r'pip install "wdpurify\[datasets\]"'):
+        importlib.import_module("wdpurify.integrations.hf_datasets")
+
+
+# With the regularizer
+
+
+@pytest.mark.parametrize("fixed", ["all", True])
+def test_a_regularizer_trains_with_it_and_resumes(either, fixed):
+    def make():
+        torch.manual_seed(0)
+        network = small_network()
+        sampler = group_sampler(
+            either,
+            group="bool",
+            fixed=fixed,
+            batch_size=8,
+            transform=lambda image: torch.rand(3, 8, 8) * image.getpixel((0, 0))[0] / 48,
+        )
+        return network, PurifyRegularizer(network.features, sampler)
+
+    whole, purify = make()
+    train(whole, purify, 14)
+    assert purify.metrics().strength > 0
+    half, purify = make()
+    train(half, purify, 7)
+    resumed, again = make()
+    resumed.load_state_dict(half.state_dict())
+    again.load_state_dict(purify.state_dict())
+    train(resumed, again, 7, start=7)
+    assert equal_states(state_of(resumed), state_of(whole))
+    plain = small_network()
+    plain.load_state_dict(make()[0].state_dict())
+    train(plain, None, 14)
+    assert not equal_states(state_of(plain), state_of(whole))
