@@ -207,3 +207,16 @@ def test_a_width_that_cannot_be_told_is_asked_for():
     with pytest.raises(ValueError, match=r"`feature_dim` is needed for features of shape \(2, 7, 7, 16\)"):
         PurifyRegularizer(Maps(), sampler)
     assert PurifyRegularizer(Maps(), sampler, feature_dim=16).critic[0].in_features == 16
+
+
+def test_a_warning_points_to_the_users_own_line():
+    model = nn.Sequential(nn.Linear(4, 3).requires_grad_(False), nn.Linear(3, 2))
+    sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
+    tapped = PurifyRegularizer.for_model(model, sampler)
+    explicit = PurifyRegularizer(model[0], sampler, feature_dim=3)
+    criterion = tapped.criterion(nn.CrossEntropyLoss())
+    scores = model(torch.randn(5, 4))
+    for call in (lambda: explicit.loss(torch.ones(2, 3)), lambda: criterion(scores, torch.zeros(5, dtype=torch.long))):
+        with pytest.warns(wdpurify.PurifyWarning) as caught:
+            call()
+        assert {warning.filename for warning in caught} == {__file__}

@@ -1,5 +1,6 @@
 """What a regularizer says of itself: a record of figures on request, and warnings that name their remedy, once each."""
 
+import inspect
 import warnings
 from typing import NamedTuple
 
@@ -86,7 +87,10 @@ class Monitor:
         """Warn once per kind, as seen from the user's own line."""
         if category not in self._said:
             self._said.add(category)
-            warnings.warn(message, category, stacklevel=4)
+            level, frame = 2, inspect.currentframe()
+            while frame is not None and frame.f_globals.get("__name__", "").startswith("wdpurify."):
+                level, frame = level + 1, frame.f_back
+            warnings.warn(message, category, stacklevel=level - 1)
 
     def look(self, *, acted: int) -> None:
         """Judge the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""

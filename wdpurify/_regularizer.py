@@ -9,31 +9,20 @@ from torch import Tensor, nn
 
 from ._auxiliary import AuxiliaryForward, owner_of, unwrap
 from ._checks import check_choice, check_positive_integer
-from ._clock import StepClock
 from ._constraints import Constraint, GradientPenalty, WeightClipping
 from ._criterion import PurifiedCriterion, PurifiedModule
 from ._critic import Critic, made_critic
-from ._devices import moved
-from ._features import check_features
-from ._injection import BackwardRecord, inject, watch_task_gradient
-from ._ledger import GradientLedger, observations
 from ._monitor import PATIENCE, Monitor, PurifyMetrics
 from ._options import Objective, PurifyOptions
-from ._ranks import gathered, rank_and_world
 from ._registry import forget, made_for, regularizer_of
-from ._sampler import GroupBatch, Sampler
-from ._step import Term, auxiliary_step, feature_width
+from ._sampler import Sampler
+from ._step import feature_width
 from ._strength import FixedStrength, Strength, as_strength
 from ._tap import FeatureTap
 from ._trainer import CriticTrainer
-from ._warnings import (
-    CriticNotSteppedWarning,
-    FeaturesWithoutGradWarning,
-    ForeignOptimizerWarning,
-    OptimizerNotSeenWarning,
-    SilentTapWarning,
-)
-from .functional import Toward, one_sided_loss
+from ._turns import Turns
+from ._warnings import SilentTapWarning
+from .functional import Toward
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -107,7 +96,7 @@ class PurifyRegularizer:
             raise ValueError('`toward` needs `objective="one-sided"`: the two-sided gap has no direction')
         if not critic_lr > 0:
             raise ValueError(f"`critic_lr` must be positive, got {critic_lr}")
-        self.every = check_positive_integer("every", every)
+        self.every = every
         self.strength = as_strength(strength)
         owner = model if model is not None else owner_of(extract)
         if isinstance(extract, FeatureTap):
@@ -127,13 +116,18 @@ class PurifyRegularizer:
             steps=check_positive_integer("critic_steps", critic_steps),
             seed=seed,
         )
-        self._across_ranks = across_ranks
-        self._clock, self._ledger = StepClock(self._forward.model), GradientLedger()
-        self._acted = self._blind_calls = 0
-        self._batch: GroupBatch | None = None
-        self._pending: Term | None = None
-        self._separation = torch.zeros(())
-        self._monitor = Monitor()
+        self._monitor, self._blind_calls = Monitor(), 0
+        self._turns = Turns(
+            self._forward,
+            sampler,
+            self._trainer,
+            self.strength,
+            self._monitor,
+            objective=objective,
+            toward=toward,
+            every=check_positive_integer("every", every),
+            across_ranks=across_ranks,
+        )
         made_for(self._forward.model, self)
 
     @classmethod
@@ -234,66 +228,11 @@ class PurifyRegularizer:
 
         Changes critic parameters only. Call it before the forward pass or after it, but before :meth:`loss`.
         """
-        if self._trainer.changed_by_others():
-            self._monitor.warn(
-                ForeignOptimizerWarning,
-                "the critic's weights were changed from outside: take its parameters out of your optimiser, it has its own",
-            )
-        self._pending = None  # frees the graph of a term that was never asked for
-        first = self._clock.tick()
-        if first:
-            self._batch = None
-            if self._clock.iteration > 0:
-                self._ledger.close()
-        elif self._clock.cleared():
-            self._ledger.restart()
-        if self._clock.lost():
-            self._monitor.warn(
-                OptimizerNotSeenWarning,
-                "no step of an optimiser that holds the model's parameters was seen, so calls are counted as iterations: if "
-                "yours is no torch.optim.Optimizer, call `purify.optimizer_stepped()` after each of its steps",
-            )
-        if self._clock.iteration % self.every == 0:
-            self._act(first)
-
-    @property
-    def _world(self) -> int:
-        return rank_and_world()[1] if self._across_ranks else 1
+        self._turns.begin_pass()
 
     def optimizer_stepped(self) -> None:
         """Say that the model's optimiser has stepped, where it is no ``torch.optim.Optimizer``, which says so by itself."""
-        self._clock.step()
-
-    def _act(self, first: bool) -> None:
-        with_grad = self.objective == "two-sided" and self.strength.value > 0
-        if first:
-            if self._world > 1:
-                self._trainer.agree_across_ranks()
-            self._hear_of_the_task()
-            self._batch = self._forward.draw(self.sampler, step=self._acted)
-            self._acted += 1
-        if self._batch is None or not (first or with_grad):
-            return
-        step = auxiliary_step(
-            self._batch,
-            self._forward,
-            self._trainer,
-            number=self._acted - 1,
-            learn=first,
-            with_grad=with_grad,
-            across_ranks=self._across_ranks,
-        )
-        self._pending = step.term
-        if first:
-            self._separation = step.figures["separation"]
-            self._monitor.note(**step.figures)
-            self._monitor.look(acted=self._acted)
-
-    def _hear_of_the_task(self) -> None:
-        rows = self._ledger.take(self.every)
-        joint = gathered(moved(rows, self._forward.place()[0])) if self._world > 1 else rows[None]
-        for task_norm, weight in observations(joint):
-            self.strength.observe(task_norm, weight)
+        self._turns.optimizer_stepped()
 
     def loss(self, features: Tensor) -> Tensor:
         """The purify term of this iteration, to be added to the task loss.
@@ -314,34 +253,7 @@ class PurifyRegularizer:
         Raises:
             TypeError, ValueError: if ``features`` is no floating point tensor of such a shape.
         """
-        return self._loss(features, captured=False)
-
-    def _loss(self, features: Tensor, *, captured: bool) -> Tensor:
-        check_features(features, self._trainer.feature_dim)
-        zero = torch.zeros((), dtype=features.dtype, device=features.device)
-        if not torch.is_grad_enabled():
-            return zero
-        term, self._pending = self._pending, None
-        self._forward.follow(features)
-        if self._clock.iteration < 0:
-            self._monitor.warn(CriticNotSteppedWarning, "`loss()` without `critic_step()`: call it once per iteration")
-        if not features.requires_grad:
-            self._monitor.warn(
-                FeaturesWithoutGradWarning,
-                "`features` carry no gradient (frozen backbone, no_grad or detach), so there is nothing to purify",
-            )
-            return zero
-        if self.strength.value == 0:
-            return zero
-        if self.objective == "one-sided":
-            value, gradient = self._trainer.differentiate(
-                features,
-                lambda scores, _: one_sided_loss(scores, toward=self.toward),  # type: ignore[arg-type]
-            )
-            # Passes and ranks see other task rows each: their gradients add up like those of independent draws.
-            passes = self._ledger.passes_before * self._world
-            term = Term(value, features, gradient, gradient.norm() / passes**0.5)
-        return self._handed_over(features, term, captured=captured)
+        return self._turns.term(features, tap=None)
 
     def metrics(self) -> PurifyMetrics:
         """Figures of the last acting step, on the host; this is the one call that waits for the device."""
@@ -355,10 +267,7 @@ class PurifyRegularizer:
         """Everything needed to go on bit for bit, as tensors and primitives (``torch.load(weights_only=True)`` reads it)."""
         return {
             **self._trainer.state_dict(),
-            "clock": self._clock.state_dict(),
-            "ledger": self._ledger.state_dict(),
-            "acted": self._acted,
-            "separation": self._separation.detach().cpu().clone(),
+            **self._turns.state_dict(),
             "strength": self.strength.state_dict(),
             "sampler": self.sampler.state_dict(),
             "forward": self._forward.state_dict(),
@@ -367,46 +276,17 @@ class PurifyRegularizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state; the constraint holds afterwards."""
         self._trainer.load_state_dict(state)
-        self._clock.load_state_dict(state["clock"])
-        self._ledger.load_state_dict(state["ledger"])
-        self._acted = int(state["acted"])
-        self._separation = state["separation"].clone()
+        self._turns.load_state_dict(state)
         self.strength.load_state_dict(state["strength"])
         self.sampler.load_state_dict(state["sampler"])
         self._forward.load_state_dict(state["forward"])
-        self._pending = self._batch = None
 
     def remove(self) -> None:
         """Take the tap off the model, if there is one, and drop what is held for the next ``loss()``."""
-        self._pending = self._batch = None
+        self._turns.drop()
         forget(self._forward.model, self)
         if self.tap is not None:
             self.tap.remove()
-
-    def _handed_over(self, features: Tensor, term: Term | None, *, captured: bool) -> Tensor:
-        record = BackwardRecord(self._observe)
-        # At least float32: a loss scaler's factor would overflow half precision.
-        wide = torch.promote_types(features.dtype, torch.float32)
-        own, value = None, torch.zeros((), dtype=wide, device=features.device)
-        pairs: list[tuple[Tensor, Tensor | None]] = [(features, None)]
-        if term is not None:
-            separation = moved(self._separation, term.gradient.device)
-            factor = self.strength.factor(term.norm, separation)
-            gradient = term.gradient * factor
-            self._monitor.note(applied_norm=term.norm * factor)
-            value = (self.strength.value * term.value).to(value)
-            if term.features is features:
-                own, pairs = gradient, [(features, gradient)]
-            else:
-                pairs.append((term.features, gradient))
-        if captured and self.tap is not None:
-            self.tap.report_to(record, features.device)
-        else:
-            watch_task_gradient(features, record, own)
-        return inject(value, record, *pairs)
-
-    def _observe(self, norm: Tensor, scale: Tensor) -> None:
-        self._monitor.note(task_norm=self._ledger.add(norm, scale))
 
     def term(self) -> Tensor:
         """:meth:`critic_step` and :meth:`loss` in one, for the features that the tap has caught.
@@ -428,7 +308,7 @@ class PurifyRegularizer:
         features = self.tap.take() if self.tap is not None else None
         if features is None:
             self._blind_calls += 1
-            if self._acted == 0 and self._blind_calls >= PATIENCE:
+            if self._turns.acted == 0 and self._blind_calls >= PATIENCE:
                 self._monitor.warn(
                     SilentTapWarning,
                     "the tapped layer has seen no training forward: make the regularizer before the first call of a compiled "
@@ -436,4 +316,4 @@ class PurifyRegularizer:
                 )
             return None
         self.critic_step()
-        return self._loss(features, captured=True)
+        return self._turns.term(features, tap=self.tap)
