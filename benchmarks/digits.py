@@ -9,26 +9,25 @@ Writes a table, `results.jsonl` (one line per run), `report.json`, `report.md` a
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 from accelerate import PartialState
 from purifybench import figures, report
 from purifybench.backbones import BACKBONES
-from purifybench.jobs import Job, run_jobs
+from purifybench.jobs import run_jobs
 from purifybench.methods import METHODS
+from purifybench.plan import Plan
 from purifybench.results import Record, ResultsStore, provenance
 from purifybench.tasks import Task, biased_colour, photo, real_digits
 from purifybench.training import Settings
 from rich.console import Console
 
-#: Candidates for the reversed gradient's weight, and the seeds that choose among them; no reported seed takes part.
-REVERSAL_WEIGHTS, TUNING_SEEDS = (0.03, 0.1, 0.3, 1.0), (1001, 1002, 1003, 1004)
+#: Seeds that choose the opponent's weight; no reported seed takes part.
+TUNING_SEEDS = (1001, 1002, 1003, 1004)
 
 
 @dataclass(frozen=True)
@@ -99,10 +98,10 @@ def main() -> None:
     builder = partial(build_task, arguments=arguments)
     run = partial(run_jobs, build_task=builder, store=store, data=data, workers=arguments.workers)
     for task in task_names(arguments):
-        tuning = list(tuning_jobs(task, arguments))
-        run(tuning, title=f"{task}: choosing the opponent's weight")
-        weights = chosen_weights(task, arguments, tuning, store, data)
-        run(list(reported_jobs(task, arguments, weights)), title=f"{task}: all methods")
+        planned = plan(task, arguments)
+        run(list(planned.tuning_jobs()), title=f"{task}: choosing the opponent's weight")
+        weights = planned.chosen_weights(store, data)
+        run(list(planned.reported_jobs(weights)), title=f"{task}: all methods")
         if state.is_main_process:
             write_report(task, arguments, weights, store, data, console)
 
@@ -149,47 +148,18 @@ def settings(arguments: Arguments, backbone: str, seed: int) -> Settings:
     return Settings(backbone=backbone, steps=steps, batch_size=128 if real else 64, seed=seed)
 
 
-def tuning_jobs(task: str, arguments: Arguments) -> Iterable[Job]:
-    """Runs that choose the opponent's weight; they read validation data alone."""
-    if arguments.methods and "gradient reversal" not in arguments.methods:
-        return
-    for backbone in arguments.backbones:
-        for weight in REVERSAL_WEIGHTS:
-            for seed in TUNING_SEEDS:
-                chosen = settings(arguments, backbone, seed)
-                yield Job(task, "gradient reversal", chosen, options=(("weight", weight),), test=False)
-
-
-def chosen_weights(
-    task: str, arguments: Arguments, tuning: list[Job], store: ResultsStore, data: dict[str, Any]
-) -> dict[tuple[str, str], float]:
-    """Best weight per backbone and validation set, by mean accuracy over the tuning seeds; of equals the smaller."""
-    records = [record for job in tuning if (record := store.find(job.key(data))) is not None]
-    best = {}
-    for backbone in arguments.backbones:
-        mine = [record for record in records if record["key"]["settings"]["backbone"] == backbone]
-        for validation in mine[0]["accuracy"] if mine else ():
-            score = {
-                weight: np.mean([r["accuracy"][validation] for r in mine if r["key"]["options"] == [["weight", weight]]])
-                for weight in REVERSAL_WEIGHTS
-            }
-            best[backbone, validation] = max(score, key=lambda weight: score[weight])
-    return best
-
-
-def reported_jobs(task: str, arguments: Arguments, weights: dict[tuple[str, str], float]) -> Iterable[Job]:
-    """The runs of the table, seed by seed, so that an interrupted benchmark has whole seeds."""
-    wanted = [name for name in METHODS if not arguments.methods or name in (*arguments.methods, report.BASELINE)]
-    for backbone in arguments.backbones:
-        for seed in arguments.seeds:
-            for method in wanted:
-                job = partial(Job, task, method, settings(arguments, backbone, seed))
-                if method != "gradient reversal":
-                    yield job()
-                    continue
-                for validation, row in (("validation", "gradient reversal"), ("oracle", "gradient reversal, oracle weight")):
-                    if (backbone, validation) in weights:
-                        yield job(options=(("weight", weights[backbone, validation]),), row=row)
+def plan(task: str, arguments: Arguments) -> Plan:
+    """The runs of a task."""
+    return Plan(
+        task=task,
+        methods=METHODS,
+        opponent="gradient reversal",
+        wanted=arguments.methods,
+        backbones=arguments.backbones,
+        seeds=arguments.seeds,
+        tuning_seeds=TUNING_SEEDS,
+        settings=partial(settings, arguments),
+    )
 
 
 def write_report(
@@ -202,7 +172,7 @@ def write_report(
 ) -> None:
     """Print the table and write JSON, Markdown and figures."""
     for backbone in arguments.backbones:
-        wanted = [job for job in reported_jobs(task, arguments, weights) if job.settings.backbone == backbone]
+        wanted = [job for job in plan(task, arguments).reported_jobs(weights) if job.settings.backbone == backbone]
         records: list[Record] = [found for job in wanted if (found := store.find(job.key(data))) is not None]
         rows = report.summarise(records)
         title = f"{task} ({backbone}, {wanted[0].settings.steps} steps)"

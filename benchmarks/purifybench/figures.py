@@ -1,6 +1,6 @@
 """Figures of a benchmark: accuracy bars, what the critic saw over the steps, and the paper's Fig. 2."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -66,6 +66,21 @@ def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="share of variance, %", xlim=(0, 100), title=title)
     figure.legend(loc="outside lower center", ncols=len(bands))
+    _save(figure, path)
+
+
+def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, path: Path) -> None:
+    """Accuracy on a test set against a quantity, one line per method with its 95 % interval."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for method in dict.fromkeys(row.method for found in rows.values() for row in found):
+        points = {place: row.accuracy[test] for place, found in rows.items() for row in found if row.method == method}
+        means = np.array([point.mean for point in points.values()])
+        half = np.nan_to_num([point.half_width for point in points.values()])
+        axes.plot(list(points), means, marker="o", label=method)
+        axes.fill_between(list(points), means - half, means + half, alpha=0.2)
+    axes.set(xlabel=name, ylabel=f"accuracy, {test}, %", ylim=(0, 105))
+    axes.legend()
     _save(figure, path)
 
 

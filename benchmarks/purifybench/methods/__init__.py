@@ -11,6 +11,7 @@ from torch import nn
 from wdpurify import Critic, WeightClipping
 
 from ._types import Method as Method
+from .auxiliary_head import MultiTask, Transfer
 from .gradient_reversal import GradientReversal
 from .plain import Plain
 from .purified import Purified
@@ -40,4 +41,18 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     ),
     "PL two-sided, one group": partial(Purified, fixed=True),
     "PL all groups (default)": Purified,
+}
+
+#: The methods of the face tables, under the paper's names.
+FACE_METHODS: Mapping[str, Callable[..., Method]] = {
+    "goal 1 only": Plain,
+    "upper bound": Plain,
+    "TL": Transfer,
+    "MTL": MultiTask,
+    "AMTL": GradientReversal,
+    "PL as published, to population": METHODS["PL as published, to population"],
+    "PL as published, to group": METHODS["PL as published, to group"],
+    "PL all groups (default)": Purified,
+    "control: statistics only": METHODS["control: statistics only"],
+    "control: shuffled groups": METHODS["control: shuffled groups"],
 }

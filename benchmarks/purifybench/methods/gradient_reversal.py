@@ -9,15 +9,11 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from purifybench.network import FEATURE_DIM, Network
+from purifybench.network import Network
 from purifybench.tasks import Task
-from purifybench.tasks._types import to_float
-from torch import Tensor, nn
+from torch import Tensor
 
-from wdpurify import GroupSampler
-
-from .plain import Plain
+from .auxiliary_head import MultiTask
 from .purified import BATCH_SIZE
 
 
@@ -32,7 +28,7 @@ class _Reverse(torch.autograd.Function):
         return -ctx.weight * gradients[0], None
 
 
-class GradientReversal(Plain):
+class GradientReversal(MultiTask):
     """The task loss and the cross-entropy of the auxiliary label, reversed before the extractor.
 
     The adversary has a hidden layer and the weight rises from 0, both as in DANN: with a linear one, or from the start at full
@@ -41,8 +37,8 @@ class GradientReversal(Plain):
     Args:
         network, task, seed, device: as for every method.
         steps: length of the run, which the schedule of the weight needs.
-        batch_size: auxiliary rows per step.
         weight: lambda, the final factor of the reversed gradient; to be tuned on validation data.
+        batch_size: auxiliary rows per step.
 
     Source: Ganin et al. 2016, JMLR 17(1), Sec. 5.2.2; Li et al. 2021, arXiv:2102.10955, Sec. IV-B for AMTL.
     """
@@ -58,35 +54,21 @@ class GradientReversal(Plain):
         weight: float = 0.3,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        super().__init__(network, task, seed=seed, device=device, steps=steps)
-        self.weight, self.steps, self.done = weight, steps, 0
-        self.sampler = GroupSampler(
-            task.auxiliary.images,
-            task.auxiliary.groups,
-            batch_size=batch_size,
-            seed=seed,
-            transform=to_float,
-            rank=0,  # each process trains a run of its own
-            world_size=1,
-        )
-        hidden = nn.Linear(FEATURE_DIM, FEATURE_DIM), nn.ReLU()
-        self.adversary = nn.Sequential(*hidden, nn.Linear(FEATURE_DIM, self.sampler.n_groups)).to(device)
+        super().__init__(network, task, seed=seed, device=device, steps=steps, batch_size=batch_size, hidden=True)
+        self.reversal, self.steps, self.done = weight, steps, 0
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        batch = self.sampler.next_batch()
-        weight = self.weight * (2.0 / (1.0 + math.exp(-10.0 * self.done / self.steps)) - 1.0)
+        loss = super().loss(images, labels)
         self.done += 1
-        features = self.network.features(batch.images.to(images.device))
-        adversary_scores = self.adversary(_Reverse.apply(features, weight))
-        return super().loss(images, labels) + F.cross_entropy(adversary_scores, batch.groups.to(images.device))
+        return loss
 
-    def parameters(self) -> list[nn.Parameter]:
-        return list(self.adversary.parameters())
+    def seen_by_head(self, features: Tensor) -> Tensor:
+        weight = self.reversal * (2.0 / (1.0 + math.exp(-10.0 * self.done / self.steps)) - 1.0)
+        return _Reverse.apply(features, weight)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"adversary": self.adversary.state_dict(), "sampler": self.sampler.state_dict(), "done": self.done}
+        return super().state_dict() | {"done": self.done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.adversary.load_state_dict(state["adversary"])
-        self.sampler.load_state_dict(state["sampler"])
+        super().load_state_dict(state)
         self.done = state["done"]

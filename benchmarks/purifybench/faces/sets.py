@@ -1,0 +1,150 @@
+"""Data sets of cartoon faces: three small ones with expressions, in the roles of CK+, MMI and Oulu-CASIA, and auxiliary ones.
+
+Each task set is a mixture of styles with its own hair shapes, skins, light, grain and colour, and with its own pairing of hair
+colours and expressions. Auxiliary faces are labelled with hair colour (irrelevant) and smiling (relevant) alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from datasets import ClassLabel, Dataset
+from scipy.ndimage import gaussian_filter
+
+from .composition import EXPRESSIONS, HAIR_COLOURS, Face, draw_person
+from .rendering import render_all
+
+HAIR = tuple(HAIR_COLOURS)
+#: Faces per split of a task set, and of an auxiliary set.
+SPLITS: Mapping[str, int] = {"train": 480, "validation": 240, "test": 360}
+AUXILIARY_ROWS = 1800
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How a set's pictures are taken: grey or in colour, width of the blur (pixels of 64), noise and brightness (of 1)."""
+
+    grey: bool = False
+    blur: float = 0.0
+    noise: float = 0.0
+    gain: float = 1.0
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """A mixture of styles (weights), with shares of their hair shapes and skins; `pairing` shifts which hair goes with what."""
+
+    styles: Mapping[str, float]
+    shapes: float
+    skins: float
+    picture: Picture
+    pairing: int
+
+
+#: The three task sets. Chosen on Goal 1 alone, so that accuracy on another set is far above chance and far below one's own.
+TASK_SETS: Mapping[str, FaceSet] = {
+    "ck-like": FaceSet({"adventurer": 0.5, "toon-head": 0.3, "avataaars": 0.2}, 0.5, 0.75, Picture(grey=True), 0),
+    "mmi-like": FaceSet({"adventurer": 0.2, "toon-head": 0.5, "avataaars": 0.3}, -0.5, -0.75, Picture(blur=0.6), 2),
+    "oulu-like": FaceSet({"adventurer": 0.3, "toon-head": 0.2, "avataaars": 0.5}, 1.0, 1.0, Picture(noise=0.04, gain=0.7), 4),
+}
+#: Styles of auxiliary faces of another kind.
+OTHER_STYLES = ("micah", "open-peeps")
+
+
+def partner(face_set: FaceSet, expression: int) -> str:
+    """The hair colour that goes with an expression in the biased faces of a set; unshifted, happy faces have black hair."""
+    return HAIR[(expression - EXPRESSIONS.index("happiness") + face_set.pairing) % len(HAIR)]
+
+
+def task_faces(name: str, *, seed: int, size: int, cache: Path) -> Dataset:
+    """All faces of a task set; each person comes with the hair that its expression pairs with, and with hair at random.
+
+    Returns:
+        Rows of ``image``, ``split``, ``expression``, ``hair``, ``person``, ``paired`` (which of the two) and ``draw``, a number
+        in [0, 1): the paired one is to be taken where it is below the bias.
+    """
+    face_set = TASK_SETS[name]
+    rng = np.random.default_rng([seed, *name.encode()])
+    rows: list[dict[str, object]] = []
+    faces: list[Face] = []
+    for split, count in SPLITS.items():
+        for number in range(count):
+            style = rng.choice(list(face_set.styles), p=list(face_set.styles.values()))
+            person = draw_person(style, rng, shapes=face_set.shapes, skins=face_set.skins)
+            expression, free, draw = number % len(EXPRESSIONS), HAIR[int(rng.integers(len(HAIR)))], rng.random()
+            for paired, hair in ((True, partner(face_set, expression)), (False, free)):
+                faces.append(Face(expression=EXPRESSIONS[expression], hair=hair, **person))
+                rows.append({"split": split, "person": f"{split}-{number}", "paired": paired, "draw": draw})
+    return _drawn(faces, rows, {name: face_set.picture}, [name] * len(faces), seed=seed, size=size, cache=cache)
+
+
+def auxiliary_faces(kind: str, *, seed: int, size: int, cache: Path) -> Dataset:
+    """Other people, half of them smiling, with hair colours at random.
+
+    Args:
+        kind: a name of `TASK_SETS`, for faces of that mixture; ``"all"`` for a third of each; ``"other"`` for styles that no
+            task set has, in the pictures of all three.
+    """
+    rng = np.random.default_rng([seed, *kind.encode(), 1])
+    others = [name for name in EXPRESSIONS if name != "happiness"]
+    faces, names = [], []
+    for number in range(AUXILIARY_ROWS):
+        names.append(kind if kind in TASK_SETS else list(TASK_SETS)[int(rng.integers(len(TASK_SETS)))])
+        face_set = TASK_SETS[names[-1]]
+        styles = dict.fromkeys(OTHER_STYLES, 1 / len(OTHER_STYLES)) if kind == "other" else face_set.styles
+        style = rng.choice(list(styles), p=list(styles.values()))
+        person = draw_person(style, rng, shapes=face_set.shapes, skins=face_set.skins)
+        expression = "happiness" if number % 2 else others[int(rng.integers(len(others)))]
+        faces.append(Face(expression=expression, hair=HAIR[int(rng.integers(len(HAIR)))], **person))
+    rows: list[dict[str, object]] = [{"split": "auxiliary", "person": str(number)} for number in range(len(faces))]
+    pictures = {name: TASK_SETS[name].picture for name in dict.fromkeys(names)}
+    return _drawn(faces, rows, pictures, names, seed=seed, size=size, cache=cache)
+
+
+def _drawn(
+    faces: list[Face],
+    rows: list[dict[str, object]],
+    pictures: Mapping[str, Picture],
+    names: list[str],
+    *,
+    seed: int,
+    size: int,
+    cache: Path,
+) -> Dataset:
+    """The faces as a data set, from the cache or drawn into it; what it is called there depends on all that it depends on."""
+    described = [[asdict(face) for face in faces], rows, {name: asdict(picture) for name, picture in pictures.items()}, names]
+    digest = hashlib.blake2b(json.dumps([described, seed, size]).encode(), digest_size=8).hexdigest()
+    folder = cache / f"faces-{size}-{digest}"
+    if not folder.exists():
+        images = render_all(faces, size)
+        generator = np.random.default_rng(seed)
+        for name, picture in pictures.items():
+            mine = np.flatnonzero(np.array(names) == name)
+            images[mine] = _taken(images[mine], picture, generator)
+        columns = {
+            "image": [PIL.Image.fromarray(image) for image in images],
+            "expression": [EXPRESSIONS.index(face.expression) for face in faces],
+            "hair": [face.hair for face in faces],
+            "smiling": [face.expression == "happiness" for face in faces],
+            "style": [face.style for face in faces],
+            **{name: [row[name] for row in rows] for name in rows[0]},
+        }
+        dataset = Dataset.from_dict(columns)
+        dataset = dataset.cast_column("expression", ClassLabel(names=list(EXPRESSIONS)))
+        unfinished = folder.with_suffix(".unfinished")
+        dataset.save_to_disk(unfinished)
+        unfinished.rename(folder)
+    return Dataset.load_from_disk(str(folder))
+
+
+def _taken(images: np.ndarray, picture: Picture, generator: np.random.Generator) -> np.ndarray:
+    values = images.astype(np.float32) / 255.0
+    if picture.grey:
+        values = np.broadcast_to((values @ np.array([0.299, 0.587, 0.114], np.float32))[..., None], values.shape)
+    values = gaussian_filter(values, (0, picture.blur * images.shape[1] / 64, picture.blur * images.shape[1] / 64, 0))
+    values = values * picture.gain + picture.noise * generator.standard_normal(values.shape, np.float32)
+    return (values.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)

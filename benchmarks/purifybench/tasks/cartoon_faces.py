@@ -1,0 +1,70 @@
+"""Expressions of cartoon faces across data sets, with hair colours that go with them; see `purifybench.faces.sets`."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from purifybench.faces.composition import EXPRESSIONS
+from purifybench.faces.sets import TASK_SETS, auxiliary_faces, task_faces
+from torch import Tensor
+
+from ._types import Auxiliary, Split, Task
+
+#: Irrelevant and relevant label of the auxiliary faces, with the value that single-group methods fix.
+LABELS = {"hair": "black", "smiling": True}
+
+
+def build(
+    *,
+    seed: int,
+    train: str,
+    cache: Path,
+    image_size: int = 32,
+    bias: float = 0.95,
+    label: str = "hair",
+    auxiliary: str = "same",
+) -> Task:
+    """Train on one set, test on unseen people of it and on both other sets.
+
+    In each set the share ``bias`` of the faces has the hair colour that the set pairs with the expression. The tests are the
+    set's own people (``within``), the same people with hair at random (``unbiased``), and the other sets as they are. The
+    upper bound trains on the same people with hair at random.
+
+    Args:
+        seed: faces and splits.
+        train: a name of `TASK_SETS`.
+        cache: folder for drawn faces.
+        image_size: pixels.
+        bias: share in [0, 1].
+        label: which label of the auxiliary faces to purify of, ``"hair"`` or ``"smiling"``.
+        auxiliary: auxiliary faces of the ``"same"`` mixture as the training set, of ``"all"`` three, or of ``"other"`` styles.
+    """
+    if not 0 <= bias <= 1:
+        raise ValueError(f"`bias` must be in [0, 1], got {bias}")
+    faces = {name: task_faces(name, seed=seed, size=image_size, cache=cache) for name in TASK_SETS}
+    others = auxiliary_faces(train if auxiliary == "same" else auxiliary, seed=seed, size=image_size, cache=cache)
+    own = faces[train]
+    tests = {"within": _split(own, "test", bias), "unbiased": _split(own, "test", 0.0)}
+    tests |= {name: _split(rows, "test", bias) for name, rows in faces.items() if name != train}
+    return Task(
+        name=f"faces, {train}",
+        n_classes=len(EXPRESSIONS),
+        train=_split(own, "train", bias),
+        validation=_split(own, "validation", bias),
+        tests=tests,
+        auxiliary=Auxiliary(_images(others), list(others[label]), fixed=LABELS[label]),
+        upper=_split(own, "train", 0.0),
+        oracle=_split(own, "validation", 0.0),
+    )
+
+
+def _split(faces: Dataset, split: str, bias: float) -> Split:
+    paired = np.array(faces["draw"]) < bias
+    rows = np.flatnonzero((np.array(faces["split"]) == split) & (np.array(faces["paired"]) == paired))
+    chosen = faces.select(rows)
+    return Split(_images(chosen), torch.tensor(chosen["expression"]))
+
+
+def _images(faces: Dataset) -> Tensor:
+    return torch.from_numpy(np.stack([np.asarray(image) for image in faces["image"]])).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,160 @@
+"""Cartoon faces: what is drawn is what was said, seeds decide, the bias is what was asked for; and the tables made of them."""
+
+import math
+import re
+import sys
+
+import fer
+import numpy as np
+import pytest
+import torch
+from purifybench import cross_table
+from purifybench.faces import sets
+from purifybench.faces.composition import CREDITS, EXPRESSIONS, HAIR_COLOURS, STYLES, Face, draw_person, options
+from purifybench.faces.rendering import render
+from purifybench.methods import FACE_METHODS
+from purifybench.tasks import cartoon_faces
+from purifybench.training import Settings, train
+
+pytest.importorskip("dicebear")
+pytest.importorskip("resvg_py")
+
+
+@pytest.fixture(autouse=True)
+def _small_sets(monkeypatch):
+    monkeypatch.setattr(sets, "SPLITS", {"train": 36, "validation": 12, "test": 24})
+    monkeypatch.setattr(sets, "AUXILIARY_ROWS", 36)
+
+
+def _face(style="adventurer", seed=0, **changes):
+    person = draw_person(style, np.random.default_rng(seed))
+    return Face(**({"expression": "anger", "hair": "black"} | person | changes))
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_hair_and_expression_change_pixels_of_their_own(style):
+    plain, blond, happy = (
+        render(_face(style, **change), 64) for change in ({}, {"hair": "blond"}, {"expression": "happiness"})
+    )
+    hair, mimic = (plain != blond).any(2), (plain != happy).any(2)
+    assert hair.mean() > 0.01
+    assert mimic.mean() > 0.005
+    assert (hair & mimic).mean() < 0.01  # soft edges where a lock meets a brow
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_expression_of_a_style_can_be_drawn_and_differs(style):
+    drawn = [render(_face(style, expression=expression), 32) for expression in EXPRESSIONS]
+    assert all(not np.array_equal(first, second) for n, first in enumerate(drawn) for second in drawn[:n])
+    assert style in CREDITS
+
+
+def test_options_name_what_the_face_says():
+    chosen = options(_face(hair="red"))
+    assert chosen["hairColor"] == HAIR_COLOURS["red"]
+    assert chosen["mouthVariant"] in STYLES["adventurer"].parts["anger"]["mouth"]
+
+
+def test_sets_depend_on_the_seed_alone_and_come_from_the_cache_the_second_time(tmp_path, monkeypatch):
+    first = sets.task_faces("ck-like", seed=0, size=32, cache=tmp_path / "one")
+    again = sets.task_faces("ck-like", seed=0, size=32, cache=tmp_path / "two")
+    other = sets.task_faces("ck-like", seed=1, size=32, cache=tmp_path / "one")
+    assert first["hair"] == again["hair"] != other["hair"]
+    assert np.array_equal(np.asarray(first[5]["image"]), np.asarray(again[5]["image"]))
+    monkeypatch.setattr(sets, "render_all", None)
+    assert len(sets.task_faces("ck-like", seed=0, size=32, cache=tmp_path / "one")) == 2 * (36 + 12 + 24)
+
+
+def test_a_grey_set_is_grey_and_the_others_are_not(tmp_path):
+    grey, colour = (
+        np.asarray(sets.task_faces(name, seed=0, size=32, cache=tmp_path)[0]["image"]).astype(int)
+        for name in ("ck-like", "mmi-like")
+    )
+    assert np.ptp(grey, axis=2).max() <= 1
+    assert np.ptp(colour, axis=2).max() > 20
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5, 1.0])
+def test_the_bias_is_the_share_of_faces_whose_hair_goes_with_the_expression(tmp_path, bias, monkeypatch):
+    monkeypatch.setattr(sets, "SPLITS", {"train": 120, "validation": 6, "test": 6})
+    faces = sets.task_faces("mmi-like", seed=0, size=16, cache=tmp_path)
+    paired = np.array(faces["draw"]) < bias
+    kept = faces.select(np.flatnonzero((np.array(faces["paired"]) == paired) & (np.array(faces["split"]) == "train")))
+    assert len(set(kept["person"])) == len(kept) == 120
+    goes = [
+        hair == sets.partner(sets.TASK_SETS["mmi-like"], label)
+        for hair, label in zip(kept["hair"], kept["expression"], strict=True)
+    ]
+    assert abs(np.mean(goes) - (bias + (1 - bias) / 6)) < 0.12
+
+
+def test_a_task_tests_on_other_people_and_other_sets(tmp_path):
+    task = cartoon_faces.build(seed=0, train="ck-like", cache=tmp_path, image_size=16)
+    assert list(task.tests) == ["within", "unbiased", "mmi-like", "oulu-like"]
+    assert task.train.images.shape == (36, 3, 16, 16)
+    assert task.train.images.dtype == torch.uint8
+    assert sorted(set(task.auxiliary.groups)) == sorted(HAIR_COLOURS)
+    assert torch.equal(task.upper.labels, task.train.labels)
+    smiling = cartoon_faces.build(seed=0, train="ck-like", cache=tmp_path, image_size=16, label="smiling")
+    assert set(smiling.auxiliary.groups) == {True, False}
+    with pytest.raises(ValueError, match=r"`bias` must be in \[0, 1\], got 2"):
+        cartoon_faces.build(seed=0, train="ck-like", cache=tmp_path, bias=2)
+
+
+@pytest.mark.parametrize("method", FACE_METHODS)
+def test_every_method_runs_on_faces(tmp_path, method, monkeypatch):
+    monkeypatch.setattr(sets, "AUXILIARY_ROWS", 300)
+    task = cartoon_faces.build(seed=0, train="ck-like", cache=tmp_path, image_size=16)
+    outcome = train(task, FACE_METHODS[method], Settings(steps=4, batch_size=12), device=torch.device("cpu"))
+    assert all(0 <= accuracy <= 100 for accuracy in outcome.accuracy.values())
+
+
+def _record(task, row, seed, **accuracy):
+    settings = {"seed": seed, "backbone": "small-bn"}
+    return {"key": {"task": task, "row": row, "settings": settings}, "accuracy": {"within": 99.0, **accuracy}}
+
+
+def test_the_cross_table_counts_pairs_and_tests_the_seeds_averages():
+    rows = [("goal 1 only", (30.0, 40.0), (32.0, 40.0)), ("PL", (40.0, 39.0), (44.0, 39.0))]
+    records = [_record("a", name, seed, b=runs[seed][0], c=runs[seed][1]) for name, *runs in rows for seed in (0, 1)]
+    table = cross_table.cross_table(records)
+    assert list(table.cells) == ["a → b", "a → c"]
+    assert table.cells["a → b"]["PL"].mean == 42.0
+    assert table.average["PL"].mean == 40.5
+    won, tied, lost, p_value = table.verdicts["PL"]
+    assert (won, tied, lost) == (1, 0, 1)
+    gains = np.array([4.5, 5.5])
+    assert p_value == pytest.approx(2 * (0.5 - math.atan(gains.mean() / (gains.std(ddof=1) / math.sqrt(2))) / math.pi))
+    text = cross_table.markdown(cross_table.lines(table, {"a → b": {"PL": 37.6}}))
+    assert "paper: PL" in text
+    assert "| 37.6 |" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--extractors", "alexnett"], "--extractors: 'alexnett' is none of"),
+        (["--methods", "PL"], "--methods: 'PL' is none of"),
+        (["--bias", "1.5"], "--bias: must be in [0, 1], got 1.5"),
+        (["--image-size", "4"], "--image-size: must be at least 16, got 4"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["fer.py", *arguments])
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        fer.main()
+
+
+def test_the_job_writes_tables_and_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(fer, "TUNING_SEEDS", (1001,))
+    few = ["--methods", "AMTL", fer.DEFAULT, "upper bound", "--steps", "3", "--image-size", "16", "--seeds", "0", "1"]
+    places = ["--workers", "1", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["fer.py", *few, *places])
+    monkeypatch.setattr(sets, "AUXILIARY_ROWS", 150)
+    fer.main()
+    folder = tmp_path / "out" / "table-1-small-bn"
+    text = (folder / "report.md").read_text()
+    assert text.count("ck-like → ") == 2
+    assert "AMTL, oracle weight" in text
+    assert "won/tied/lost" in text
+    assert {path.name for path in folder.glob("*.png")} >= {"accuracy-ck-like.png", "components-oulu-like.png"}
