@@ -1,8 +1,10 @@
 """The wrapped criterion in the places where criteria live: a function, a module, a module inside another."""
 
 import copy
+import inspect
 import io
 
+import pytest
 import torch
 from small_loop import small_sampler
 from torch import nn
@@ -77,3 +79,36 @@ def test_loops_that_scale_in_place_sum_or_weigh_the_loss_get_the_term_once():
     model.zero_grad()
     nn.functional.cross_entropy(model(images), labels).div(2).backward()
     assert not torch.equal(gradient, model.body[1].weight.grad)
+
+
+def test_it_is_of_the_criterions_class_and_bears_its_name():
+    model, purify, _ = _purified()
+    assert isinstance(model.criterion, nn.CrossEntropyLoss)
+    assert model.criterion._get_name() == "CrossEntropyLoss"
+    assert repr(model.criterion) == repr(model.criterion._inner)
+    model.criterion.label_smoothing = 0.1
+    assert model.criterion._inner.label_smoothing == 0.1
+    wrapped = purify.criterion(nn.functional.cross_entropy)
+    assert wrapped.__name__ == "cross_entropy"
+    assert inspect.signature(wrapped) == inspect.signature(nn.functional.cross_entropy)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, at any graph break
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_a_compiled_function_may_hold_the_criterion(strength):
+    torch._dynamo.reset()
+    model = _WithCriterion()
+    purify = PurifyRegularizer.for_model(model, small_sampler(), strength=FixedStrength(strength), every=1)
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+
+    @torch.compile(backend="aot_eager")
+    def loss_of(images, labels):
+        return criterion(model(images), labels)
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    for _ in range(3):
+        loss_of(torch.rand(6, 3, 8, 8), torch.randint(4, (6,))).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert purify.sampler.state_dict()["drawn"] == 3
+    assert (purify.metrics().gradient_ratio > 0) == (strength > 0)

@@ -141,6 +141,7 @@ def test_both_passes_of_a_two_pass_optimiser_get_the_term_and_count_as_one():
         optimizer.step()
         drawn.append(purify.sampler.state_dict()["drawn"])
     assert drawn[1:] == [drawn[0] + 1, drawn[0] + 2, drawn[0] + 3]
+    assert purify.state_dict()["clock"]["iteration"] == 3
     assert all(value != 0 for value in values)
 
 
@@ -178,6 +179,7 @@ def test_a_closure_evaluated_many_times_is_one_iteration():
         optimizer.step(closure)
         drawn.append(purify.sampler.state_dict()["drawn"])
     assert drawn[1:] == [drawn[0] + 1, drawn[0] + 2]
+    assert purify.state_dict()["clock"]["iteration"] == 2
 
 
 def test_two_optimisers_of_one_model_make_one_iteration_and_those_of_other_models_none():
@@ -222,24 +224,35 @@ def test_updates_by_hand_are_counted(clear):
     assert purify.sampler.state_dict()["drawn"] == 4
 
 
-def test_an_optimiser_that_nobody_hears_is_named_and_can_be_announced():
-    def train(announce):
-        network = small_network()
-        purify = _purified(network, every=1)
-        for step in range(70):
-            _backward(network, purify, *_data(step))
-            for parameter in network.parameters():
-                parameter.data.add_(parameter.grad.data, alpha=-0.05)
+def _unheard(announce=False, freeze=False, steps=70):
+    network = small_network()
+    if freeze:  # what is watched does not move
+        network.features[-1].register_parameter("unused", nn.Parameter(torch.zeros(1)))
+    purify = _purified(network, every=1)
+    for step in range(steps):
+        _backward(network, purify, *_data(step))
+        for parameter in network.parameters():
+            parameter.data.add_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.data, alpha=-0.05)
+            if parameter.grad is not None:
                 parameter.grad.zero_()
-            if announce:
-                purify.optimizer_stepped()
-        return purify.sampler.state_dict()["drawn"]
+        if announce:
+            purify.optimizer_stepped()
+    return purify.sampler.state_dict()["drawn"]
 
-    with pytest.warns(wdpurify.OptimizerNotSeenWarning, match="optimizer_stepped"):
-        assert train(announce=False) == 70 - wdpurify._clock.LONGEST_ACCUMULATION + 1
+
+def test_updates_past_the_version_counters_are_counted():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert train(announce=True) == 70
+        assert _unheard() == 70
+        assert _unheard(announce=True) == 70
+
+
+def test_an_optimiser_that_nobody_hears_is_named_and_can_be_announced():
+    with pytest.warns(wdpurify.OptimizerNotSeenWarning, match="optimizer_stepped"):
+        assert _unheard(freeze=True) == 70 - wdpurify._clock.LONGEST_ACCUMULATION + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _unheard(announce=True, freeze=True) == 70
 
 
 def test_steps_of_the_critic_alone_are_iterations():

@@ -171,7 +171,12 @@ def test_transform_is_applied_to_each_batch():
         ),
         (["a", "b", "b", "b"], {"fixed": "a"}, ValueError, "the group 'a' has 1 rows, fewer than `batch_size` 2"),
         (["a", "b", "b", "b"], {"batch_size": 5}, ValueError, "the set has 4 rows, fewer than `batch_size` 5"),
-        (["a", "b", "b", "b"], {"batch_size": 3, "rank": 0, "world_size": 2}, ValueError, "fewer than `batch_size` 3 x 2 ranks"),
+        (
+            ["a", "b", "b", "b"],
+            {"batch_size": 3, "rank": 0, "world_size": 2},
+            ValueError,
+            "fewer than `batch_size` 3 x 2 ranks",
+        ),
         (["a", None, "b", "b"], {}, ValueError, r"no label in row 1 \(None\)"),
         ([1.0, float("nan"), 2.0, 2.0], {}, ValueError, r"no label in row 1 \(nan\)"),
         (["all", "b", "b", "b"], {}, ValueError, 'label value "all"'),

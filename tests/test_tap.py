@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import wdpurify
-from wdpurify import BalancedStrength, FeatureTap, GroupSampler, PurifyRegularizer
+from wdpurify import BalancedStrength, FeatureTap, FixedStrength, GroupSampler, PurifyRegularizer
 
 
 def _model(dropout=0.0):
@@ -187,7 +187,7 @@ def test_criterion_passes_everything_through():
 
 def test_term_is_added_once_per_forward_to_the_mean_of_a_loss_per_sample():
     model = _model()
-    purify = PurifyRegularizer.for_model(model, small_sampler(), every=1)
+    purify = PurifyRegularizer.for_model(model, small_sampler(), strength=FixedStrength(1.0), every=1)
     inner = nn.CrossEntropyLoss(reduction="none")
     criterion = purify.criterion(inner)
     images, labels = torch.rand(12, 3, 8, 8), torch.randint(4, (12,))

@@ -132,7 +132,16 @@ class AuxiliaryForward:
         guard = nullcontext() if self._update_statistics else preserved_buffers(self.model)
         randomness = private_randomness(device, derive_seed(self._seed, "auxiliary forward", step))
         with torch.set_grad_enabled(with_grad), guard, _replay(autocast), randomness, _running():
-            return self._extract(**images) if isinstance(images, Mapping) else self._extract(images)
+            try:
+                return self._extract(**images) if isinstance(images, Mapping) else self._extract(images)
+            except Exception as error:
+                if hasattr(error, "add_note"):  # Python 3.11
+                    error.add_note(
+                        "This was wdpurify's forward of auxiliary rows: they must be prepared like the task's images; rows "
+                        "that are dicts are given by keyword; and a model that takes more than images is tapped further in, "
+                        '`PurifyRegularizer.for_model(model.encoder, sampler, layer="...")`'
+                    )
+                raise
 
     def draw(self, sampler: Sampler, *, step: int) -> GroupBatch:
         """The sampler's next batch, with whatever its data set or transform draws at random fenced off likewise."""

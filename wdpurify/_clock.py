@@ -16,7 +16,8 @@ class StepClock:
 
     Every ``torch.optim.Optimizer`` announces its steps: a step that a loss scaler skips is not announced, and one that
     evaluates a closure several times is announced once. Until the first announcement a call begins an iteration if
-    no gradient is being accumulated or the parameters have changed, so loops with an update of their own are counted too.
+    no gradient is being accumulated or the parameters have changed, so loops with an update of their own are counted too;
+    the first announcement corrects what was guessed until then.
 
     Args:
         model: the user's model, unwrapped.
@@ -28,7 +29,8 @@ class StepClock:
         self.stepped = False
         self._announced = self._counting = False
         self._calls = 0
-        self._version = -1
+        self._began = 0
+        self._seen: Tensor | None = None
         self._witness: Tensor | None = None
         self._known: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         clock = weakref.ref(self)
@@ -48,7 +50,9 @@ class StepClock:
         if new:
             self.iteration += 1
             self.stepped, self._calls = False, 0
-        self._version = -1 if (parameter := self._first()) is None else parameter._version
+        if not self._announced:
+            watched = self._watched()
+            self._seen = None if watched is None else watched.detach().clone()
         return new
 
     def lost(self) -> bool:
@@ -61,6 +65,8 @@ class StepClock:
 
     def step(self) -> None:
         """The optimiser has stepped."""
+        if not self._announced:
+            self.iteration, self._seen = min(self.iteration, self._began), None
         self.stepped = self._announced = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -68,14 +74,19 @@ class StepClock:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.iteration, self.stepped = int(state["iteration"]), bool(state["stepped"])
+        self._began = self.iteration + self.stepped
 
     def _looks_new(self) -> bool:
-        first = self._first()
-        changed = first is not None and first._version != self._version
+        watched = self._watched()
+        # By value: fastai and the like write past the version counters. The host waits, but for the first few calls alone.
+        changed = watched is not None and self._seen is not None and not torch.equal(watched, self._seen)
         return changed or self.lost() or all(parameter.grad is None for parameter in self._model.parameters())
 
-    def _first(self) -> Tensor | None:
-        return next((parameter for parameter in self._model.parameters() if parameter.requires_grad), None)
+    def _watched(self) -> Tensor | None:
+        """The last trainable parameter, in most models the classifier's bias, where it can be compared."""
+        trainable = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        plain = bool(trainable) and type(trainable[-1]) is nn.Parameter and trainable[-1].device.type != "meta"
+        return trainable[-1] if plain else None
 
     def _on_step(self, optimizer: torch.optim.Optimizer) -> None:
         if optimizer not in self._known:

@@ -1,6 +1,7 @@
 """A criterion that adds the purify term by itself, for loops of the form ``loss = criterion(model(x), y)``."""
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,11 @@ class PurifiedCriterion:
     """
 
     def __init__(self, criterion: Callable[..., Any], purify: "PurifyRegularizer") -> None:
-        self.__dict__.update(_inner=criterion, _purify=purify)  # past `__setattr__`, which speaks to the inner one
+        known: dict[str, Any] = {
+            name: getattr(criterion, name) for name in functools.WRAPPER_ASSIGNMENTS if hasattr(criterion, name)
+        }
+        # Past `__setattr__`, which speaks to the inner one.
+        self.__dict__.update(known, __wrapped__=criterion, _inner=criterion, _purify=purify)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         loss = self._inner(*arguments, **named)
@@ -41,7 +46,7 @@ class PurifiedCriterion:
         return loss + term
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "_inner" not in self.__dict__:
+        if name.startswith("__") or name in ("_inner", "_purify"):
             raise AttributeError(name)
         inner = self._inner
         attribute = getattr(inner, name)
@@ -58,7 +63,8 @@ class PurifiedCriterion:
         setattr(self._inner, name, value)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PurifiedCriterion":
-        return type(self)(copy.deepcopy(self._inner, memo), self._purify)
+        inner = copy.deepcopy(self._inner, memo)
+        return purified_module(inner, self._purify) if isinstance(inner, nn.Module) else PurifiedCriterion(inner, self._purify)
 
     def __reduce__(self) -> Any:
         return copy.copy, (self._inner,)  # a saved model holds the user's criterion, and needs no wdpurify to be read
@@ -67,11 +73,15 @@ class PurifiedCriterion:
 class PurifiedModule(PurifiedCriterion, nn.Module):
     """The same for a criterion that is a module, so that it can take that one's place inside another module.
 
-    It shares the inner module's parameters, buffers and children: a model that holds it has the same ``state_dict()`` keys.
+    Made by :func:`purified_module`, as a subclass of the criterion's own class and with the criterion's own attributes: type
+    checks, names, modes, moves and ``state_dict()`` keys are as without it.
     """
 
-    def __init__(self, criterion: nn.Module, purify: "PurifyRegularizer") -> None:
-        nn.Module.__init__(self)
-        del self.__dict__["training"]  # asked of the inner module, like everything that is not found here
-        shared = {name: vars(criterion)[name] for name in ("_parameters", "_buffers", "_modules")}
-        self.__dict__.update(shared, _inner=criterion, _purify=purify)
+
+def purified_module(criterion: nn.Module, purify: "PurifyRegularizer") -> PurifiedModule:
+    """Wrap a criterion that is a module."""
+    kind = type(criterion)
+    made = type(kind.__name__, (PurifiedModule, kind), {"_inner": criterion, "_purify": purify, "__doc__": kind.__doc__})
+    wrapped: PurifiedModule = object.__new__(made)
+    object.__setattr__(wrapped, "__dict__", criterion.__dict__)
+    return wrapped

@@ -48,6 +48,8 @@ def pool_features(features: Tensor, feature_dim: int | None) -> Tensor:
     if features.ndim == 3:
         features = features.mean(1)
     elif features.ndim == 4:
+        if feature_dim is None and features.shape[2:] == (1, 1):
+            feature_dim = features.shape[1]
         if feature_dim is None:
             raise ValueError(
                 f"`feature_dim` is needed for features of shape {tuple(features.shape)}: "

@@ -88,7 +88,8 @@ class Monitor:
         if category not in self._said:
             self._said.add(category)
             level, frame = 2, inspect.currentframe()
-            while frame is not None and frame.f_globals.get("__name__", "").startswith("wdpurify."):
+            # Under torch.compile a frame of the compiler's lies between two of ours.
+            while frame is not None and frame.f_globals.get("__name__", "").startswith(("wdpurify.", "torch._dynamo.")):
                 level, frame = level + 1, frame.f_back
             warnings.warn(message, category, stacklevel=level - 1)
 

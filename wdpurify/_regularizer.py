@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ._auxiliary import AuxiliaryForward, owner_of, unwrap
 from ._checks import check_choice, check_positive_integer
+from ._compiled import outside_graphs
 from ._constraints import Constraint, GradientPenalty, WeightClipping
-from ._criterion import PurifiedCriterion, PurifiedModule
+from ._criterion import PurifiedCriterion, purified_module
 from ._critic import Critic, made_critic
 from ._monitor import PATIENCE, Monitor, PurifyMetrics
 from ._options import Objective, PurifyOptions
@@ -202,9 +203,7 @@ class PurifyRegularizer:
         """
         if self.tap is None:
             raise ValueError("`criterion()` needs captured features: make the regularizer with `for_model(model, sampler)`")
-        if isinstance(criterion, nn.Module):
-            return PurifiedModule(criterion, self)
-        return PurifiedCriterion(criterion, self)
+        return purified_module(criterion, self) if isinstance(criterion, nn.Module) else PurifiedCriterion(criterion, self)
 
     @staticmethod
     def of(model: nn.Module) -> "PurifyRegularizer":
@@ -223,6 +222,7 @@ class PurifyRegularizer:
         """The critic, for inspection; it must not be given to the user's optimiser."""
         return self._trainer.critic
 
+    @outside_graphs
     def critic_step(self) -> None:
         """Announce a backward pass; in the first one of every ``every``-th iteration train the critic on one auxiliary batch.
 
@@ -234,6 +234,7 @@ class PurifyRegularizer:
         """Say that the model's optimiser has stepped, where it is no ``torch.optim.Optimizer``, which says so by itself."""
         self._turns.optimizer_stepped()
 
+    @outside_graphs
     def loss(self, features: Tensor) -> Tensor:
         """The purify term of this iteration, to be added to the task loss.
 
@@ -288,6 +289,7 @@ class PurifyRegularizer:
         if self.tap is not None:
             self.tap.remove()
 
+    @outside_graphs
     def term(self) -> Tensor:
         """:meth:`critic_step` and :meth:`loss` in one, for the features that the tap has caught.
 
@@ -304,6 +306,7 @@ class PurifyRegularizer:
         term = self._captured_loss() if torch.is_grad_enabled() else None
         return torch.zeros((), device=self._forward.place()[0]) if term is None else term
 
+    @outside_graphs
     def _captured_loss(self) -> Tensor | None:
         features = self.tap.take() if self.tap is not None else None
         if features is None:
@@ -312,7 +315,8 @@ class PurifyRegularizer:
                 self._monitor.warn(
                     SilentTapWarning,
                     "the tapped layer has seen no training forward: make the regularizer before the first call of a compiled "
-                    "model, train the very model it was made for, or name the layer with `layer=...`",
+                    "model (and call `torch._dynamo.reset()` if one like it was compiled before), train the very model it was "
+                    "made for, with the tapped layer in train mode, or name another layer with `layer=...`",
                 )
             return None
         self.critic_step()

@@ -1,5 +1,6 @@
 """The feature tap: catches what a layer of the user's model reads, for loops that never see features."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -57,6 +58,10 @@ class _CaptureHook(_InertHook):
         return _InertHook()
 
 
+def _last_of(layers: Mapping[str, nn.Module], count: int = 20) -> str:
+    return ", ".join([name for name, layer in layers.items() if layer._parameters][-count:]) or "none with weights"
+
+
 class FeatureTap:
     """Reads the input of one layer of a model: task features on training forwards, auxiliary features on demand.
 
@@ -83,10 +88,10 @@ class FeatureTap:
         if layer is None:
             raise ValueError(
                 "`model` needs a classifier to tap and has no nn.Linear, no closing 1x1 convolution and no `get_classifier()`: "
-                f"name the layer that reads the features with `layer=...`; it has {', '.join(layers)[:500]}"
+                f"name the layer that reads the features with `layer=...`; its last ones are {_last_of(layers)}"
             )
         if layer not in layers:
-            raise ValueError(f"`layer` must be one of the model's layers, got {layer!r}; it has {', '.join(layers)[:500]}")
+            raise ValueError(f"`layer` must be one of the model's layers, got {layer!r}; the last are {_last_of(layers)}")
         self.layer = layer
         self.feature_dim: int | None = input_width(layers[layer])
         self._hook = _CaptureHook()

@@ -185,7 +185,7 @@ class Turns:
             factor = self._strength.factor(term.norm, separation)
             gradient = term.gradient * factor
             self._monitor.note(applied_norm=term.norm * factor)
-            value = (self._strength.value * term.value).to(value)
+            value = torch.where(factor > 0, self._strength.value * term.value, 0.0).to(value)  # no pull, no share in the loss
             if term.features is features:
                 own, pairs = gradient, [(features, gradient)]
             else:

@@ -20,8 +20,8 @@ from .rendering import render_all
 
 HAIR = tuple(HAIR_COLOURS)
 #: Faces per split of a task set, and of an auxiliary set.
-SPLITS: Mapping[str, int] = {"train": 480, "validation": 240, "test": 360}
-AUXILIARY_ROWS = 1800
+SPLITS: Mapping[str, int] = {"train": 480, "validation": 180, "test": 300}
+AUXILIARY_ROWS = 1200
 
 
 @dataclass(frozen=True)
