@@ -64,7 +64,8 @@ class MultiTask(Plain):
         return features
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        return super().loss(images, labels) + self.weight * self.auxiliary_loss(images.device)
+        auxiliary = self.auxiliary_loss(images.device)  # first, so that the task's rows leave the fresher BatchNorm statistics
+        return super().loss(images, labels) + self.weight * auxiliary
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self.auxiliary_head.parameters())
