@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import datasets
 import tyro
 from accelerate import PartialState
 from purifybench import cross_table, figures, report
@@ -57,7 +58,7 @@ class Arguments:
     extractors: tuple[str, ...] = ("small-bn",)
     methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1)
-    steps: int = 600
+    steps: int = 500
     image_size: int = 32
     bias: float = 0.7
     auxiliary: Literal["same", "all", "other"] = "same"
@@ -76,6 +77,7 @@ def main() -> None:
     store = ResultsStore(arguments.out / f"results-{arguments.table}.jsonl")
     if not arguments.resume and state.is_main_process:
         store.clear()
+    datasets.disable_progress_bars()  # drawing has its own
     with state.main_process_first():
         draw(arguments)
     {"1": table_1, "3": table_3, "bias": bias_figure}[arguments.table](arguments, store, console)
