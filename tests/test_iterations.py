@@ -262,16 +262,33 @@ def test_steps_of_the_critic_alone_are_iterations():
     assert purify.sampler.state_dict()["drawn"] == 5
 
 
-def test_a_regularizer_that_is_gone_leaves_no_hook_behind():
-    before = len(_global_optimizer_post_hooks)
+def test_one_hook_serves_all_regularizers_and_keeps_none_alive():
     network = small_network()
     purify = _purified(network)
-    assert len(_global_optimizer_post_hooks) == before + 1
-    gone = weakref.ref(purify)
-    del purify
+    hooks = len(_global_optimizer_post_hooks)
+    second = _purified(network)
+    assert len(_global_optimizer_post_hooks) == hooks
+    gone = weakref.ref(second)
+    del second
     gc.collect()
     assert gone() is None
-    assert len(_global_optimizer_post_hooks) == before
+    assert PurifyRegularizer.of(network.features) is purify
+
+
+def test_a_regularizer_may_be_collected_while_an_optimiser_steps():
+    network = small_network()
+    holder = {"purify": _purified(network)}
+    optimizer = torch.optim.SGD(network.parameters(), 0.05)
+
+    def collect(*_):
+        holder.clear()
+        gc.collect()
+
+    handle = optimizer.register_step_post_hook(collect)
+    network.head(torch.ones(1, 6)).sum().backward()
+    optimizer.step()
+    handle.remove()
+    assert len(holder) == 0
 
 
 def test_a_state_saved_between_micro_batches_and_steps_goes_on_as_if_nothing_had_happened():

@@ -11,6 +11,28 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 LONGEST_ACCUMULATION = 64
 
 
+_clocks: "weakref.WeakSet[StepClock]" = weakref.WeakSet()
+_listening = False
+
+
+def _listen_for(clock: "StepClock") -> None:
+    """Tell a clock of optimiser steps for as long as it lives.
+
+    One hook serves all clocks and stays: one of its own, taken off when its clock is collected, could be taken off while torch
+    goes through its hooks, which raises in the user's ``optimizer.step()``.
+    """
+    global _listening
+    if not _listening:
+        register_optimizer_step_post_hook(_on_step)
+        _listening = True
+    _clocks.add(clock)
+
+
+def _on_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for clock in list(_clocks):
+        clock.hear(optimizer)
+
+
 class StepClock:
     """Counts iterations: what happens between two steps of an optimiser that holds parameters of the model.
 
@@ -33,14 +55,7 @@ class StepClock:
         self._seen: Tensor | None = None
         self._witness: Tensor | None = None
         self._known: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
-        clock = weakref.ref(self)
-
-        def on_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            if (alive := clock()) is not None:
-                alive._on_step(optimizer)
-
-        handle = register_optimizer_step_post_hook(on_step)
-        weakref.finalize(self, handle.remove)
+        _listen_for(self)
 
     def tick(self) -> bool:
         """Count a call; whether it is the first of an iteration."""
@@ -88,7 +103,8 @@ class StepClock:
         plain = bool(trainable) and type(trainable[-1]) is nn.Parameter and trainable[-1].device.type != "meta"
         return trainable[-1] if plain else None
 
-    def _on_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def hear(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimiser has stepped, this model's or another."""
         if optimizer not in self._known:
             # Looked up at every first step: FSDP and the like exchange the parameters after this object was made.
             mine = {id(parameter) for parameter in self._model.parameters()}
