@@ -2,9 +2,9 @@
 
     python benchmarks/choose_defaults.py --backbones small-bn small-gn
 
-Every variant trains on the two embedded digit tasks of `benchmarks/digits.py`, on tuning seeds, and is judged by validation
-rows: clean ones, and such of the shifted distribution. The test sets are not read, and
-no test digit is among these rows.
+Every variant trains on the two embedded digit tasks of `benchmarks/digits.py` and on the three cartoon face sets of
+`benchmarks/fer.py` with a bias of 0.95, on tuning seeds, and is judged by validation rows: clean ones, and such of the shifted
+distribution. The test sets are not read, and no test digit or test person is among these rows.
 """
 
 import os
@@ -15,12 +15,14 @@ from pathlib import Path
 
 import tyro
 from accelerate import PartialState
+from purifybench import cross_table
+from purifybench.faces.sets import TASK_SETS
 from purifybench.jobs import Job, run_jobs
 from purifybench.methods import METHODS, PUBLISHED_CRITIC, Method
 from purifybench.methods.purified import Purified
 from purifybench.report import estimate
 from purifybench.results import ResultsStore
-from purifybench.tasks import Task, biased_colour, photo
+from purifybench.tasks import Task, biased_colour, cartoon_faces, photo
 from purifybench.training import Settings
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +30,13 @@ from torch import nn
 
 from wdpurify import Critic, SpectralClipping, WeightClipping
 
-TUNING_SEEDS = (1001, 1002, 1003, 1004)
+#: By task: the seeds and the steps of its runs. A task of cartoon faces is named by its set.
+TUNING_SEEDS: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(("colour", "photo"), (1001, 1002, 1003, 1004)),
+    **dict.fromkeys(TASK_SETS, (1001, 1002, 1003)),
+}
+STEPS: Mapping[str, int] = {"colour": 400, "photo": 400, **dict.fromkeys(TASK_SETS, 500)}
+FACE_BIAS = 0.95
 
 VARIANTS: Mapping[str, Callable[..., Method]] = {
     "goal 1 only": METHODS["goal 1 only"],
@@ -36,14 +44,14 @@ VARIANTS: Mapping[str, Callable[..., Method]] = {
     "default": Purified,
     "strength 1": partial(Purified, strength=1.0),
     "strength 2": partial(Purified, strength=2.0),
-    "strength 8": partial(Purified, strength=8.0),
+    "strength 4": partial(Purified, strength=4.0),
+    "strength 6": partial(Purified, strength=6.0),
+    "strength 3, quick memory": partial(Purified, strength=3.0, rising_decay=0.9),
+    "strength 4, quick memory": partial(Purified, strength=4.0, rising_decay=0.9),
     "fade 0.2": partial(Purified, fade=0.2),
-    "fade 0.05": partial(Purified, fade=0.05),
-    "strength 1, no fade": partial(Purified, strength=1.0, fade=0.0),
-    "strength 2, no fade": partial(Purified, strength=2.0, fade=0.0),
-    "strength 4, no fade": partial(Purified, strength=4.0, fade=0.0),
+    "strength 3, no fade": partial(Purified, strength=3.0, fade=0.0),
     "every step": partial(Purified, every=1),
-    "every step, strength 1.3": partial(Purified, every=1, strength=1.3),
+    "every step, strength 1": partial(Purified, every=1, strength=1.0),
     "every sixth step": partial(Purified, every=6),
     "1 critic step": partial(Purified, critic_steps=1),
     "5 critic steps": partial(Purified, critic_steps=5),
@@ -66,7 +74,8 @@ class Arguments:
     Attributes:
         backbones: names of networks.
         variants: which of them; all by default.
-        steps: optimiser steps per run.
+        tasks: colour, photo, or sets of faces; all by default.
+        cache: folder for drawn faces.
         workers: runs side by side on a CPU.
         out: folder for results.
         resume: go on where a killed run stopped.
@@ -74,54 +83,69 @@ class Arguments:
 
     backbones: tuple[str, ...] = ("small-bn", "small-gn")
     variants: tuple[str, ...] = ()
-    steps: int = 400
+    tasks: tuple[str, ...] = tuple(TUNING_SEEDS)
+    cache: Path = Path("results/faces-cache")
     workers: int = os.cpu_count() or 1
     out: Path = Path("results/choose_defaults")
     resume: bool = False
 
 
-def build_task(name: str, seed: int) -> Task:
-    """One of the two embedded tasks."""
+def build_task(name: str, seed: int, *, cache: Path) -> Task:
+    """One of the tasks."""
+    if name in TASK_SETS:
+        return cartoon_faces.build(seed=seed, train=name, cache=cache, bias=FACE_BIAS)
     return {"colour": biased_colour.build, "photo": photo.build}[name](seed=seed)
 
 
 def main() -> None:
     """Run every variant and print a table per backbone."""
     arguments = tyro.cli(Arguments, description=__doc__)
+    for option, given, known in (("variants", arguments.variants, VARIANTS), ("tasks", arguments.tasks, TUNING_SEEDS)):
+        for name in given:
+            if name not in known:
+                raise SystemExit(f"--{option}: {name!r} is none of {', '.join(map(repr, known))}")
     store = ResultsStore(arguments.out / "results.jsonl")
-    if not arguments.resume and PartialState().is_main_process:
+    state = PartialState()
+    if not arguments.resume and state.is_main_process:
         store.clear()
-    PartialState().wait_for_everyone()
+    builder = partial(build_task, cache=arguments.cache)
+    with state.main_process_first():  # runs side by side only read the cache
+        for task in arguments.tasks:
+            for seed in TUNING_SEEDS[task] if task in TASK_SETS else ():
+                builder(task, seed)
     for backbone in arguments.backbones:
         jobs = {
             (variant, task): [
-                Job(task, variant, Settings(backbone=backbone, steps=arguments.steps, seed=seed), test=False)
-                for seed in TUNING_SEEDS
+                Job(task, variant, Settings(backbone=backbone, steps=STEPS[task], seed=seed), test=False)
+                for seed in TUNING_SEEDS[task]
             ]
             for variant in arguments.variants or VARIANTS
-            for task in ("colour", "photo")
+            for task in arguments.tasks
         }
-        every = [job for some in jobs.values() for job in some]
-        run_jobs(every, build_task, store, data={}, workers=arguments.workers, title=backbone, methods=VARIANTS)
-        if PartialState().is_main_process:
+        for task in arguments.tasks:
+            every = [job for (_, of_task), some in jobs.items() for job in some if of_task == task]
+            every.sort(key=lambda job: job.settings.seed)  # a task is built once per seed
+            title = f"{task} ({backbone})"
+            run_jobs(every, builder, store, data={}, workers=arguments.workers, title=title, methods=VARIANTS)
+        if state.is_main_process:
             report(backbone, jobs, store)
 
 
 def report(backbone: str, jobs: Mapping[tuple[str, str], list[Job]], store: ResultsStore) -> None:
-    """Accuracy on validation rows, clean and shifted, per variant and task."""
-    table = Table(title=f"{backbone}, {len(TUNING_SEEDS)} tuning seeds, accuracy on validation rows in %")
-    table.add_column("variant")
+    """Print and keep the accuracy on validation rows, clean and shifted, per variant and task."""
     tasks = list(dict.fromkeys(task for _, task in jobs))
-    for task in tasks:
-        table.add_column(f"{task}, clean", justify="right")
-        table.add_column(f"{task}, shifted", justify="right")
+    rows = [["variant", *(f"{task}, {part}" for task in tasks for part in ("clean", "shifted"))]]
     for variant in dict.fromkeys(variant for variant, _ in jobs):
-        cells = []
+        cells = [variant]
         for task in tasks:
             records = [record for job in jobs[variant, task] if (record := store.find(job.key({}))) is not None]
-            cells += [str(estimate([record["accuracy"][rows] for record in records])) for rows in ("validation", "oracle")]
-        table.add_row(variant, *cells)
-    Console(width=110).print(table)
+            cells += [str(estimate([record["accuracy"][part] for record in records])) for part in ("validation", "oracle")]
+        rows.append(cells)
+    table = Table(*rows[0], title=f"{backbone}, accuracy on validation rows of tuning seeds in %")
+    for cells in rows[1:]:
+        table.add_row(*cells)
+    Console(width=190).print(table)
+    (store.path.parent / f"{backbone}.md").write_text(cross_table.markdown(rows) + "\n")
 
 
 if __name__ == "__main__":

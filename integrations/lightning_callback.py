@@ -85,7 +85,7 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
         pl_module.training_step = training_step
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Leave the module as it was found; the regularizer stays for its figures."""
+        """Leave the module as it was found; the state is kept for a later fit and for checkpoints."""
         if self.purify is not None:
             self._saved = self.purify.state_dict()
             self.purify.remove()

@@ -148,7 +148,7 @@ def test_both_passes_of_a_two_pass_optimiser_get_the_term_and_count_as_one():
 def test_passes_whose_gradients_were_cleared_do_not_count_as_accumulated():
     def task_norm(passes):
         network = small_network(norm=False)
-        purify = _purified(network, strength=BalancedStrength(0.5, decay=0.0), every=1)
+        purify = _purified(network, strength=BalancedStrength(0.5, decay=0.0, rising_decay=0.0), every=1)
         optimizer = torch.optim.SGD(network.parameters(), 0.0)
         for step in range(3):
             for _ in range(passes):

@@ -83,11 +83,27 @@ def test_a_step_with_an_infinite_gradient_teaches_nothing(bad):
     assert_close(strength.task_norm, torch.tensor(1.8))
 
 
-def test_decay_sets_the_memory():
-    strength = BalancedStrength(1.0, decay=0.0)
-    strength.observe(torch.tensor(1.0), torch.tensor(1.0))
-    strength.observe(torch.tensor(5.0), torch.tensor(1.0))
-    assert strength.task_norm == 5.0
+def _memory_after(*norms, **decays):
+    strength = BalancedStrength(1.0, **decays)
+    for norm in norms:
+        strength.observe(torch.tensor(norm), torch.tensor(1.0))
+    return strength.task_norm.item()
+
+
+def test_without_decay_the_last_step_alone_counts():
+    assert _memory_after(1.0, 5.0, decay=0.0, rising_decay=0.0) == 5.0
+
+
+def test_the_memory_falls_by_one_decay_and_rises_by_the_other():
+    assert_close(_memory_after(2.0, 1.0, decay=0.5, rising_decay=0.75), 1.5)
+    assert_close(_memory_after(2.0, 4.0, decay=0.5, rising_decay=0.75), 2.5)
+
+
+def test_by_default_an_upset_task_is_not_answered_with_a_stronger_pull():
+    calm = [1.0] * 20
+    assert _memory_after(*calm, *[20.0] * 5) < 2.0
+    assert _memory_after(*calm, *[20.0] * 5, rising_decay=0.9) > 8.0
+    assert _memory_after(*calm, *[0.05] * 50) < 0.06
 
 
 @pytest.mark.parametrize(
@@ -97,6 +113,7 @@ def test_decay_sets_the_memory():
         (lambda: BalancedStrength(math.nan), "`value` must be a finite number"),
         (lambda: BalancedStrength(1.0, fade=-0.5), "`fade` must be"),
         (lambda: BalancedStrength(1.0, decay=1.0), r"`decay` must be in \[0, 1\), got 1.0"),
+        (lambda: BalancedStrength(1.0, rising_decay=-0.1), r"`rising_decay` must be in \[0, 1\), got -0.1"),
         (lambda: FixedStrength(math.inf), "`value` must be"),
     ],
 )

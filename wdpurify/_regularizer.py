@@ -58,7 +58,7 @@ class PurifyRegularizer:
         critic_lr: learning rate of the critic's Adam, above 0.
         critic_steps: critic updates per acting step, at least 1.
         every: act in every how-manieth iteration (n2 in the paper), at least 1. What counts is strength per
-            step: with 1 give a strength of about 1.3, for 4 on every step ruins the model.
+            step: with 1 give a strength of about 1, for 3 on every step can ruin the model.
         update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards do.
         across_ranks: let all ranks of ``torch.distributed``, if it is initialised, train one critic; False where each rank
             trains a model of its own.
@@ -80,7 +80,7 @@ class PurifyRegularizer:
         feature_dim: int | None = None,
         objective: Objective = "two-sided",
         toward: Toward = "population",
-        strength: float | Strength = 4.0,
+        strength: float | Strength = 3.0,
         constraint: Constraint = GradientPenalty(10.0),  # noqa: B008 - frozen
         critic: nn.Module | Callable[[int, int], nn.Module] = Critic,
         critic_lr: float = 3e-3,

@@ -67,6 +67,9 @@ class BalancedStrength:
     its square nearby (as in Huber's loss). A critic that is wrong by its own estimate (below 0) pulls nothing. Until a task
     gradient has been seen the factor is 0. Give each regularizer an object of its own: it remembers that gradient.
 
+    The memory rises slowly: a pull that upsets the task makes the task gradient grow, and a memory that followed at once would
+    answer with a stronger pull still, until nothing is left of the features.
+
     The mean over the iterations weighs each by the factor that the loop gave the term in it, so an iteration in which the term
     hardly counted (a mixup loop that scales the first of two criteria) says hardly anything.
 
@@ -74,15 +77,14 @@ class BalancedStrength:
         value: ratio of the norms while the groups are apart, at least 0. It holds in the steps in which the term is present.
         fade: separation (gap over the mean distance of features from their mean) below which the ratio falls linearly to 0, at
             least 0; 0 never fades.
-        decay: share of the memory that a step keeps, in [0, 1); 0 looks at the last step alone.
+        decay: share of the memory that an iteration with a smaller task gradient keeps, in [0, 1); 0 keeps nothing.
+        rising_decay: the same for an iteration with a larger one, in [0, 1); equal to ``decay`` gives a plain moving average.
     """
 
-    def __init__(self, value: float = 4.0, *, fade: float = 0.1, decay: float = 0.9) -> None:
+    def __init__(self, value: float = 3.0, *, fade: float = 0.1, decay: float = 0.9, rising_decay: float = 0.99) -> None:
         self.value = check_not_negative("value", value)
         self.fade = check_not_negative("fade", fade)
-        if not 0 <= decay < 1:
-            raise ValueError(f"`decay` must be in [0, 1), got {decay}")
-        self.decay = decay
+        self.decay, self.rising_decay = _check_decay("decay", decay), _check_decay("rising_decay", rising_decay)
         self.task_norm: Tensor = torch.tensor(float("nan"), dtype=torch.float32, device="cpu")  # NaN: no task gradient seen yet
         self._weight: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")
 
@@ -98,7 +100,8 @@ class BalancedStrength:
     def observe(self, task_norm: Tensor, weight: Tensor) -> None:
         known, held = moved(self.task_norm, task_norm.device), moved(self._weight, task_norm.device)
         first = torch.isnan(known)
-        old, new = self.decay * held, (1.0 - self.decay) * weight
+        decay = torch.where(task_norm > known, self.rising_decay, self.decay)
+        old, new = decay * held, (1.0 - decay) * weight
         total = torch.where(first, weight, old + new)
         mean = torch.where(first, task_norm, (old * known + new * task_norm) / total)
         # A step with an infinite gradient is one that a GradScaler skips: it teaches nothing.
@@ -111,6 +114,12 @@ class BalancedStrength:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.task_norm, self._weight = state["task_norm"].clone(), state["weight"].clone()
+
+
+def _check_decay(name: str, decay: float) -> float:
+    if not 0 <= decay < 1:
+        raise ValueError(f"`{name}` must be in [0, 1), got {decay}")
+    return decay
 
 
 def as_strength(strength: float | Strength) -> Strength:

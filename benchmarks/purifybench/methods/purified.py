@@ -24,7 +24,7 @@ class Purified(Plain):
         network, task, seed, device, steps: as for every method.
         fixed: one group, the task's `fixed` value, in place of all groups at once.
         shuffled: permute the group labels among the auxiliary rows, so that they say nothing: the control.
-        strength, fade: of a `BalancedStrength` of the run's own; by default the library's.
+        strength, fade, rising_decay: of a `BalancedStrength` of the run's own; by default the library's.
         published: the paper's own settings; `toward` is then the only option.
         batch_size: auxiliary rows per acting step, of all groups together.
         **options: of `PurifyRegularizer`.
@@ -44,6 +44,7 @@ class Purified(Plain):
         batch_size: int = BATCH_SIZE,
         strength: float | None = None,
         fade: float | None = None,
+        rising_decay: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps)
@@ -62,7 +63,8 @@ class Purified(Plain):
             rank=0,  # each process trains a run of its own
             world_size=1,
         )
-        balance = {name: value for name, value in (("value", strength), ("fade", fade)) if value is not None}
+        given = {"value": strength, "fade": fade, "rising_decay": rising_decay}
+        balance = {name: value for name, value in given.items() if value is not None}
         if balance:
             options["strength"] = BalancedStrength(**balance)
         make = PurifyRegularizer.as_published if published else PurifyRegularizer
