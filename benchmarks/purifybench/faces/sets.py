@@ -6,6 +6,8 @@ colours and expressions. Auxiliary faces are labelled with hair colour (irreleva
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,9 +137,14 @@ def _drawn(
         }
         dataset = Dataset.from_dict(columns)
         dataset = dataset.cast_column("expression", ClassLabel(names=list(EXPRESSIONS)))
-        unfinished = folder.with_suffix(".unfinished")
+        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
         dataset.save_to_disk(unfinished)
-        unfinished.rename(folder)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+            shutil.rmtree(unfinished)  # another process has drawn the same faces meanwhile
     return Dataset.load_from_disk(str(folder))
 
 
