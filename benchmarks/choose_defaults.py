@@ -25,7 +25,6 @@ from purifybench.results import ResultsStore
 from purifybench.tasks import Task, biased_colour, cartoon_faces, photo
 from purifybench.training import Settings
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from wdpurify import Critic, SpectralClipping, WeightClipping
@@ -90,11 +89,11 @@ class Arguments:
     resume: bool = False
 
 
-def build_task(name: str, seed: int, *, cache: Path) -> Task:
-    """One of the tasks."""
-    if name in TASK_SETS:
-        return cartoon_faces.build(seed=seed, train=name, cache=cache, bias=FACE_BIAS)
-    return {"colour": biased_colour.build, "photo": photo.build}[name](seed=seed)
+def build_task(job: Job, *, cache: Path) -> Task:
+    """The task of a job."""
+    if job.task in TASK_SETS:
+        return cartoon_faces.build(seed=job.settings.seed, train=job.task, cache=cache, bias=FACE_BIAS)
+    return {"colour": biased_colour.build, "photo": photo.build}[job.task](seed=job.settings.seed)
 
 
 def main() -> None:
@@ -106,13 +105,11 @@ def main() -> None:
                 raise SystemExit(f"--{option}: {name!r} is none of {', '.join(map(repr, known))}")
     store = ResultsStore(arguments.out / "results.jsonl")
     state = PartialState()
-    if not arguments.resume and state.is_main_process:
-        store.clear()
     builder = partial(build_task, cache=arguments.cache)
     with state.main_process_first():  # runs side by side only read the cache
         for task in arguments.tasks:
             for seed in TUNING_SEEDS[task] if task in TASK_SETS else ():
-                builder(task, seed)
+                cartoon_faces.build(seed=seed, train=task, cache=arguments.cache)
     for backbone in arguments.backbones:
         jobs = {
             (variant, task): [
@@ -122,11 +119,14 @@ def main() -> None:
             for variant in arguments.variants or VARIANTS
             for task in arguments.tasks
         }
+        if not arguments.resume and state.is_main_process:
+            store.forget(job.key() for some in jobs.values() for job in some)
+        state.wait_for_everyone()
         for task in arguments.tasks:
             every = [job for (_, of_task), some in jobs.items() for job in some if of_task == task]
             every.sort(key=lambda job: job.settings.seed)  # a task is built once per seed
             title = f"{task} ({backbone})"
-            run_jobs(every, builder, store, data={}, workers=arguments.workers, title=title, methods=VARIANTS)
+            run_jobs(every, builder, store, workers=arguments.workers, title=title, methods=VARIANTS)
         if state.is_main_process:
             report(backbone, jobs, store)
 
@@ -138,13 +138,11 @@ def report(backbone: str, jobs: Mapping[tuple[str, str], list[Job]], store: Resu
     for variant in dict.fromkeys(variant for variant, _ in jobs):
         cells = [variant]
         for task in tasks:
-            records = [record for job in jobs[variant, task] if (record := store.find(job.key({}))) is not None]
+            records = store.found(job.key() for job in jobs[variant, task])
             cells += [str(estimate([record["accuracy"][part] for record in records])) for part in ("validation", "oracle")]
         rows.append(cells)
-    table = Table(*rows[0], title=f"{backbone}, accuracy on validation rows of tuning seeds in %")
-    for cells in rows[1:]:
-        table.add_row(*cells)
-    Console(width=190).print(table)
+    title = f"{backbone}, accuracy on validation rows of tuning seeds in %"
+    Console(width=190).print(cross_table.upright(title, rows))
     (store.path.parent / f"{backbone}.md").write_text(cross_table.markdown(rows) + "\n")
 
 

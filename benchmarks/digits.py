@@ -4,7 +4,8 @@
     accelerate launch benchmarks/digits.py      the same, on whatever Accelerate finds
     python benchmarks/digits.py --train ylecun/mnist --aux ufldl-stanford/svhn:cropped_digits --test Mike0307/MNIST-M
 
-Writes a table, `results.jsonl` (one line per run), `report.json`, `report.md` and figures to `--out`.
+Writes tables (one per task, and the paper's Table II), `results.jsonl` (one line per run), `report.json`, `report.md` and figures
+to `--out`.
 """
 
 import json
@@ -16,11 +17,12 @@ from typing import Any
 
 import tyro
 from accelerate import PartialState
-from purifybench import figures, report
+from purifybench import figures, paper_tables, report
 from purifybench.backbones import BACKBONES
-from purifybench.jobs import run_jobs
+from purifybench.jobs import Job
 from purifybench.methods import METHODS
-from purifybench.plan import Plan
+from purifybench.plan import Plan, carry_out
+from purifybench.report import BASELINE
 from purifybench.results import Record, ResultsStore, provenance
 from purifybench.tasks import Task, biased_colour, photo, real_digits
 from purifybench.training import Settings
@@ -91,19 +93,17 @@ def main() -> None:
     state = PartialState()
     console = Console(width=max(Console().width, 110))  # narrower than that, the table would be unreadable
     store = ResultsStore(arguments.out / "results.jsonl")
-    if not arguments.resume and state.is_main_process:
-        store.clear()
-    state.wait_for_everyone()
-    data = describe_data(arguments)
-    builder = partial(build_task, arguments=arguments)
-    run = partial(run_jobs, build_task=builder, store=store, data=data, workers=arguments.workers)
+    made: list[Record] = []
     for task in task_names(arguments):
         planned = plan(task, arguments)
-        run(list(planned.tuning_jobs()), title=f"{task}: choosing the opponent's weight")
-        weights = planned.chosen_weights(store, data)
-        run(list(planned.reported_jobs(weights)), title=f"{task}: all methods")
+        builder = partial(build_task, arguments=arguments)
+        jobs = carry_out([planned], builder, store, workers=arguments.workers, resume=arguments.resume, title=task)
         if state.is_main_process:
-            write_report(task, arguments, weights, store, data, console)
+            found = store.found(job.key() for job in jobs)
+            write_report(task, arguments, planned.chosen_weights(store), found, console)
+            made += found
+    if state.is_main_process:
+        paper_tables.write(made, arguments.out, console, tables=("2",))
 
 
 def check(arguments: Arguments) -> None:
@@ -126,11 +126,12 @@ def task_names(arguments: Arguments) -> list[str]:
     return ["real"] if arguments.real.train else ["colour", "photo"]
 
 
-def build_task(name: str, seed: int, *, arguments: Arguments) -> Task:
-    """The task of one seed."""
-    if name == "colour":
+def build_task(job: Job, *, arguments: Arguments) -> Task:
+    """The task of a job."""
+    seed = job.settings.seed
+    if job.task == "colour":
         return biased_colour.build(seed=seed, image_size=arguments.image_size or 16, bias=arguments.bias)
-    if name == "photo":
+    if job.task == "photo":
         return photo.build(seed=seed, image_size=arguments.image_size or 16)
     return real_digits.build(**asdict(arguments.real), image_size=arguments.image_size or 32, seed=seed)
 
@@ -154,28 +155,23 @@ def plan(task: str, arguments: Arguments) -> Plan:
         task=task,
         methods=METHODS,
         opponent="gradient reversal",
-        wanted=arguments.methods,
+        methods_wanted=(BASELINE, *arguments.methods) if arguments.methods else tuple(METHODS),
         backbones=arguments.backbones,
         seeds=arguments.seeds,
         tuning_seeds=TUNING_SEEDS,
         settings=partial(settings, arguments),
+        data=describe_data(arguments),
     )
 
 
 def write_report(
-    task: str,
-    arguments: Arguments,
-    weights: dict[tuple[str, str], float],
-    store: ResultsStore,
-    data: dict[str, Any],
-    console: Console,
+    task: str, arguments: Arguments, weights: dict[tuple[str, str], float], made: list[Record], console: Console
 ) -> None:
     """Print the table and write JSON, Markdown and figures."""
     for backbone in arguments.backbones:
-        wanted = [job for job in plan(task, arguments).reported_jobs(weights) if job.settings.backbone == backbone]
-        records: list[Record] = [found for job in wanted if (found := store.find(job.key(data))) is not None]
+        records = [record for record in made if record["key"]["settings"]["backbone"] == backbone]
         rows = report.summarise(records)
-        title = f"{task} ({backbone}, {wanted[0].settings.steps} steps)"
+        title = f"{task} ({backbone}, {records[0]['key']['settings']['steps']} steps)"
         console.print(report.terminal_table(title, rows))
         console.print(report.verdict(rows))
         folder = arguments.out / f"{task}-{backbone}"

@@ -3,8 +3,10 @@
     accelerate launch benchmarks/fer.py              embedded cartoon faces, Table I, under ten minutes on two cores
     accelerate launch benchmarks/fer.py --table 3    hair colour against smiling as the label to purify of
     accelerate launch benchmarks/fer.py --table bias accuracy against the strength of the bias
+    accelerate launch benchmarks/fer.py --ck PATH --mmi PATH --oulu PATH --celeba PATH --image-size 224 --extractors vgg19
 
-Writes a table, `results.jsonl` (one line per run), `report.md` and figures to `--out`; drawn faces are kept in `--cache`.
+Every run is a line of `results.jsonl` in `--out`, where runs of all tables accumulate; tables, figures and `accuracy.csv` lie
+beside it, and `benchmarks/report.py` makes them anew. Drawn faces are kept in `--cache`.
 """
 
 import json
@@ -12,19 +14,20 @@ import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import datasets
 import tyro
 from accelerate import PartialState
-from purifybench import cross_table, figures, report
+from purifybench import paper_tables
 from purifybench.backbones import BACKBONES
 from purifybench.faces.sets import TASK_SETS, auxiliary_faces, task_faces
-from purifybench.jobs import run_jobs
+from purifybench.jobs import Job
 from purifybench.methods import FACE_METHODS
-from purifybench.plan import Plan
-from purifybench.results import Record, ResultsStore, provenance
-from purifybench.tasks import Task, cartoon_faces
+from purifybench.plan import Plan, carry_out
+from purifybench.report import BASELINE, DEFAULT, UPPER_BOUND
+from purifybench.results import ResultsStore, provenance
+from purifybench.tasks import Task, cartoon_faces, real_faces
 from purifybench.training import Settings
 from rich.console import Console
 
@@ -32,7 +35,31 @@ from rich.console import Console
 TUNING_SEEDS = (1001,)
 #: Biases of the figure.
 BIASES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
-DEFAULT = "PL all groups (default)"
+AuxiliaryKind = Literal["same", "all", "other"]
+
+
+@dataclass(frozen=True)
+class RealFaces:
+    """Your own copies of the paper's sets, in their own layouts or one folder per expression; cartoon faces otherwise.
+
+    Attributes:
+        ck: CK+.
+        mmi: MMI.
+        oulu: Oulu-CASIA.
+        celeba: CelebA, the auxiliary faces.
+        auxiliary_rows: rows of CelebA to use.
+    """
+
+    ck: Path | None = None
+    mmi: Path | None = None
+    oulu: Path | None = None
+    celeba: Path | None = None
+    auxiliary_rows: int = 4000
+
+    def folders(self) -> dict[str, Path]:
+        """The given task sets by name."""
+        given = {"ck+": self.ck, "mmi": self.mmi, "oulu": self.oulu}
+        return {name: path for name, path in given.items() if path is not None}
 
 
 @dataclass(frozen=True)
@@ -40,20 +67,23 @@ class Arguments:
     """Expressions of faces across data sets.
 
     Attributes:
+        real: faces of your own.
         table: which of the paper's tables, or the accuracy against the bias.
         extractors: names of networks; small-bn for CPU, alexnet, vgg19 and resnet34 as published (224 pixels).
         methods: names of methods; all by default. Goal 1 is always among them.
         seeds: one run each.
         steps: optimiser steps per run.
         image_size: pixels.
-        bias: share of faces whose hair colour goes with the expression.
-        auxiliary: auxiliary faces of the training set's mixture, of all three mixtures, or of other styles.
+        bias: share of cartoon faces whose hair colour goes with the expression.
+        auxiliary: cartoon auxiliary faces of the training set's mixture, of all three mixtures, or of other styles; each
+            further one adds a row of the default with them.
         workers: runs side by side on a CPU.
         cache: folder for drawn faces.
         out: folder for results.
-        resume: go on where a killed run stopped.
+        resume: keep what is there of these runs, such as after a kill; otherwise they are made anew.
     """
 
+    real: tyro.conf.OmitArgPrefixes[RealFaces] = RealFaces()
     table: Literal["1", "3", "bias"] = "1"
     extractors: tuple[str, ...] = ("small-bn",)
     methods: tuple[str, ...] = ()
@@ -61,7 +91,7 @@ class Arguments:
     steps: int = 500
     image_size: int = 32
     bias: float = 0.7
-    auxiliary: Literal["same", "all", "other"] = "same"
+    auxiliary: tuple[AuxiliaryKind, ...] = ("same",)
     workers: int = os.cpu_count() or 1
     cache: Path = Path("results/faces-cache")
     out: Path = Path("results/faces")
@@ -73,14 +103,21 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     check(arguments)
     state = PartialState()
-    console = Console(width=max(Console().width, 120))
-    store = ResultsStore(arguments.out / f"results-{arguments.table}.jsonl")
-    if not arguments.resume and state.is_main_process:
-        store.clear()
+    store = ResultsStore(arguments.out / "results.jsonl")
     datasets.disable_progress_bars()  # drawing has its own
     with state.main_process_first():
-        draw(arguments)
-    {"1": table_1, "3": table_3, "bias": bias_figure}[arguments.table](arguments, store, console)
+        prepare(arguments)
+    biases = BIASES if arguments.table == "bias" else (arguments.bias,)
+    wanted = [found for bias in biases for found in plans(replace(arguments, bias=bias))]
+    builder = partial(build_task, arguments=arguments)
+    title = f"table {arguments.table}" if arguments.table != "bias" else "biases"
+    jobs = carry_out(wanted, builder, store, workers=arguments.workers, resume=arguments.resume, title=title)
+    if state.is_main_process:
+        console = Console(width=max(Console().width, 120))
+        records = store.found(job.key() for job in jobs)
+        for path in paper_tables.write(records, arguments.out, console, tables=(arguments.table,)):
+            (path.parent / "provenance.json").write_text(json.dumps(provenance(), indent=1))
+            console.print(f"figures and report.md: {path.parent}")
 
 
 def check(arguments: Arguments) -> None:
@@ -92,40 +129,92 @@ def check(arguments: Arguments) -> None:
         for value in given:
             if value not in known:
                 raise SystemExit(f"--{name}: {value!r} is none of {', '.join(map(repr, known))}")
-    if not arguments.seeds:
-        raise SystemExit("--seeds: name at least one")
+    for name in ("seeds", "extractors", "auxiliary"):
+        if not getattr(arguments, name):
+            raise SystemExit(f"--{name}: name at least one")
+    for name in ("steps", "workers"):
+        if getattr(arguments, name) < 1:
+            raise SystemExit(f"--{name}: must be at least 1, got {getattr(arguments, name)}")
     if not 0 <= arguments.bias <= 1:
         raise SystemExit(f"--bias: must be in [0, 1], got {arguments.bias}")
     if arguments.image_size < 16:
         raise SystemExit(f"--image-size: must be at least 16, got {arguments.image_size}")
+    real = arguments.real
+    if (real.folders() or real.celeba) and not (len(real.folders()) > 1 and real.celeba):
+        raise SystemExit(
+            "real faces need at least two of --ck, --mmi and --oulu, to train on one and test on others, and --celeba"
+        )
+    if real.celeba and (arguments.table == "bias" or arguments.auxiliary != ("same",)):
+        raise SystemExit("--table bias and --auxiliary are for cartoon faces alone: nobody knows the bias of real ones")
 
 
-def draw(arguments: Arguments) -> None:
-    """Draw what is not in the cache yet, so that runs side by side only read."""
-    for seed in (*arguments.seeds, *(TUNING_SEEDS if tunes(arguments) else ())):
+def prepare(arguments: Arguments) -> None:
+    """Draw what is not in the cache yet, so that runs side by side only read; or read the given folders, to fail early."""
+    if arguments.real.celeba:
+        try:
+            for name in arguments.real.folders():
+                build_real(name, arguments.seeds[0], "hair", arguments)
+        except (ValueError, ImportError) as error:
+            raise SystemExit(str(error)) from error
+        return
+    tunes = arguments.table != "3" and (not arguments.methods or "AMTL" in arguments.methods)
+    for seed in (*arguments.seeds, *(TUNING_SEEDS if tunes else ())):
         where = {"seed": seed, "size": arguments.image_size, "cache": arguments.cache}
         for name in TASK_SETS:
             task_faces(name, **where)
-        for kind in TASK_SETS if arguments.auxiliary == "same" else (arguments.auxiliary,):
-            auxiliary_faces(kind, **where)
+        for kind in dict.fromkeys(("same", *arguments.auxiliary)):
+            for name in TASK_SETS if kind == "same" else (kind,):
+                auxiliary_faces(name, **where)
 
 
-def tunes(arguments: Arguments) -> bool:
-    """Whether the opponent is among the methods."""
-    return arguments.table == "1" and (not arguments.methods or "AMTL" in arguments.methods)
+def plans(arguments: Arguments) -> list[Plan]:
+    """The runs on the three sets; methods that see no auxiliary faces are the same whatever those are."""
+    real = arguments.real.celeba is not None
+    wanted = {
+        "1": arguments.methods or tuple(FACE_METHODS),
+        "3": (DEFAULT,),
+        "bias": arguments.methods or (UPPER_BOUND, DEFAULT),
+    }
+    methods = (BASELINE, *wanted[arguments.table])
+    alone = tuple(name for name in methods if name in (BASELINE, UPPER_BOUND) and not (real and name == UPPER_BOUND))
+    helped = tuple(name for name in methods if name not in (BASELINE, UPPER_BOUND))
+    main, *others = arguments.auxiliary
+    found = []
+    for name in arguments.real.folders() or TASK_SETS:
+        make = partial(_plan, name, arguments)
+        found.append(make(alone, "hair", "same"))
+        found.append(make(helped, "hair", main))
+        found += [make((DEFAULT,), "hair", kind) for kind in others]
+        found += [make((DEFAULT,), "smiling", main)] if arguments.table == "3" else []
+    return [plan for plan in found if plan.methods_wanted]
 
 
-def build_task(name: str, seed: int, *, arguments: Arguments, label: str) -> Task:
-    """The task of one training set and seed."""
-    return cartoon_faces.build(
-        seed=seed,
-        train=name,
-        cache=arguments.cache,
-        image_size=arguments.image_size,
-        bias=arguments.bias,
-        label=label,
-        auxiliary=arguments.auxiliary,
+def _plan(name: str, arguments: Arguments, methods: tuple[str, ...], label: str, auxiliary: str) -> Plan:
+    described = {"label": label, "auxiliary": auxiliary, "image_size": arguments.image_size}
+    if arguments.real.celeba:
+        real = arguments.real
+        described |= {"folders": {name: str(path) for name, path in real.folders().items()}, "celeba": str(real.celeba)}
+        described |= {"auxiliary_rows": real.auxiliary_rows}
+    else:
+        described |= {"bias": arguments.bias}
+    return Plan(
+        task=name,
+        methods=FACE_METHODS,
+        opponent="AMTL",
+        methods_wanted=methods,
+        backbones=arguments.extractors,
+        seeds=arguments.seeds,
+        tuning_seeds=TUNING_SEEDS,
+        settings=partial(settings, arguments),
+        data=described,
+        rename=partial(row_name, label=label, auxiliary=auxiliary),
     )
+
+
+def row_name(row: str, *, label: str, auxiliary: str) -> str:
+    """What a row is called in the tables, where its auxiliary faces or their label are not the usual ones."""
+    row = paper_tables.SMILING if label == "smiling" else row
+    return row if auxiliary == "same" else f"{row}, auxiliary faces: {auxiliary}"
 
 
 def settings(arguments: Arguments, extractor: str, seed: int) -> Settings:
@@ -133,102 +222,34 @@ def settings(arguments: Arguments, extractor: str, seed: int) -> Settings:
     return Settings(backbone=extractor, steps=arguments.steps, batch_size=64, seed=seed)
 
 
-def plan(name: str, arguments: Arguments, methods: tuple[str, ...]) -> Plan:
-    """The runs on one training set."""
-    return Plan(
-        task=name,
-        methods=FACE_METHODS,
-        opponent="AMTL",
-        wanted=methods,
-        backbones=arguments.extractors,
-        seeds=arguments.seeds,
-        tuning_seeds=TUNING_SEEDS,
-        settings=partial(settings, arguments),
+def build_task(job: Job, *, arguments: Arguments) -> Task:
+    """The task of a job."""
+    if arguments.real.celeba:
+        return build_real(job.task, job.settings.seed, job.data["label"], arguments)
+    return cartoon_faces.build(
+        seed=job.settings.seed,
+        train=job.task,
+        cache=arguments.cache,
+        image_size=arguments.image_size,
+        bias=job.data["bias"],
+        label=job.data["label"],
+        auxiliary=job.data["auxiliary"],
     )
 
 
-def run(arguments: Arguments, store: ResultsStore, *, methods: tuple[str, ...], label: str = "hair") -> list[Record]:
-    """All runs of the methods on the three training sets; their records."""
-    described = {"bias": arguments.bias, "image_size": arguments.image_size, "label": label, "auxiliary": arguments.auxiliary}
-    data: dict[str, Any] = json.loads(json.dumps(described))
-    start = partial(
-        run_jobs,
-        build_task=partial(build_task, arguments=arguments, label=label),
-        store=store,
-        data=data,
-        workers=arguments.workers,
-        methods=FACE_METHODS,
+def build_real(name: str, seed: int, label: str, arguments: Arguments) -> Task:
+    """The task of the user's own faces."""
+    real = arguments.real
+    assert real.celeba is not None
+    return real_faces.build(
+        seed=seed,
+        train=name,
+        folders=real.folders(),
+        celeba=real.celeba,
+        image_size=arguments.image_size,
+        label=label,
+        auxiliary_rows=real.auxiliary_rows,
     )
-    records: list[Record] = []
-    for name in TASK_SETS:
-        planned = plan(name, arguments, methods)
-        start(list(planned.tuning_jobs()), title=f"{name}: choosing the opponent's weight")
-        jobs = list(planned.reported_jobs(planned.chosen_weights(store, data)))
-        start(jobs, title=f"{name}: all methods")
-        records += [found for job in jobs if (found := store.find(job.key(data))) is not None]
-    return records
-
-
-def table_1(arguments: Arguments, store: ResultsStore, console: Console) -> None:
-    """Every method, every pair of sets."""
-    records = run(arguments, store, methods=arguments.methods)
-    write_report("Table I analogue, cartoon faces", records, arguments, console)
-
-
-def table_3(arguments: Arguments, store: ResultsStore, console: Console) -> None:
-    """Hair colour against smiling."""
-    records = run(arguments, store, methods=(DEFAULT,))
-    for label in ("smiling",):
-        for record in run(arguments, store, methods=(DEFAULT,), label=label):
-            if record["key"]["row"] == DEFAULT:
-                records.append(record | {"key": record["key"] | {"row": f"PL ({label})"}})
-    renamed = {DEFAULT: "PL (hair colour)"}
-    records = [
-        record | {"key": record["key"] | {"row": renamed.get(record["key"]["row"], record["key"]["row"])}} for record in records
-    ]
-    write_report("Table III analogue, cartoon faces", records, arguments, console)
-
-
-def bias_figure(arguments: Arguments, store: ResultsStore, console: Console) -> None:
-    """Accuracy on unbiased faces against the bias of the training faces."""
-    methods = arguments.methods or (report.UPPER_BOUND, DEFAULT)
-    by_bias = {bias: run(replace(arguments, bias=bias), store, methods=methods) for bias in BIASES}
-    if PartialState().is_main_process:
-        rows = {
-            bias: report.summarise([_own_sets(record) for record in records if record["key"]["task"] == "ck-like"])
-            for bias, records in by_bias.items()
-        }
-        figures.accuracy_over(rows, "unbiased", "bias of hair colour with expression", arguments.out / "bias.png")
-        for bias, found in rows.items():
-            console.print(report.terminal_table(f"ck-like, bias {bias}", found))
-
-
-def _own_sets(record: Record) -> Record:
-    return record | {"accuracy": {name: record["accuracy"][name] for name in ("within", "unbiased")}}
-
-
-def write_report(title: str, records: list[Record], arguments: Arguments, console: Console) -> None:
-    """Print the tables and write Markdown, JSON and figures, one folder per extractor."""
-    if not PartialState().is_main_process:
-        return
-    for extractor in arguments.extractors:
-        mine = [record for record in records if record["key"]["settings"]["backbone"] == extractor]
-        heading = f"{title}, {extractor}, bias {arguments.bias}, {len(arguments.seeds)} seeds"
-        folder = arguments.out / f"table-{arguments.table}-{extractor}"
-        folder.mkdir(parents=True, exist_ok=True)
-        cross = cross_table.lines(cross_table.cross_table(mine))
-        console.print(cross_table.terminal(heading, cross))
-        parts = [f"{heading}\n\n{cross_table.markdown(cross)}"]
-        for name in TASK_SETS:
-            own = [record for record in mine if record["key"]["task"] == name]
-            rows = report.summarise([_own_sets(record) for record in own])
-            console.print(report.terminal_table(f"{name}, own people", rows))
-            parts.append(f"{name}, own people\n\n{report.markdown_table(rows)}")
-            figures.accuracy_bars(report.summarise(own), f"{name} ({extractor})", folder / f"accuracy-{name}.png")
-            figures.component_shares(own, f"{name} ({extractor})", folder / f"components-{name}.png")
-        (folder / "report.md").write_text("\n\n".join(parts) + "\n")
-        (folder / "provenance.json").write_text(json.dumps(provenance(), indent=1))
-        console.print(f"figures and report.md: {folder}")
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def test_processes_share_all_jobs_whatever_another_has_finished(tmp_path, monkey
             process_index=rank, num_processes=2, is_main_process=False, device=CPU, wait_for_everyone=lambda: None
         )
         monkeypatch.setattr("purifybench.jobs.PartialState", lambda state=state: state)
-        run_jobs(jobs, _tiny_task, store, data={}, workers=1, title="test")
+        run_jobs(jobs, _tiny_task, store, workers=1, title="test")
     assert sorted(record["key"]["settings"]["seed"] for record in store.records()) == [0, 1, 2, 3]
 
 
@@ -206,16 +206,16 @@ def test_interval_is_students():
     assert str(estimate([4.0])) == "4.0"
 
 
-def _tiny_task(name, seed):
-    images = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+def _tiny_task(job):
+    images = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(job.settings.seed))
     split = Split(images[:20], torch.arange(20) % 2)
-    return Task(name, 2, split, split, {"clean": split, "shifted": split}, Auxiliary(images, ["a", "b"] * 20, fixed="a"))
+    return Task(job.task, 2, split, split, {"clean": split, "shifted": split}, Auxiliary(images, ["a", "b"] * 20, fixed="a"))
 
 
 def test_finished_runs_are_not_run_again_and_a_cut_line_is_passed_over(tmp_path):
     store = ResultsStore(tmp_path / "results.jsonl")
     jobs = [Job("tiny", "goal 1 only", Settings(steps=1, batch_size=8, seed=seed)) for seed in range(3)]
-    run = partial(run_jobs, build_task=_tiny_task, data={}, workers=1, title="test")
+    run = partial(run_jobs, build_task=_tiny_task, workers=1, title="test")
     run(jobs[:2], store=store)
     with store.path.open("a") as file:
         file.write('{"key": {"task": "ti')  # what a kill in the middle of writing leaves

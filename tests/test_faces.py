@@ -1,14 +1,8 @@
-"""Cartoon faces: what is drawn is what was said, seeds decide, the bias is what was asked for; and the tables made of them."""
+"""Cartoon faces: what is drawn is what was said, seeds decide, the bias is what was asked for."""
 
-import math
-import re
-import sys
-
-import fer
 import numpy as np
 import pytest
 import torch
-from purifybench import cross_table
 from purifybench.faces import sets
 from purifybench.faces.composition import CREDITS, EXPRESSIONS, HAIR_COLOURS, STYLES, Face, draw_person, options
 from purifybench.faces.rendering import render
@@ -107,54 +101,3 @@ def test_every_method_runs_on_faces(tmp_path, method, monkeypatch):
     task = cartoon_faces.build(seed=0, train="ck-like", cache=tmp_path, image_size=16)
     outcome = train(task, FACE_METHODS[method], Settings(steps=4, batch_size=12), device=torch.device("cpu"))
     assert all(0 <= accuracy <= 100 for accuracy in outcome.accuracy.values())
-
-
-def _record(task, row, seed, **accuracy):
-    settings = {"seed": seed, "backbone": "small-bn"}
-    return {"key": {"task": task, "row": row, "settings": settings}, "accuracy": {"within": 99.0, **accuracy}}
-
-
-def test_the_cross_table_counts_pairs_and_tests_the_seeds_averages():
-    rows = [("goal 1 only", (30.0, 40.0), (32.0, 40.0)), ("PL", (40.0, 39.0), (44.0, 39.0))]
-    records = [_record("a", name, seed, b=runs[seed][0], c=runs[seed][1]) for name, *runs in rows for seed in (0, 1)]
-    table = cross_table.cross_table(records)
-    assert list(table.cells) == ["a → b", "a → c"]
-    assert table.cells["a → b"]["PL"].mean == 42.0
-    assert table.average["PL"].mean == 40.5
-    won, tied, lost, p_value = table.verdicts["PL"]
-    assert (won, tied, lost) == (1, 0, 1)
-    gains = np.array([4.5, 5.5])
-    assert p_value == pytest.approx(2 * (0.5 - math.atan(gains.mean() / (gains.std(ddof=1) / math.sqrt(2))) / math.pi))
-    text = cross_table.markdown(cross_table.lines(table, {"a → b": {"PL": 37.6}}))
-    assert "paper: PL" in text
-    assert "| 37.6 |" in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--extractors", "alexnett"], "--extractors: 'alexnett' is none of"),
-        (["--methods", "PL"], "--methods: 'PL' is none of"),
-        (["--bias", "1.5"], "--bias: must be in [0, 1], got 1.5"),
-        (["--image-size", "4"], "--image-size: must be at least 16, got 4"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments, message, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["fer.py", *arguments])
-    with pytest.raises(SystemExit, match=re.escape(message)):
-        fer.main()
-
-
-def test_the_job_writes_tables_and_figures(tmp_path, monkeypatch):
-    monkeypatch.setattr(fer, "TUNING_SEEDS", (1001,))
-    few = ["--methods", "AMTL", fer.DEFAULT, "upper bound", "--steps", "3", "--image-size", "16", "--seeds", "0", "1"]
-    places = ["--workers", "1", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", ["fer.py", *few, *places])
-    monkeypatch.setattr(sets, "AUXILIARY_ROWS", 150)
-    fer.main()
-    folder = tmp_path / "out" / "table-1-small-bn"
-    text = (folder / "report.md").read_text()
-    assert text.count("ck-like → ") == 2
-    assert "AMTL, oracle weight" in text
-    assert "won/tied/lost" in text
-    assert {path.name for path in folder.glob("*.png")} >= {"accuracy-ck-like.png", "components-oulu-like.png"}

@@ -3,9 +3,11 @@
 import itertools
 import re
 import shutil
+import sys
 from collections import Counter
 
 import datasets
+import fer
 import numpy as np
 import pytest
 import torch
@@ -492,3 +494,23 @@ def test_too_few_people_to_split_are_named_with_their_folder(tmp_path):
     folders = {"ck+": _ck_plus(tmp_path / "ck", people=2), "oulu": _oulu(tmp_path / "oulu")}
     with pytest.raises(ValueError, match="ck: training, validation and test need three subjects at least, got 2"):
         real_faces.build(seed=0, train="ck+", folders=folders, celeba=tmp_path, image_size=16)
+
+
+def test_the_benchmark_runs_on_them(tmp_path, monkeypatch):
+    folders, faces = _folders(tmp_path), _celeba(tmp_path / "celeba", rows=240)
+    options = [part for name, path in folders.items() for part in (f"--{name.rstrip('+')}", str(path))]
+    few = ["--steps", "2", "--image-size", "16", "--workers", "1", "--seeds", "0", "--auxiliary-rows", "150"]
+    methods = ["--methods", "AMTL", "upper bound", fer.DEFAULT]
+    out = ["--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["fer.py", *options, "--celeba", str(faces), *few, *methods, *out])
+    fer.main()
+    text = (tmp_path / "out" / "faces-small-bn-2-steps" / "report.md").read_text()
+    assert text.startswith("Table I analogue, real data, small-bn, 2 steps, 1 seeds")
+    assert [line.split(" | ")[0] for line in text.splitlines() if "→" in line][1:] == [
+        f"| {train} → {test}" for train in folders for test in folders if test != train
+    ]
+    assert "upper bound" not in text  # nobody knows these people with other hair
+    assert "oracle" not in text
+    monkeypatch.setattr(sys, "argv", ["fer.py", *options, "--celeba", str(faces / "nothing"), *few])
+    with pytest.raises(SystemExit, match="nothing: "):
+        fer.main()

@@ -22,7 +22,7 @@ class CrossTable:
         cells: by pair ``"train → test"`` and method.
         average: by method, over the pairs.
         verdicts: by method, beside Goal 1: pairs won, tied and lost by mean, and the p value of a paired t test over the seeds'
-            averages (NaN for fewer than two seeds).
+            averages (NaN for fewer than two seeds, or equal gains in all).
     """
 
     cells: dict[str, dict[str, Estimate]]
@@ -66,9 +66,9 @@ def _verdict(
     won, lost = sum(gain > tie for gain in gains), sum(gain < -tie for gain in gains)
     seeds = [seed for seed in averages[method] if seed in averages[BASELINE]]
     p_value = float("nan")
-    if len(seeds) > 1:
-        pairs = [[averages[name][seed] for seed in seeds] for name in (method, BASELINE)]
-        p_value = float(stats.ttest_rel(*pairs).pvalue)
+    paired = [averages[method][seed] - averages[BASELINE][seed] for seed in seeds]
+    if len(seeds) > 1 and np.ptp(paired) > 1e-6:  # gains that are all equal leave nothing to test by
+        p_value = float(stats.ttest_1samp(paired, 0.0).pvalue)
     return won, len(gains) - won - lost, lost, p_value
 
 
@@ -94,13 +94,23 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [rows[0], ruler, *rows[1:]])
 
 
-def terminal(title: str, rows: Sequence[Sequence[str]]) -> Table:
-    """Rows of text as a table for the terminal, turned on its side: methods have long names."""
+def upright(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    """Rows of text as a table for the terminal."""
     table = Table(title=title)
+    for number, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if number else "left")
+    for cells in rows[1:]:
+        table.add_row(*cells)
+    return table
+
+
+def turned(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    """Rows of text as a table for the terminal, on its side, as methods have long names; pairs lose their intervals."""
+    table, names = Table(title=title), [cells[0] for cells in rows]
     for number, cells in enumerate(zip(*rows, strict=True)):
         if number == 0:
             for place, cell in enumerate(cells):
                 table.add_column(cell.replace(" → ", " →\n"), justify="left" if place == 0 else "right")
         else:
-            table.add_row(*cells)
+            table.add_row(*(cell.partition(" ±")[0] if "→" in name else cell for name, cell in zip(names, cells, strict=True)))
     return table

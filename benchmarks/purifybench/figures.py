@@ -69,7 +69,7 @@ def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
     _save(figure, path)
 
 
-def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, path: Path) -> None:
+def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, path: Path, *, title: str = "") -> None:
     """Accuracy on a test set against a quantity, one line per method with its 95 % interval."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -79,7 +79,7 @@ def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, pat
         half = np.nan_to_num([point.half_width for point in points.values()])
         axes.plot(list(points), means, marker="o", label=method)
         axes.fill_between(list(points), means - half, means + half, alpha=0.2)
-    axes.set(xlabel=name, ylabel=f"accuracy, {test}, %", ylim=(0, 105))
+    axes.set(xlabel=name, ylabel=f"accuracy, {test}, %", ylim=(0, 105), title=title)
     axes.legend()
     _save(figure, path)
 

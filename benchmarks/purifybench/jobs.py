@@ -5,7 +5,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Job:
         options: options of the method beside those of `METHODS`, as sorted pairs.
         row: what to call the run in tables, where that is not the method's name.
         test: read the test sets; without it the run only serves to choose an option.
+        data: what the data depend on beside the task's name and the seed, as plain values.
     """
 
     task: str
@@ -39,15 +40,15 @@ class Job:
     options: tuple[tuple[str, Any], ...] = ()
     row: str = ""
     test: bool = True
+    data: Mapping[str, Any] = field(default_factory=dict)
 
-    def key(self, data: dict[str, Any]) -> dict[str, Any]:
-        """What the run depends on, as plain values; `data` describes the data beside the task's name."""
-        key = asdict(self) | {"options": [list(pair) for pair in self.options], "data": data}
-        return key | {"row": self.row or self.method}
+    def key(self) -> dict[str, Any]:
+        """What the run depends on, as plain values."""
+        return asdict(self) | {"options": [list(pair) for pair in self.options], "row": self.row or self.method}
 
 
-#: Builds a task from its name and a seed.
-TaskBuilder = Callable[[str, int], Task]
+#: Builds the task of a job.
+TaskBuilder = Callable[[Job], Task]
 
 
 def run_jobs(
@@ -55,7 +56,6 @@ def run_jobs(
     build_task: TaskBuilder,
     store: ResultsStore,
     *,
-    data: dict[str, Any],
     workers: int,
     title: str,
     methods: Mapping[str, Callable[..., Method]] = METHODS,
@@ -69,7 +69,6 @@ def run_jobs(
         jobs: the runs.
         build_task: must be importable by name, as worker processes call it.
         store: where records go.
-        data: describes the data, for the records' keys.
         workers: processes on a CPU; ignored on a GPU, which one run fills.
         title: what the progress bar says.
         methods: what the jobs' method names mean.
@@ -77,8 +76,9 @@ def run_jobs(
     state = PartialState()
     # Shares first, then what is left of one's own: another process may already be adding records.
     share = list(jobs)[state.process_index :: state.num_processes]
-    mine = [job for job in share if store.find(job.key(data)) is None]
-    run = partial(_run, build_task=build_task, methods=dict(methods), data=data, folder=str(store.path.parent))
+    done = {key_digest(record["key"]) for record in store.records()}
+    mine = [job for job in share if key_digest(job.key()) not in done]
+    run = partial(_run, build_task=build_task, methods=dict(methods), folder=str(store.path.parent))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(*columns, disable=not state.is_main_process) as progress:
         bar = progress.add_task(title, total=len(mine))
@@ -117,20 +117,18 @@ def _single_thread() -> None:
 _built: dict[str, Task] = {}
 
 
-def _task(job: Job, build_task: TaskBuilder, data: dict[str, Any]) -> Task:
-    wanted = json.dumps([job.task, job.settings.seed, data])
+def _task(job: Job, build_task: TaskBuilder) -> Task:
+    wanted = json.dumps([job.task, job.settings.seed, job.data])
     if wanted not in _built:
         _built.clear()
-        _built[wanted] = build_task(job.task, job.settings.seed)
+        _built[wanted] = build_task(job)
     return _built[wanted]
 
 
-def _run(
-    job: Job, *, build_task: TaskBuilder, methods: Mapping[str, Callable[..., Method]], data: dict[str, Any], folder: str
-) -> Record:
-    key = job.key(data)
+def _run(job: Job, *, build_task: TaskBuilder, methods: Mapping[str, Callable[..., Method]], folder: str) -> Record:
+    key = job.key()
     outcome = train(
-        _task(job, build_task, data),
+        _task(job, build_task),
         partial(methods[job.method], **dict(job.options)),
         job.settings,
         device=PartialState().device,

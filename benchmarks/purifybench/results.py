@@ -38,7 +38,22 @@ class ResultsStore:
 
     def find(self, key: dict[str, Any]) -> Record | None:
         """The newest record of a run, or None."""
-        return next((record for record in reversed(self.records()) if record["key"] == key), None)
+        return next(iter(self.found([key])), None)
+
+    def found(self, keys: Iterable[dict[str, Any]]) -> list[Record]:
+        """The newest records of the runs that there are, in the order of the keys."""
+        newest = {key_digest(record["key"]): record for record in self.records()}
+        return [newest[digest] for key in keys if (digest := key_digest(key)) in newest]
+
+    def forget(self, keys: Iterable[dict[str, Any]]) -> None:
+        """Take the records of these runs out; all others stay."""
+        unwanted = {key_digest(key) for key in keys}
+        if kept := [record for record in self.records() if key_digest(record["key"]) not in unwanted]:
+            unfinished = self.path.with_suffix(".unfinished")
+            unfinished.write_text("".join(f"{json.dumps(record)}\n" for record in kept))
+            unfinished.replace(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
 
     def add(self, record: Record) -> None:
         """Append one record and see it written."""
@@ -46,10 +61,6 @@ class ResultsStore:
         broken = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
         with self.path.open("a") as file:
             file.write(("\n" if broken else "") + json.dumps(record) + "\n")
-
-    def clear(self) -> None:
-        """Start afresh."""
-        self.path.unlink(missing_ok=True)
 
 
 def key_digest(key: dict[str, Any]) -> str:

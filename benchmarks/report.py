@@ -1,0 +1,67 @@
+"""Make the paper's tables anew, from stored results of any number of runs of `digits.py`, `fer.py` and `sweep.py`.
+
+    python benchmarks/report.py results/faces results/digits --out results/report
+
+Each table stands beside the paper's own figures, with means, 95 % intervals, pairs won, tied and lost and a paired test against
+Goal 1; `accuracy.csv` has every accuracy in a line of its own.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from purifybench import paper_tables
+from purifybench.results import Record, ResultsStore, key_digest
+from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Stored results as tables.
+
+    Attributes:
+        stores: `results.jsonl` files, or folders to look for them in; of equal runs the one read last counts.
+        tables: the paper's tables to make, where the results hold them.
+        tie: difference of means, in points, below which a pair of sets counts as tied.
+        out: folder for reports and figures.
+    """
+
+    stores: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    tables: tuple[Literal["1", "2", "3", "bias"], ...] = ("1", "2", "3", "bias")
+    tie: float = 0.05
+    out: Path = Path("results/report")
+
+
+def main() -> None:
+    """Read, print, write."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    records = read(arguments.stores)
+    console = Console(width=max(Console().width, 120))
+    written = paper_tables.write(records, arguments.out, console, tables=arguments.tables, tie=arguments.tie)
+    if not written:
+        raise SystemExit(f"the {len(records)} runs hold none of the tables {', '.join(arguments.tables)}")
+    console.print(f"{len(records)} runs; written: {', '.join(map(str, written))}")
+
+
+def read(stores: tuple[Path, ...]) -> list[Record]:
+    """The runs that read the test sets, each once."""
+    if not stores:
+        raise SystemExit("name at least one results.jsonl, or a folder that holds some")
+    found: dict[str, Record] = {}
+    for given in stores:
+        if not given.exists():
+            raise SystemExit(f"{given}: there is no such file or folder")
+        paths = sorted(given.rglob("results.jsonl")) if given.is_dir() else [given]
+        if not paths:
+            raise SystemExit(f"{given}: no results.jsonl in it; `digits.py`, `fer.py` and `sweep.py` write one to their --out")
+        for path in paths:
+            runs = ResultsStore(path).records()
+            if not all(isinstance(run, dict) and {"key", "accuracy"} <= run.keys() for run in runs) or not runs:
+                raise SystemExit(f"{path}: holds no results of a benchmark")
+            found |= {key_digest(run["key"]): run for run in runs if run["key"].get("test", True)}
+    return list(found.values())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Tables made of stored runs: counts and tests, the paper's own figures, reports and sweeps."""
+
+import json
+import math
+import re
+import sys
+
+import numpy as np
+import pytest
+import report
+import sweep
+from purifybench import cross_table, paper
+from purifybench.results import ResultsStore
+
+
+def _record(task, row, seed, data=None, backbone="small-bn", **accuracy):
+    settings = {"seed": seed, "backbone": backbone, "steps": 5, "batch_size": 64, "lr": 0.01}
+    key = {"task": task, "row": row, "settings": settings, "data": data or {}, "test": True}
+    shares = [0.5, 0.2, 0.1, 0.1, 0.05, 0.01, 0.01, 0.01, 0.01, 0.01]
+    return {"key": key, "accuracy": accuracy, "seconds_per_step": 0.01, "figures": [], "component_shares": shares}
+
+
+def test_the_cross_table_counts_pairs_and_tests_the_seeds_averages():
+    rows = [("goal 1 only", (30.0, 40.0), (32.0, 40.0)), ("PL", (40.0, 39.0), (44.0, 39.0))]
+    records = [_record("a", name, seed, b=runs[seed][0], c=runs[seed][1]) for name, *runs in rows for seed in (0, 1)]
+    table = cross_table.cross_table(records)
+    assert list(table.cells) == ["a → b", "a → c"]
+    assert table.cells["a → b"]["PL"].mean == 42.0
+    assert table.average["PL"].mean == 40.5
+    won, tied, lost, p_value = table.verdicts["PL"]
+    assert (won, tied, lost) == (1, 0, 1)
+    gains = np.array([4.5, 5.5])
+    assert p_value == pytest.approx(2 * (0.5 - math.atan(gains.mean() / (gains.std(ddof=1) / math.sqrt(2))) / math.pi))
+    text = cross_table.markdown(cross_table.lines(table, {"a → b": {"PL": 37.6}}))
+    assert "paper: PL" in text
+    assert "| 37.6 |" in text
+
+
+def test_the_papers_averages_come_out_of_its_cells_but_for_one():
+    """The paper prints 37.37 for AMTL with AlexNet; its six cells average to 37.71."""
+    wrong = {}
+    for (extractor, method), printed in paper.PRINTED_AVERAGES.items():
+        mean = np.mean([row[method] for row in paper.faces(extractor, (method,)).values()])
+        if abs(mean - printed) > 0.0101:
+            wrong[extractor, method] = round(mean, 2)
+    assert wrong == {("alexnet", "AMTL"): 37.71}
+    assert {name: round(value, 2) for name, value in paper.digits("MNIST-M", "small").items()} == {
+        "Goal 1": 29.33,
+        "DANN": 25.08,
+        "PL": 45.08,
+    }
+    assert paper.digits("SVHN", "resnet18") == {"Goal 1": 15.01, "DANN": 12.0, "PL": 18.83}
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Runs of faces and digits in two folders."""
+    face = {"label": "hair", "auxiliary": "same", "image_size": 32, "bias": 0.7}
+    digit = {"bias": 0.95, "image_size": 16, "real": {"train": None}}
+    names, values = ("goal 1 only", "PL all groups (default)"), (40.0, 60.0)
+    for folder, records in {
+        "faces": [
+            _record(train, name, seed, face, within=90.0, unbiased=value, **{test: value + seed})
+            for name, value in zip(names, values, strict=True)
+            for seed in (0, 1)
+            for train, test in (("ck-like", "mmi-like"), ("mmi-like", "ck-like"))
+        ],
+        "digits": [
+            _record("photo", name, seed, digit, backbone, clean=95.0, shifted=value + seed)
+            for name, value in zip((*names, "gradient reversal"), (*values, 50.0), strict=True)
+            for seed in (0, 1)
+            for backbone in ("small-bn", "resnet18")
+        ],
+    }.items():
+        for record in records:
+            ResultsStore(tmp_path / folder / "results.jsonl").add(record)
+    return tmp_path
+
+
+def test_report_puts_stores_together_beside_the_papers_figures(stored, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["report.py", str(stored / "faces"), str(stored / "digits"), "--out", str(stored / "r")])
+    report.main()
+    faces = (stored / "r" / "faces-small-bn-bias-0.7-5-steps" / "report.md").read_text()
+    # 40 and 41, 60 and 61: half widths of t(0.975, 1) * 0.5; the paper's means over its three networks.
+    row = next(line for line in faces.splitlines() if line.startswith("| ck-like → mmi-like"))
+    assert row == "| ck-like → mmi-like | 40.5 ± 6.4 | 60.5 ± 6.4 | 44.0 | 44.5 |"
+    assert "| won/tied/lost |  | 2/0/0 |" in faces
+    digits = (stored / "r" / "digits-all-bias-0.95-5-steps" / "report.md").read_text()
+    assert "| photo → shifted | resnet18 | 40.5 ± 6.4 | 50.5 ± 6.4 | 60.5 ± 6.4 | 25.1 | 22.5 | 37.6 |" in digits
+    assert "| photo → shifted | small-bn | 40.5 ± 6.4 | 50.5 ± 6.4 | 60.5 ± 6.4 | 29.3 | 25.1 | 45.1 |" in digits
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (None, ["nowhere"], "nowhere: there is no such file or folder"),
+        (None, ["."], "no results.jsonl in it"),
+        ('{"a": 1}\n', ["."], "results.jsonl: holds no results of a benchmark"),
+        ("", ["results.jsonl"], "results.jsonl: holds no results of a benchmark"),
+        (
+            json.dumps(_record("photo", "goal 1 only", 0, clean=1.0, shifted=1.0)),
+            [".", "--tables", "3"],
+            "hold none of the tables 3",
+        ),
+    ],
+)
+def test_report_names_what_is_wrong_with_its_sources(content, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "results.jsonl").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["report.py", *arguments])
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        report.main()
+
+
+def test_only_the_named_runs_are_forgotten(tmp_path):
+    store = ResultsStore(tmp_path / "results.jsonl")
+    records = [_record("a", "goal 1 only", seed, b=1.0) for seed in range(3)]
+    for record in records:
+        store.add(record)
+    store.forget([records[1]["key"]])
+    assert store.records() == [records[0], records[2]]
+    assert store.found(record["key"] for record in reversed(records)) == [records[2], records[0]]
+    store.forget(record["key"] for record in records)
+    assert store.records() == []
+    store.forget([records[0]["key"]])  # nothing there to forget
+
+
+def _sweep(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
+    sweep.main()
+
+
+def test_a_sweep_is_a_command_per_point_of_the_grid(monkeypatch, capsys):
+    grid = ["--over", "seeds=0,1", "--over", "backbones=small-bn,small-gn", "--fixed", "steps=7", "--launch", "cpu"]
+    _sweep(monkeypatch, "digits.py", *grid, "--out", "there", "--dry-run")
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 4
+    assert "accelerate.commands.launch --cpu" in lines[1]
+    assert lines[1].endswith("--seeds 0 --backbones small-gn --steps 7 --resume --out there/seeds=0_backbones=small-gn")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--over", "seeds"], "--over: expected name=value, got 'seeds'"),
+        (["--fixed", "out=there"], "--out: the sweep gives each job its own"),
+        (["--slurm", "partition=gpu"], "--slurm needs --executor slurm"),
+    ],
+)
+def test_wrong_grids_are_named(arguments, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        _sweep(monkeypatch, "digits.py", *arguments)
+
+
+def test_a_sweep_runs_its_jobs_goes_on_after_a_failure_and_reports(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    methods = ["--fixed", "methods=gradient reversal", "--fixed", "steps=1", "--fixed", "workers=1", "--fixed", "image-size=4"]
+    grid = ["--over", "seeds=0", "--over", "backbones=small-bn,none", "--launch", "cpu", "--out", str(tmp_path / "s")]
+    with pytest.raises(SystemExit, match="1 of 2 jobs failed; start the sweep again to go on"):
+        _sweep(monkeypatch, "digits.py", *grid, *methods[2:])
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "seeds=0_backbones=none: failed, see" in printed
+    assert "'none' is none of 'small-bn'" in printed
+    text = next((tmp_path / "s" / "report").rglob("report.md")).read_text()
+    assert "| photo → shifted | small-bn |" in text
