@@ -4,8 +4,8 @@
     accelerate launch benchmarks/digits.py      the same, on whatever Accelerate finds
     python benchmarks/digits.py --train ylecun/mnist --aux ufldl-stanford/svhn:cropped_digits --test Mike0307/MNIST-M
 
-Writes tables (one per task, and the paper's Table II), `results.jsonl` (one line per run), `report.json`, `report.md` and figures
-to `--out`.
+Writes a table per task and the paper's Table II, `results.jsonl` (one line per run), `report.json`, `report.md` and figures to
+`--out`.
 """
 
 import json

@@ -1,0 +1,86 @@
+"""The audit as a command, on local files, end to end; and what it says when something is wrong."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("datasets")
+pytest.importorskip("sklearn")
+pytest.importorskip("timm")
+pytest.importorskip("tyro")
+import datasets
+from PIL import Image
+
+from wdpurify.audit.__main__ import main
+from wdpurify.audit._sources import open_source
+
+
+@pytest.fixture(autouse=True)
+def _quiet(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+def _rows(count, seed=0):
+    rng = np.random.default_rng(seed)
+    kind, tint = np.arange(count) % 2, rng.integers(2, size=count)
+    pixels = rng.integers(0, 120, (count, 16, 16, 3))
+    pixels[:, :8] += 100 * kind[:, None, None, None]
+    pixels[..., 0] += 30 * tint[:, None, None]
+    pictures = [Image.fromarray(image.astype(np.uint8)) for image in pixels]
+    names = [("calm", "smiling")[value] for value in kind]
+    return datasets.Dataset.from_dict({"image": pictures, "label": names, "tint": [int(value) for value in tint]})
+
+
+FAST = ["--backbone", "test_resnet", "--no-pretrained", "--image-size", "32", "--repeats", "2", "--steps", "2"]
+FAST += ["--permutations", "2", "--max-rows", "60"]
+
+
+def test_parquet_files_folders_of_images_and_saved_sets_are_audited_and_files_written(tmp_path, capsys):
+    _rows(60).to_parquet(tmp_path / "faces.parquet")
+    _rows(60, 1).save_to_disk(tmp_path / "saved")
+    for number, row in enumerate(_rows(24, 2)):
+        folder = tmp_path / "elsewhere" / "test" / row["label"]
+        folder.mkdir(parents=True, exist_ok=True)
+        row["image"].save(folder / f"{number}.png")
+    sources = ["--task", str(tmp_path / "saved"), "--auxiliary", str(tmp_path / "faces.parquet")]
+    evaluation = ["--evaluation", str(tmp_path / "elsewhere"), "--out", str(tmp_path / "out")]
+    main([*sources, *evaluation, "--columns", "tint", "label", *FAST])
+    assert "separate data" in capsys.readouterr().out
+    read = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert {entry["column"]["name"] for entry in read["columns"]} == {"tint", "label"}
+    assert read["settings"]["evaluation rows"] == 24
+    assert (tmp_path / "out" / "audit.md").read_text().startswith("| label | verdict |")
+    assert (tmp_path / "out" / "audit.png").exists()
+
+
+def test_a_source_may_name_its_split(tmp_path):
+    datasets.DatasetDict({"train": _rows(4), "test": _rows(6)}).save_to_disk(tmp_path / "both")
+    assert len(open_source(str(tmp_path / "both"), "train")) == 4
+    assert len(open_source(f"{tmp_path / 'both'}#test", "train")) == 6
+    with pytest.raises(ValueError, match=r"has no split 'dev'; it has train, test: write .*both#train"):
+        open_source(str(tmp_path / "both"), "dev")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--columns", "hat"], "`auxiliary` has no column 'hat'; it has 'image', 'label', 'tint'"),
+        (["--task-label", "mood"], "`task` has no column 'mood'"),
+        (["--image-column", "face"], "`auxiliary` has no column 'face'"),
+        (["--backbone", "no_such_net"], "a name that timm knows, got 'no_such_net'"),
+        (["--task", "{folder}/notes.txt"], "must be a .parquet, .csv, .json or .jsonl file"),
+        (["--task", "{folder}/nowhere/else/at/all"], "is no local data set and cannot be had from the hub"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
+    _rows(40).to_parquet(tmp_path / "faces.parquet")
+    (tmp_path / "notes.txt").write_text("no rows")
+    path = str(tmp_path / "faces.parquet")
+    changes = [change.format(folder=tmp_path) for change in changes]
+    with pytest.raises(SystemExit, match=re.escape("wdpurify.audit: ") + ".*" + re.escape(message)):
+        main(["--task", path, "--auxiliary", path, "--columns", "tint", *FAST, *changes])

@@ -1,0 +1,20 @@
+"""The label audit: which column of an auxiliary set is fit to purify of, and whether features have forgotten it.
+
+``from wdpurify.audit import audit, leakage``, or ``python -m wdpurify.audit --help``.
+"""
+
+try:
+    import numpy  # noqa: F401 - asked for here, so that all modules below can rely on it
+    import scipy  # noqa: F401
+    import sklearn  # noqa: F401
+except ImportError as error:
+    raise ImportError('the label audit needs scikit-learn and SciPy: pip install "wdpurify[audit]"') from error
+
+from ._association import Association as Association
+from ._audit import audit as audit
+from ._columns import Column as Column
+from ._leakage import Leakage as Leakage
+from ._leakage import leakage as leakage
+from ._report import Audit as Audit
+from ._transfer import Transfer as Transfer
+from ._verdict import ColumnAudit as ColumnAudit

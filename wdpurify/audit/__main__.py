@@ -1,0 +1,97 @@
+"""The label audit as a command: ``python -m wdpurify.audit --help``."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ._audit import audit
+from ._optional import optional
+from ._sources import open_source
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Which label of an auxiliary data set is fit to purify of.
+
+    A source is a hub id (`id` or `id:config`), a folder (of `save_to_disk`, or of images, parquet or csv files) or a file
+    (.parquet, .csv, .json); `#name` behind it names a split.
+
+    Attributes:
+        task: source of task rows; the split "train" if none is named.
+        auxiliary: source of auxiliary rows; the split "train" if none is named.
+        columns: label columns of the auxiliary rows to audit.
+        task_label: column of the task label.
+        evaluation: source of evaluation rows from another collection; the split "test" if none is named.
+        image_column: column of images, in every source.
+        backbone: name of a timm model.
+        pretrained: load its published weights.
+        image_size: pixels; by default what the backbone was made for.
+        repeats: trainings per label, and as many controls.
+        steps: optimiser steps per training.
+        batch_size: rows per step.
+        lr: highest learning rate.
+        permutations: for the leakage.
+        margin: largest gain, as a share of 1, that still counts as none.
+        max_rows: rows used of each source.
+        device: where to run, for example cuda.
+        seed: of everything drawn.
+        out: folder for audit.md, audit.json and audit.png.
+    """
+
+    task: str
+    auxiliary: str
+    columns: tuple[str, ...]
+    task_label: str = "label"
+    evaluation: str | None = None
+    image_column: str = "image"
+    backbone: str = "resnet18.a1_in1k"
+    pretrained: bool = True
+    image_size: int | None = None
+    repeats: int = 4
+    steps: int = 200
+    batch_size: int = 64
+    lr: float = 3e-4
+    permutations: int = 100
+    margin: float = 0.05
+    max_rows: int = 2000
+    device: str = "cpu"
+    seed: int = 0
+    out: Path | None = None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read, audit, print; write files if asked to."""
+    chosen = optional("tyro", "the command").cli(Arguments, args=sys.argv[1:] if arguments is None else arguments)
+    try:
+        found = audit(
+            chosen.backbone,
+            open_source(chosen.task, "train"),
+            open_source(chosen.auxiliary, "train"),
+            chosen.columns,
+            label=chosen.task_label,
+            evaluation=None if chosen.evaluation is None else open_source(chosen.evaluation, "test"),
+            image=chosen.image_column,
+            image_size=chosen.image_size,
+            pretrained=chosen.pretrained,
+            repeats=chosen.repeats,
+            steps=chosen.steps,
+            batch_size=chosen.batch_size,
+            lr=chosen.lr,
+            permutations=chosen.permutations,
+            margin=chosen.margin,
+            max_rows=chosen.max_rows,
+            device=chosen.device,
+            seed=chosen.seed,
+        )
+    except (ValueError, TypeError) as error:
+        raise SystemExit(f"wdpurify.audit: {error}") from error
+    found.print()
+    if chosen.out is not None:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        (chosen.out / "audit.md").write_text(found.markdown(), encoding="utf-8")
+        (chosen.out / "audit.json").write_text(found.json(), encoding="utf-8")
+        found.plot(chosen.out / "audit.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The audit of label columns: leakage, transfer, association and sizes of each, and what they say together."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wdpurify._checks import check_not_negative, check_positive_integer
+from wdpurify._random import derive_seed, private_randomness
+
+from ._association import associate
+from ._columns import describe_column
+from ._extractor import Backbone, Extractor, run
+from ._leakage import decoded, drawn
+from ._report import Audit, ranked
+from ._sources import Table, read_table
+from ._transfer import Plan, Rows, transfer
+from ._verdict import VERDICTS, ColumnAudit, judge
+
+SEPARATE = "Transfer was evaluated on separate data."
+WITHIN = (
+    "Transfer was evaluated across folds of the task rows, weighted so that the label as predicted there does not go with the "
+    "task label. A label that goes with the task label in the task rows can look relevant, or irrelevant, by this alone: give "
+    "`evaluation` data of another collection for a verdict on it."
+)
+
+
+def audit(
+    model: nn.Module | str,
+    task: Any,
+    auxiliary: Any,
+    columns: Sequence[str],
+    *,
+    label: str = "label",
+    evaluation: Any = None,
+    image: str = "image",
+    image_size: int | None = None,
+    transform: Callable[[Any], Tensor] | None = None,
+    layer: str | None = None,
+    features: Callable[[Any, Tensor], Tensor] | None = None,
+    pretrained: bool = True,
+    repeats: int = 4,
+    steps: int = 200,
+    batch_size: int = 64,
+    lr: float = 1e-3,
+    permutations: int = 100,
+    margin: float = 0.05,
+    max_rows: int = 2000,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+) -> Audit:
+    """Which label columns of auxiliary data are fit to purify of, the best first.
+
+    Sources are ``(images, labels)``, ``(images, {"name": cells})``, a Hugging Face ``Dataset`` or a map-style data set whose
+    rows are mappings. Images are floating point tensors, bytes or pictures; the latter two become floats in [0, 1].
+
+    Copies of the extractor are trained on each label and, as a control, on its shuffled values; a linear probe of the task
+    then says which features serve the task better. Model, global random state and data stay as they are. On a CPU the result
+    depends on ``seed`` alone; GPU kernels may round differently between runs.
+
+    Args:
+        model: as you would train it, before or after training on the task; or the name of a timm backbone.
+        task: task rows with their label.
+        auxiliary: rows with the label columns.
+        columns: names of the columns to audit.
+        label: name of the task label's column.
+        evaluation: rows of another collection with the task label, in which the label does not go with the task label as in
+            ``task``. Without them the verdict on such a label is at best "doubtful".
+        image: name of the image column.
+        image_size: images are resized to this; None leaves them, or takes the size of a backbone given by name.
+        transform: makes a floating point tensor of one image, as your model reads it.
+        layer: name of the layer whose input is the features; None finds the classifier.
+        features: ``features(model, images)`` in place of ``layer``.
+        pretrained: of a backbone given by name.
+        repeats: trainings on each label, and as many controls; at least 2.
+        steps: optimiser steps of each training.
+        batch_size: rows per step.
+        lr: highest learning rate (AdamW); lower it to 1e-4 for large pretrained models.
+        permutations: of the leakage's baseline.
+        margin: largest gain of balanced accuracy, in [0, 1], that still counts as none.
+        max_rows: of more rows of a source, so many are drawn. All of them are held in memory.
+        device: where to run; None stays with the model.
+        seed: of everything drawn.
+
+    Raises:
+        ValueError: for missing columns, lengths that differ, a task label with one class or fewer than ten rows in a class,
+            or a backbone that timm does not know.
+        TypeError: for sources or images of another kind.
+        ImportError: if a library that is needed is missing, with the command that installs it.
+
+    Source: Li et al. 2021, arXiv:2102.10955, Sec. II: the more negative the transfer, the more irrelevant the label.
+    """
+    numbers = {"steps": steps, "batch_size": batch_size, "permutations": permutations, "max_rows": max_rows}
+    for name, number in numbers.items():
+        check_positive_integer(name, number)
+    if check_positive_integer("repeats", repeats) < 2:
+        raise ValueError(f"`repeats` must be at least 2 for an interval, got {repeats}")
+    check_not_negative("lr", lr)
+    check_not_negative("margin", margin)
+    if isinstance(columns, str) or not columns:
+        raise ValueError(f"`columns` must be a list of column names, got {columns!r}")
+    plan = Plan(repeats, steps, batch_size, lr, seed)
+    place = torch.device(device) if device is not None else torch.device("cpu")
+    with private_randomness(place, derive_seed(seed, "audit")):
+        if isinstance(model, str):
+            model = Backbone(model, pretrained=pretrained)
+            image_size, features = image_size or model.image_size, run
+        extractor = Extractor(model, layer=layer, features=features, device=device)
+        options: dict[str, Any] = {"image": image, "image_size": image_size, "transform": transform}
+        options |= {"max_rows": max_rows, "seed": seed}
+        rows = read_table("auxiliary", auxiliary, columns, **options)
+        own = read_table("task", task, [label], optional_columns=columns, **options)
+        other = None if evaluation is None else read_table("evaluation", evaluation, [label], **options)
+        task_rows, judged, classes = _task_rows(own, other, label)
+        shapes = {tuple(table.images.shape[1:]) for table in (rows, own, other) if table is not None}
+        if len(shapes) > 1:
+            raise ValueError(f"all sources must have images of one shape, got {sorted(shapes)}: set `image_size`")
+        found = [
+            _audited(name, rows, own, task_rows, judged, classes, extractor, plan, permutations, margin) for name in columns
+        ]
+    settings = numbers | {"repeats": repeats, "lr": lr, "margin": margin, "seed": seed}
+    settings |= {"task rows": len(own.images), "auxiliary rows": len(rows.images)}
+    settings["evaluation rows"] = 0 if other is None else len(other.images)
+    evaluated = WITHIN if other is None else SEPARATE
+    return Audit(ranked(found, lambda entry: VERDICTS.index(entry.verdict)), evaluated, settings)
+
+
+def _task_rows(own: Table, other: Table | None, label: str) -> tuple[Rows, Rows | None, list[str]]:
+    column, codes, classes = describe_column(label, own.columns[label])
+    if column.problem or column.missing or int((codes < 0).sum()):
+        why = column.problem or "; ".join(column.warnings)
+        raise ValueError(f"`task` must label every row, with ten rows or more per class, in {label!r}, got: {why}")
+    if other is None:
+        return Rows(own.images, codes), None, classes
+    names = [str(cell.item() if hasattr(cell, "item") else cell) for cell in other.columns[label]]
+    if unknown := sorted(set(names) - set(classes)):
+        raise ValueError(
+            f"`evaluation` must have task classes that `task` has ({', '.join(classes)}), got {', '.join(unknown)}"
+        )
+    return Rows(own.images, codes), Rows(other.images, torch.tensor([classes.index(name) for name in names])), classes
+
+
+def _audited(
+    name: str,
+    rows: Table,
+    own: Table,
+    task: Rows,
+    evaluation: Rows | None,
+    classes: list[str],
+    extractor: Extractor,
+    plan: Plan,
+    permutations: int,
+    margin: float,
+) -> ColumnAudit:
+    column, codes, values = describe_column(name, rows.columns[name])
+    if column.problem:
+        return ColumnAudit(column, "do not use", column.problem, None, None, None)
+    labelled = codes >= 0
+    images, codes = rows.images[labelled], codes[labelled]
+    measured, guessed = transfer(extractor, images, codes, task, evaluation, plan)
+    chosen = drawn(torch.arange(len(codes)), 1000, plan.seed)
+    leak = decoded(extractor.all_features(images[chosen]), codes[chosen], permutations=permutations, seed=plan.seed)
+    known = name in own.columns
+    if known:
+        place = {value: number for number, value in enumerate(values)}
+        cells = [str(cell.item() if hasattr(cell, "item") else cell) for cell in own.columns[name]]
+        guessed = torch.tensor([place.get(cell, -1) for cell in cells])
+    association = associate(task.labels, guessed, classes, values, known=known)
+    verdict, reason = judge(measured, leak, association, margin)
+    return ColumnAudit(column, verdict, reason, measured, leak, association)

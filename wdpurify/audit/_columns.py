@@ -1,0 +1,86 @@
+"""What a label column holds: its values and their counts, and whether it can be audited at all."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: A value with fewer rows is left out: five folds need some of it each. Below `SMALL` the column is warned about.
+FEWEST, SMALL = 10, 50
+
+
+@dataclass(frozen=True)
+class Column:
+    """A label column of the auxiliary set.
+
+    Attributes:
+        name: of the column.
+        counts: rows per value, the most frequent first.
+        missing: rows without a value.
+        problem: why the column cannot be audited; empty if it can.
+        warnings: what to know before it is used.
+    """
+
+    name: str
+    counts: dict[str, int]
+    missing: int
+    problem: str
+    warnings: tuple[str, ...]
+
+
+def describe_column(name: str, cells: Sequence[Any]) -> tuple[Column, Tensor, list[str]]:
+    """Look at a column and number its values.
+
+    Args:
+        name: for the messages.
+        cells: one value per row; None and NaN are missing.
+
+    Returns:
+        The column; a number per row, int64, -1 where the value is missing or too rare; the names of the numbers.
+    """
+    values = [_plain(cell) for cell in cells]
+    found = Counter(value for value in values if value is not None)
+    counts = {str(value): count for value, count in found.most_common()}
+    missing = len(values) - found.total()
+    kept = sorted((value for value, count in found.items() if count >= FEWEST), key=str)
+    number = {value: place for place, value in enumerate(kept)}
+    codes = torch.tensor([-1 if value is None else number.get(value, -1) for value in values], dtype=torch.int64)
+    warnings = []
+    if missing:
+        warnings.append(f"{missing} of {len(values)} rows have no value and are left out")
+    if rare := [value for value in found if value not in number]:
+        shown = ", ".join(map(str, rare[:5])) + (" ..." if len(rare) > 5 else "")
+        warnings.append(f"values with fewer than {FEWEST} rows are left out: {shown}")
+    if small := [f"{value} ({found[value]})" for value in kept if found[value] < SMALL]:
+        warnings.append(f"small groups, few rows to draw from: {', '.join(small)}")
+    column = Column(name, dict(list(counts.items())[:50]), missing, _problem(found, kept), tuple(warnings))
+    return column, codes, [str(value) for value in kept]
+
+
+def _problem(found: "Counter[Any]", kept: list[Any]) -> str:
+    rows = found.total()
+    if not rows:
+        return "no row has a value"
+    if len(found) == 1:
+        return f"all rows have the same value, {next(iter(found))}: there are no groups to put together"
+    if len(found) > 20 and all(isinstance(value, float) for value in found):
+        return f"{len(found)} different numbers: a continuous column; cut it into a few ranges"
+    if len(found) > rows / 2:
+        return f"{len(found)} values in {rows} rows, nearly one per row: it looks like an identifier"
+    if len(kept) < 2:
+        return f"fewer than two values have {FEWEST} rows or more"
+    return ""
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as a plain, hashable value; None for a missing one."""
+    value = cell.item() if hasattr(cell, "item") else cell
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, (list, dict, set)):
+        raise TypeError(f"`columns` must hold one label per row, got a {type(value).__name__}")
+    return value

@@ -1,0 +1,157 @@
+"""The audit as a record: to print, to write and to plot."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ._optional import optional
+from ._verdict import ColumnAudit
+
+_HEADS = (
+    "label",
+    "verdict",
+    "transfer effect, points",
+    "leakage, %",
+    "permuted, %",
+    "learned, %",
+    "Cramér's V",
+    "rows per value",
+    "reason",
+)
+#: How many of them fit in a terminal; the reasons come below the table.
+_NUMBERS = 7
+_COLOURS = {"use": "tab:green", "doubtful": "tab:orange", "do not use": "tab:red"}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All columns, the best to purify of first.
+
+    Attributes:
+        columns: one entry per column: by verdict, then the most negative transfer effect first.
+        evaluation: which rows judged the transfer, and what follows for its reading.
+        settings: what the numbers depend on.
+    """
+
+    columns: tuple[ColumnAudit, ...]
+    evaluation: str
+    settings: dict[str, Any]
+
+    def __str__(self) -> str:
+        lines = [f"{entry.column.name}: {entry.verdict}. {_sentence(entry.reason)}" for entry in self.columns]
+        notes = [f"  note on {name}: {note}" for name, note in self.notes()]
+        return "\n".join([*lines, *notes, self.evaluation])
+
+    def __getitem__(self, name: str) -> ColumnAudit:
+        """The entry of a column.
+
+        Raises:
+            KeyError: if there is none of that name.
+        """
+        for entry in self.columns:
+            if entry.column.name == name:
+                return entry
+        raise KeyError(name)
+
+    def notes(self) -> list[tuple[str, str]]:
+        """Warnings, as pairs of column and text."""
+        found = [(entry.column.name, note) for entry in self.columns for note in entry.column.warnings]
+        for entry in self.columns:
+            known = entry.association is not None and entry.association.known
+            if known and entry.association.determined:  # type: ignore[union-attr]
+                note = "a function of the task label in the task rows, where it is known: each class has one value of it"
+                found.append((entry.column.name, note))
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return asdict(self)
+
+    def json(self) -> str:
+        """Everything as JSON; what is not a number is null."""
+        return json.dumps(_finite(self.as_dict()), indent=1, ensure_ascii=False)
+
+    def markdown(self) -> str:
+        """The table, the notes and the evaluation in Markdown."""
+        rows = [_HEADS, ("---",) * len(_HEADS), *(_row(entry) for entry in self.columns)]
+        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+        notes = [f"- {name}: {note}" for name, note in self.notes()]
+        return "\n\n".join(filter(None, [table, "\n".join(notes), self.evaluation])) + "\n"
+
+    def print(self, console: Any = None) -> None:
+        """Print the table, to a rich ``Console`` of yours if given."""
+        optional("rich", "the table in the terminal")
+        table = optional("rich.table", "the table in the terminal").Table(title="Labels to purify of, the best first")
+        for head in _HEADS[:_NUMBERS]:
+            table.add_column(head, no_wrap=head in ("label", "verdict"))
+        text = optional("rich.text", "the table in the terminal").Text
+        for entry in self.columns:
+            table.add_row(*map(text, _row(entry)[:_NUMBERS]))
+        console = console or optional("rich.console", "the table in the terminal").Console()
+        console.print(table)
+        for entry in self.columns:
+            console.print(text(f"{entry.column.name}: {entry.reason}"))
+        for name, note in self.notes():
+            console.print(text(f"{name}: {note}"))
+        console.print(text(self.evaluation))
+
+    def plot(self, path: Path | str) -> None:
+        """Draw transfer effects and leakage with their intervals into a file."""
+        figure_class = optional("matplotlib.figure", "the plot").Figure
+        shown = [entry for entry in self.columns if entry.transfer is not None]
+        figure = figure_class(figsize=(9, 0.5 * max(1, len(shown)) + 1.6), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for place, entry in enumerate(shown):
+            colour = _COLOURS[entry.verdict]
+            transfer, leak = entry.transfer, entry.leakage
+            assert transfer is not None
+            assert leak is not None
+            _whisker(axes[0], place, transfer.effect, transfer.low, transfer.high, colour)
+            _whisker(axes[1], place, leak.balanced_accuracy, leak.low, leak.high, colour)
+            axes[1].plot([100 * leak.baseline], [place], marker="|", markersize=14, color="grey")
+        axes[0].axvline(0, color="grey", linewidth=0.8)
+        axes[0].set_yticks(range(len(shown)), [f"{entry.column.name}\n{entry.verdict}" for entry in shown])
+        axes[0].invert_yaxis()
+        axes[0].set(xlabel="transfer effect on the task, points", title="negative or null: irrelevant")
+        axes[1].set(xlabel="balanced accuracy of the label, %", title="leakage (grey: permuted labels)", xlim=(0, 103))
+        figure.savefig(path, dpi=120)
+
+
+def ranked(entries: list[ColumnAudit], rank: Callable[[ColumnAudit], int]) -> tuple[ColumnAudit, ...]:
+    """Best first: by verdict, then by transfer effect; columns that could not be audited last."""
+    return tuple(sorted(entries, key=lambda entry: (rank(entry), entry.transfer.effect if entry.transfer else math.inf)))
+
+
+def _whisker(axes: Any, place: int, value: float, low: float, high: float, colour: str) -> None:
+    axes.plot([100 * low, 100 * high], [place, place], color=colour)
+    axes.plot([100 * value], [place], marker="o", color=colour)
+
+
+def _row(entry: ColumnAudit) -> tuple[str, ...]:
+    transfer, leak, counts = entry.transfer, entry.leakage, entry.column.counts
+    sizes = ", ".join(f"{value} {count}" for value, count in list(counts.items())[:8]) + (" ..." if len(counts) > 8 else "")
+    numbers = ("-",) * 5
+    if transfer is not None and leak is not None and entry.association is not None:
+        numbers = (
+            f"{100 * transfer.effect:+.1f} ({100 * transfer.low:+.1f} to {100 * transfer.high:+.1f})",
+            f"{100 * leak.balanced_accuracy:.1f}, p = {leak.p_value:.3f}",
+            f"{100 * leak.baseline:.1f}",
+            f"{100 * transfer.label_accuracy:.1f}",
+            f"{entry.association.cramers_v:.2f}" + ("" if entry.association.known else " predicted"),
+        )
+    return (entry.column.name, entry.verdict, *numbers, sizes, entry.reason)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,157 @@
+"""Where rows come from: tensors, data sets in memory, and what `datasets.load_dataset` opens."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._leakage import drawn
+from ._optional import optional
+
+
+@dataclass(frozen=True)
+class Table:
+    """Images ``(rows, channels, height, width)``, floating point, and columns of one cell per row."""
+
+    images: Tensor
+    columns: Mapping[str, list[Any]]
+
+
+def read_table(
+    name: str,
+    source: Any,
+    wanted: Sequence[str],
+    *,
+    optional_columns: Sequence[str] = (),
+    image: str = "image",
+    image_size: int | None = None,
+    transform: Callable[[Any], Tensor] | None = None,
+    max_rows: int = 2000,
+    seed: int = 0,
+) -> Table:
+    """Read some rows of a source.
+
+    Args:
+        name: of the argument, for messages.
+        source: ``(images, columns)`` with a mapping of columns, ``(images, labels)`` where one column is wanted, a Hugging Face
+            ``Dataset``, or a map-style data set whose rows are mappings.
+        wanted: columns that must be there.
+        optional_columns: columns taken where they are.
+        image: name of the image column.
+        image_size: images are resized to this; None leaves them.
+        transform: makes a floating point tensor of an image; None turns pictures and bytes to [0, 1].
+        max_rows: of more rows, so many are drawn by ``seed``.
+
+    Raises:
+        ValueError: if a column is missing, lengths or image shapes differ, or there is no row.
+        TypeError: for other sources, or cells that are no images.
+    """
+    if isinstance(source, tuple) and len(source) == 2:
+        images, given = source
+        columns: dict[str, Any] = dict(given) if isinstance(given, Mapping) else dict.fromkeys(wanted[:1], given)
+        count = len(images)
+        if odd := {key: len(cells) for key, cells in columns.items() if len(cells) != count}:
+            raise ValueError(f"`{name}` must have as many labels as its {count} images, got {odd}")
+        _check_columns(name, wanted, list(columns))
+        rows = drawn(torch.arange(count), max_rows, seed).tolist()
+        read = {key: [columns[key][row] for row in rows] for key in (*wanted, *optional_columns) if key in columns}
+        cells = [images[row] for row in rows]
+    elif hasattr(source, "column_names") and hasattr(source, "select"):
+        _check_columns(name, (image, *wanted), list(source.column_names))
+        chosen = source.select(drawn(torch.arange(len(source)), max_rows, seed).tolist())
+        names = [key for key in (*wanted, *optional_columns) if key in source.column_names]
+        read = {key: _cells(chosen, key) for key in names}
+        cells = chosen[image][:]
+    elif hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (str, dict, list, tuple)):
+        found = [source[row] for row in drawn(torch.arange(len(source)), max_rows, seed).tolist()]
+        if found and not isinstance(found[0], Mapping):
+            raise TypeError(f"`{name}` must have rows that are mappings, got a {type(found[0]).__name__}; or (images, columns)")
+        _check_columns(name, (image, *wanted), list(found[0]) if found else [image, *wanted])
+        read = {key: [row[key] for row in found] for key in (*wanted, *optional_columns) if found and key in found[0]}
+        cells = [row[image] for row in found]
+    else:
+        raise TypeError(f"`{name}` must be (images, columns) or a map-style data set, got {type(source).__name__}")
+    if not cells:
+        raise ValueError(f"`{name}` must have rows, got none")
+    return Table(_stacked(name, [_prepared(name, cell, image_size, transform) for cell in cells]), read)
+
+
+def open_source(source: str, split: str) -> Any:
+    """A split of a hub data set or of local files.
+
+    Args:
+        source: ``id`` or ``id:config`` on the hub, a folder (of ``save_to_disk``, or of images, parquet or csv files), or a
+            parquet or csv file; ``#name`` behind it names the split.
+        split: taken if the source names none; a source with a single split gives that one.
+
+    Raises:
+        ValueError: if there is no such split, naming those that there are, or if the source cannot be opened.
+    """
+    datasets = optional("datasets", "opening a data set by name")
+    where, _, named = source.partition("#")
+    path = Path(where)
+    try:
+        if path.is_file():
+            kind = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}.get(path.suffix)
+            if kind is None:
+                raise ValueError(f"{where} must be a .parquet, .csv, .json or .jsonl file")
+            found = datasets.load_dataset(kind, data_files=where)
+        elif path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
+            found = datasets.load_from_disk(where)
+        elif path.exists():
+            found = datasets.load_dataset(where)
+        else:
+            identifier, _, config = where.partition(":")
+            found = datasets.load_dataset(identifier, config or None)
+    except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise ValueError(f"{where} is no local data set and cannot be had from the hub: {error}") from error
+    if not isinstance(found, Mapping):
+        return found
+    if not named and len(found) == 1:
+        return next(iter(found.values()))
+    if (named or split) not in found:
+        raise ValueError(
+            f"{where} has no split {named or split!r}; it has {', '.join(found)}: write {where}#{next(iter(found))}"
+        )
+    return found[named or split]
+
+
+def _cells(dataset: Any, name: str) -> list[Any]:
+    """A column; the numbers of a ``ClassLabel`` become its names, its mark for unknown becomes None."""
+    cells = list(dataset[name])
+    names = getattr(dataset.features[name], "names", None)
+    return cells if names is None else [None if cell is None or cell < 0 else names[cell] for cell in cells]
+
+
+def _check_columns(name: str, wanted: Sequence[str], known: list[str]) -> None:
+    if absent := [column for column in wanted if column not in known]:
+        raise ValueError(f"`{name}` has no column {absent[0]!r}; it has {', '.join(map(repr, known))}")
+
+
+def _prepared(name: str, cell: Any, size: int | None, transform: Callable[[Any], Tensor] | None) -> Tensor:
+    if transform is not None:
+        cell = transform(cell)
+    elif hasattr(cell, "convert"):  # a PIL image, told without importing PIL
+        pixels = torch.frombuffer(bytearray(cell.convert("RGB").tobytes()), dtype=torch.uint8)
+        cell = pixels.view(cell.height, cell.width, 3).permute(2, 0, 1)
+    if not isinstance(cell, Tensor) or cell.ndim != 3:
+        came = f"a tensor of shape {tuple(cell.shape)}" if isinstance(cell, Tensor) else type(cell).__name__
+        raise TypeError(f"`{name}` must hold images, pictures or tensors of shape (channels, height, width), got {came}")
+    if cell.dtype == torch.uint8:
+        cell = cell / 255
+    if not cell.is_floating_point():
+        raise TypeError(f"`{name}` must hold floating point or byte images, got {cell.dtype}")
+    if size is not None and tuple(cell.shape[1:]) != (size, size):
+        cell = F.interpolate(cell[None], (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    prepared: Tensor = cell.cpu()
+    return prepared
+
+
+def _stacked(name: str, images: list[Tensor]) -> Tensor:
+    if len(shapes := sorted({tuple(image.shape) for image in images})) > 1:
+        raise ValueError(f"`{name}` must have images of one shape, got {shapes[:4]}: set `image_size`")
+    return torch.stack(images)

@@ -1,0 +1,57 @@
+"""From the numbers of a column to "use", "doubtful" or "do not use", with the reason."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ._association import Association
+from ._columns import Column
+from ._leakage import Leakage
+from ._transfer import Transfer
+
+Verdict = Literal["use", "doubtful", "do not use"]
+VERDICTS: tuple[Verdict, ...] = ("use", "doubtful", "do not use")
+#: A label whose Cramér's V with the task label is above this goes with it: without separate evaluation data nobody can tell.
+TIED = 0.3
+
+
+@dataclass(frozen=True)
+class ColumnAudit:
+    """One row of the audit.
+
+    Attributes:
+        column: what the column holds.
+        verdict: whether to purify of it.
+        reason: one sentence.
+        transfer: effect of learning the label on the task; None where the column could not be audited, as the next two.
+        leakage: of the label in the features as they are.
+        association: of the label with the task label in the task rows.
+    """
+
+    column: Column
+    verdict: Verdict
+    reason: str
+    transfer: Transfer | None
+    leakage: Leakage | None
+    association: Association | None
+
+
+def judge(transfer: Transfer, leakage: Leakage, association: Association, margin: float) -> tuple[Verdict, str]:
+    """Verdict and reason.
+
+    Args:
+        transfer, leakage, association: of the column.
+        margin: largest gain of balanced accuracy, in [0, 1], that still counts as none.
+    """
+    effect = f"{100 * transfer.effect:+.1f} points ({100 * transfer.low:+.1f} to {100 * transfer.high:+.1f})"
+    tied = association.cramers_v > TIED and not transfer.separate
+    goes = f"it goes with the task label in the task rows (Cramér's V {association.cramers_v:.2f})"
+    if not transfer.label_learned and leakage.p_value >= 0.05:
+        return "doubtful", "the images do not show it: neither a probe nor training decodes it, so there is nothing to forget"
+    if transfer.low > 0 and transfer.effect > margin:
+        also = f"; {goes}, so a bias may be part of it" if tied else ""
+        return "do not use", f"relevant: learning it helps the task, {effect}{also}"
+    if tied:
+        return "doubtful", f"{goes}: give `evaluation` data from elsewhere to tell a bias from a meaning; here {effect}"
+    if transfer.high > margin:
+        return "doubtful", f"a gain of more than {100 * margin:.0f} points is not ruled out, {effect}: more repeats or rows"
+    return "use", f"irrelevant: learning it does not help the task, {effect}"
