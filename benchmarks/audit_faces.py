@@ -92,7 +92,7 @@ def main() -> None:
     text = report(audits, left, arguments)
     (arguments.out / "report.md").write_text(text)
     plot(audits, arguments.out / "audit.png")
-    console.print(text, markup=False)
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def audited(seed: int, arguments: Arguments) -> Audit:

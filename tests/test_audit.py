@@ -138,6 +138,14 @@ def test_nothing_of_the_users_is_changed_and_the_seed_decides(auxiliary):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_progress_is_told_after_each_training():
+    images, stripes, tint = _rows(80, 3)
+    told = []
+    options = FAST | {"steps": 2, "repeats": 2, "permutations": 2}
+    audit(_net(), (images, stripes), (images, {"tint": tint}), ["tint"], progress=lambda *place: told.append(place), **options)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
 def test_leakage_is_high_where_the_label_is_and_at_chance_where_it_is_shuffled():
     images, _, tint = _rows(300, 7)
     there = leakage(_net(), images, tint, permutations=30)

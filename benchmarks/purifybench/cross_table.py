@@ -84,8 +84,14 @@ def lines(table: CrossTable, published: Mapping[str, Mapping[str, float]] | None
     rows.append(["average", *map(str, table.average.values()), *("" for _ in theirs)])
     shown = {method: f"{won}/{tied}/{lost}" for method, (won, tied, lost, _) in table.verdicts.items()}
     rows.append(["won/tied/lost", *(shown.get(method, "") for method in methods), *("" for _ in theirs)])
-    tested = {method: "" if np.isnan(verdict[3]) else f"{verdict[3]:.3f}" for method, verdict in table.verdicts.items()}
+    tested = {method: _shown(p_value) for method, (*_, p_value) in table.verdicts.items()}
     return [*rows, ["p, paired t over seeds", *(tested.get(method, "") for method in methods), *("" for _ in theirs)]]
+
+
+def _shown(p_value: float) -> str:
+    if np.isnan(p_value):
+        return ""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -1,11 +1,13 @@
 """The label audit as a command: ``python -m wdpurify.audit --help``."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ._audit import audit
 from ._optional import optional
+from ._report import Audit
 from ._sources import open_source
 
 
@@ -63,26 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Read, audit, print; write files if asked to."""
     chosen = optional("tyro", "the command").cli(Arguments, args=sys.argv[1:] if arguments is None else arguments)
     try:
-        found = audit(
-            chosen.backbone,
-            open_source(chosen.task, "train"),
-            open_source(chosen.auxiliary, "train"),
-            chosen.columns,
-            label=chosen.task_label,
-            evaluation=None if chosen.evaluation is None else open_source(chosen.evaluation, "test"),
-            image=chosen.image_column,
-            image_size=chosen.image_size,
-            pretrained=chosen.pretrained,
-            repeats=chosen.repeats,
-            steps=chosen.steps,
-            batch_size=chosen.batch_size,
-            lr=chosen.lr,
-            permutations=chosen.permutations,
-            margin=chosen.margin,
-            max_rows=chosen.max_rows,
-            device=chosen.device,
-            seed=chosen.seed,
-        )
+        with optional("rich.progress", "the command").Progress(transient=True) as bar:
+            trainings = bar.add_task("trainings", total=None)
+            found = run(chosen, lambda done, total: bar.update(trainings, completed=done, total=total))
     except (ValueError, TypeError) as error:
         raise SystemExit(f"wdpurify.audit: {error}") from error
     found.print()
@@ -91,6 +76,31 @@ def main(arguments: list[str] | None = None) -> None:
         (chosen.out / "audit.md").write_text(found.markdown(), encoding="utf-8")
         (chosen.out / "audit.json").write_text(found.json(), encoding="utf-8")
         found.plot(chosen.out / "audit.png")
+
+
+def run(chosen: Arguments, progress: Callable[[int, int], None]) -> Audit:
+    """The audit that the arguments ask for."""
+    return audit(
+        chosen.backbone,
+        open_source(chosen.task, "train"),
+        open_source(chosen.auxiliary, "train"),
+        chosen.columns,
+        label=chosen.task_label,
+        evaluation=None if chosen.evaluation is None else open_source(chosen.evaluation, "test"),
+        image=chosen.image_column,
+        image_size=chosen.image_size,
+        pretrained=chosen.pretrained,
+        repeats=chosen.repeats,
+        steps=chosen.steps,
+        batch_size=chosen.batch_size,
+        lr=chosen.lr,
+        permutations=chosen.permutations,
+        margin=chosen.margin,
+        max_rows=chosen.max_rows,
+        device=chosen.device,
+        seed=chosen.seed,
+        progress=progress,
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The audit of label columns: leakage, transfer, association and sizes of each, and what they say together."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,6 +50,7 @@ def audit(
     max_rows: int = 2000,
     device: torch.device | str | None = None,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Audit:
     """Which label columns of auxiliary data are fit to purify of, the best first.
 
@@ -82,6 +84,7 @@ def audit(
         max_rows: of more rows of a source, so many are drawn. All of them are held in memory.
         device: where to run; None stays with the model.
         seed: of everything drawn.
+        progress: called as ``progress(done, total)`` after each training, which is where the time goes.
 
     Raises:
         ValueError: for missing columns, lengths that differ, a task label with one class or fewer than ten rows in a class,
@@ -100,7 +103,9 @@ def audit(
     check_not_negative("margin", margin)
     if isinstance(columns, str) or not columns:
         raise ValueError(f"`columns` must be a list of column names, got {columns!r}")
-    plan = Plan(repeats, steps, batch_size, lr, seed)
+    done = itertools.count(1)
+    total = 2 * repeats * len(columns)
+    plan = Plan(repeats, steps, batch_size, lr, seed, lambda: progress and progress(next(done), total))
     place = torch.device(device) if device is not None else torch.device("cpu")
     with private_randomness(place, derive_seed(seed, "audit")):
         if isinstance(model, str):

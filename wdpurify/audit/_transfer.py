@@ -1,5 +1,6 @@
 """What learning a label does for the task: the paper's measure of how irrelevant the label is (Li et al. 2021, Sec. II)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,7 @@ class Plan:
         batch_size: rows per step.
         lr: highest learning rate of AdamW; it rises and falls (one cycle).
         seed: of everything drawn.
+        trained: called after each training.
     """
 
     repeats: int
@@ -39,6 +41,7 @@ class Plan:
     batch_size: int
     lr: float
     seed: int
+    trained: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ def trained_on(
                 loss.backward()
                 optimizer.step()
                 scheduler.step()
+        plan.trained()
         return copied, head.cpu().requires_grad_(False)
 
 
