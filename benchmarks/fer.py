@@ -20,7 +20,7 @@ import datasets
 import tyro
 from accelerate import PartialState
 from purifybench import paper_tables
-from purifybench.backbones import BACKBONES
+from purifybench.backbones import BACKBONES, reads
 from purifybench.faces.sets import TASK_SETS, auxiliary_faces, task_faces
 from purifybench.jobs import Job
 from purifybench.methods import FACE_METHODS
@@ -139,6 +139,9 @@ def check(arguments: Arguments) -> None:
         raise SystemExit(f"--bias: must be in [0, 1], got {arguments.bias}")
     if arguments.image_size < 16:
         raise SystemExit(f"--image-size: must be at least 16, got {arguments.image_size}")
+    for name in arguments.extractors:
+        if not reads(name, arguments.image_size):
+            raise SystemExit(f"--image-size: {arguments.image_size} is too small for {name}; as published it is 224")
     real = arguments.real
     if (real.folders() or real.celeba) and not (len(real.folders()) > 1 and real.celeba):
         raise SystemExit(

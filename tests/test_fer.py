@@ -40,6 +40,7 @@ def start(tmp_path, monkeypatch):
         (["--methods", "PL"], "--methods: 'PL' is none of"),
         (["--bias", "1.5"], "--bias: must be in [0, 1], got 1.5"),
         (["--image-size", "4"], "--image-size: must be at least 16, got 4"),
+        (["--extractors", "alexnet"], "--image-size: 32 is too small for alexnet; as published it is 224"),
         (["--steps", "0"], "--steps: must be at least 1, got 0"),
         (["--seeds"], "--seeds: name at least one"),
         (["--ck", "somewhere"], "real faces need at least two of --ck, --mmi and --oulu"),

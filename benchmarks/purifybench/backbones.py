@@ -6,6 +6,7 @@ The seven of the digit task have a stem fit for 32x32, the three of the face tas
 from collections.abc import Callable, Mapping
 
 import timm
+import torch
 import torchvision
 from torch import nn
 
@@ -86,6 +87,16 @@ BACKBONES: Mapping[str, Callable[[], nn.Module]] = {
     "vgg19": _vgg19,
     "resnet34": _resnet34,
 }
+
+
+def reads(name: str, image_size: int) -> bool:
+    """Whether a backbone can read images of this size at all; some shrink small ones to nothing."""
+    try:
+        with torch.device("meta"):
+            build_network(name, 2).eval()(torch.zeros(2, 3, image_size, image_size))
+    except RuntimeError:
+        return False
+    return True
 
 
 def build_network(name: str, n_classes: int) -> Network:
