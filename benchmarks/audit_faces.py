@@ -60,7 +60,7 @@ class Arguments:
     bias: float = 0.7
     separate: bool = True
     repeats: int = 4
-    steps: int = 100
+    steps: int = 600
     task_steps: int = 300
     permutations: int = 50
     cache: Path = Path("results/faces-cache")
