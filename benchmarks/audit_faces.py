@@ -60,7 +60,7 @@ class Arguments:
     bias: float = 0.7
     separate: bool = True
     repeats: int = 4
-    steps: int = 600
+    steps: int = 200
     task_steps: int = 300
     permutations: int = 50
     cache: Path = Path("results/faces-cache")
@@ -168,7 +168,8 @@ def report(audits: dict[int, Audit], left: dict[str, list[Leakage]], arguments: 
 def _effect(found: Audit, name: str) -> str:
     transfer = found[name].transfer
     assert transfer is not None
-    return f"{100 * transfer.effect:+.1f} ({100 * transfer.low:+.1f} to {100 * transfer.high:+.1f})"
+    alone = "" if transfer.carried is None else f"; alone {100 * transfer.carried:+.1f}"
+    return f"{100 * transfer.effect:+.1f} ({100 * transfer.low:+.1f} to {100 * transfer.high:+.1f}){alone}"
 
 
 def plot(audits: dict[int, Audit], path: Path) -> None:

@@ -74,6 +74,7 @@ def test_a_source_may_name_its_split(tmp_path):
         (["--image-column", "face"], "`auxiliary` has no column 'face'"),
         (["--backbone", "no_such_net"], "a name that timm knows, got 'no_such_net'"),
         (["--task", "{folder}/notes.txt"], "must be a .parquet, .csv, .json or .jsonl file"),
+        (["--task", "{folder}/faces.parkett.parquet"], "faces.parkett.parquet: there is no such file"),
         (["--task", "{folder}/nowhere/else/at/all"], "is no local data set and cannot be had from the hub"),
     ],
 )
@@ -84,3 +85,15 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
     changes = [change.format(folder=tmp_path) for change in changes]
     with pytest.raises(SystemExit, match=re.escape("wdpurify.audit: ") + ".*" + re.escape(message)):
         main(["--task", path, "--auxiliary", path, "--columns", "tint", *FAST, *changes])
+
+
+def test_weights_out_of_reach_are_named(tmp_path, monkeypatch):
+    _rows(40).to_parquet(tmp_path / "faces.parquet")
+    path = str(tmp_path / "faces.parquet")
+
+    def unreachable(*_, **__):
+        raise FileNotFoundError("no connection")
+
+    monkeypatch.setattr("timm.create_model", unreachable)
+    with pytest.raises(SystemExit, match=r"published weights cannot be had \(no connection\); go without: pretrained=False"):
+        main(["--task", path, "--auxiliary", path, "--columns", "tint", "--backbone", "test_resnet"])

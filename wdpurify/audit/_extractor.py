@@ -80,7 +80,7 @@ class Backbone(nn.Module):
         pretrained: load its published weights, from the cache or the hub.
 
     Raises:
-        ValueError: for a name that timm does not know, with the nearest ones.
+        ValueError: for a name that timm does not know, with the nearest ones; or if its weights are out of reach.
     """
 
     mean: Tensor
@@ -92,7 +92,12 @@ class Backbone(nn.Module):
         if not name.startswith(("hf-hub:", "local-dir:")) and not timm.is_model(name.partition(".")[0]):
             near = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:5]
             raise ValueError(f"`model` must be a name that timm knows, got {name!r}; near are {', '.join(near) or 'none'}")
-        self.network = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        try:
+            self.network = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        except OSError as error:  # the hub's own kinds among them
+            raise ValueError(
+                f"`model` {name!r}: its published weights cannot be had ({error}); go without: pretrained=False"
+            ) from error
         config = timm.data.resolve_model_data_config(self.network)
         self.image_size = int(config["input_size"][-1])
         for part in ("mean", "std"):

@@ -14,6 +14,7 @@ _HEADS = (
     "label",
     "verdict",
     "transfer effect, points",
+    "label alone, points",
     "leakage, %",
     "permuted, %",
     "learned, %",
@@ -22,7 +23,7 @@ _HEADS = (
     "reason",
 )
 #: How many of them fit in a terminal; the reasons come below the table.
-_NUMBERS = 7
+_NUMBERS = 8
 _COLOURS = {"use": "tab:green", "doubtful": "tab:orange", "do not use": "tab:red"}
 
 
@@ -133,10 +134,11 @@ def _whisker(axes: Any, place: int, value: float, low: float, high: float, colou
 def _row(entry: ColumnAudit) -> tuple[str, ...]:
     transfer, leak, counts = entry.transfer, entry.leakage, entry.column.counts
     sizes = ", ".join(f"{value} {count}" for value, count in list(counts.items())[:8]) + (" ..." if len(counts) > 8 else "")
-    numbers = ("-",) * 5
+    numbers = ("-",) * 6
     if transfer is not None and leak is not None and entry.association is not None:
         numbers = (
             f"{100 * transfer.effect:+.1f} ({100 * transfer.low:+.1f} to {100 * transfer.high:+.1f})",
+            "-" if transfer.carried is None else f"{100 * transfer.carried:+.1f}",
             f"{100 * leak.balanced_accuracy:.1f}, p = {leak.p_value:.3f}",
             f"{100 * leak.baseline:.1f}",
             f"{100 * transfer.label_accuracy:.1f}",

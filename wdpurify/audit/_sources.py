@@ -94,9 +94,12 @@ def open_source(source: str, split: str) -> Any:
     datasets = optional("datasets", "opening a data set by name")
     where, _, named = source.partition("#")
     path = Path(where)
+    kinds = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
+    if path.suffix in kinds and not path.exists():
+        raise ValueError(f"{where}: there is no such file")
     try:
         if path.is_file():
-            kind = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}.get(path.suffix)
+            kind = kinds.get(path.suffix)
             if kind is None:
                 raise ValueError(f"{where} must be a .parquet, .csv, .json or .jsonl file")
             found = datasets.load_dataset(kind, data_files=where)

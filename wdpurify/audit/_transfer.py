@@ -53,6 +53,10 @@ class Transfer:
         control: with its values shuffled among the rows, otherwise alike.
         effect: their difference; negative or null: the label is irrelevant, positive: it is relevant.
         low, high: 95 % interval of ``effect`` over repeats and evaluation rows.
+        carried: balanced accuracy on the task, above chance, of a probe that knows the predicted label alone; learned on
+            the task rows and judged on separate data: what of the label's link with the task holds elsewhere. None without
+            separate data.
+        carried_low, carried_high: its 95 % interval.
         label_accuracy: balanced accuracy on the label itself, on auxiliary rows that were not trained on.
         label_learned: the 95 % interval of ``label_accuracy`` lies above chance.
         separate: evaluated on data of another collection; otherwise across folds of the task rows, weighted so that the
@@ -67,6 +71,9 @@ class Transfer:
     label_accuracy: float
     label_learned: bool
     separate: bool
+    carried: float | None = None
+    carried_low: float | None = None
+    carried_high: float | None = None
 
 
 def transfer(
@@ -88,6 +95,7 @@ def transfer(
     judged = evaluation or task
     base = balanced_weights(judged.labels)
     gains, hits, misses, label_hits, votes = [], [], [], [], torch.zeros(len(task.labels), values)
+    carries: list[Tensor] = []
     for repeat in range(plan.repeats):
         seed = derive_seed(plan.seed, "transfer", repeat)
         generator = torch.Generator().manual_seed(seed)
@@ -108,6 +116,9 @@ def transfer(
             weights = base
             others = [own.all_features(evaluation.images) for own in (learned, placebo)]
             found = [predicted(own, task.labels, other) for own, other in zip(features, others, strict=True)]
+            known = [F.one_hot(rows, values).float() for rows in (guessed, head(others[0]).argmax(1))]
+            hit = base * (predicted(known[0], task.labels, known[1]) == judged.labels)
+            carries.append(hit - 1 / len(judged.labels.unique()))
         hit, missed = (weights * (own == judged.labels) for own in found)
         hits.append(hit.mean())
         misses.append(missed.mean())
@@ -123,6 +134,7 @@ def transfer(
         accuracy,
         accuracy - 1.96 * error > 1 / values,
         evaluation is not None,
+        *(crossed_interval(torch.stack(carries)) if carries else (None, None, None)),
     )
     return result, votes.argmax(1)
 

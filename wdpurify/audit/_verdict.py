@@ -35,6 +35,11 @@ class ColumnAudit:
     association: Association | None
 
 
+def _carried(transfer: Transfer) -> str:
+    low, high = (100 * (bound or 0.0) for bound in (transfer.carried_low, transfer.carried_high))
+    return f"{100 * (transfer.carried or 0.0):.1f} points ({low:.1f} to {high:.1f})"
+
+
 def judge(transfer: Transfer, leakage: Leakage, association: Association, margin: float) -> tuple[Verdict, str]:
     """Verdict and reason.
 
@@ -47,6 +52,11 @@ def judge(transfer: Transfer, leakage: Leakage, association: Association, margin
     goes = f"it goes with the task label in the task rows (Cramér's V {association.cramers_v:.2f})"
     if not transfer.label_learned and leakage.p_value >= 0.05:
         return "doubtful", "the images do not show it: neither a probe nor training decodes it, so there is nothing to forget"
+    if transfer.carried is not None and transfer.carried_low > 0 and transfer.carried > margin:  # type: ignore[operator]
+        return (
+            "do not use",
+            f"relevant: the label by itself tells the task class elsewhere too, {_carried(transfer)} above chance",
+        )
     if transfer.low > 0 and transfer.effect > margin:
         also = f"; {goes}, so a bias may be part of it" if tied else ""
         return "do not use", f"relevant: learning it helps the task, {effect}{also}"
