@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,8 @@ def test_the_nuisance_is_for_use_the_task_itself_is_not_and_dice_are_doubtful(ju
     assert [entry.column.name for entry in judged.columns] == ["tint", "dice", "stripes"]
     assert "nothing to forget" in judged["dice"].reason
     assert judged["stripes"].transfer.low > 0 > judged["tint"].transfer.low
+    assert judged["stripes"].transfer.carried > 0.35 > judged["tint"].transfer.carried + 0.2  # of at most 0.5
+    assert "by itself" in judged["stripes"].reason
     assert judged["tint"].leakage.p_value < 0.05 < judged["dice"].leakage.p_value
     assert judged["tint"].association.cramers_v > 0.6
     assert not judged["tint"].association.known
@@ -97,6 +100,7 @@ def test_without_separate_data_a_label_that_goes_with_the_task_is_at_best_doubtf
     unbiased = _rows(160, 3)
     found = audit(_net(), unbiased[:2], auxiliary, ["tint", "stripes"], **FAST)
     assert "goes with the task label" not in found["tint"].reason
+    assert found["stripes"].transfer.carried is None
     assert found["tint"].transfer.effect < found["stripes"].transfer.effect
 
 
@@ -320,6 +324,11 @@ def test_verdicts_follow_the_intervals(judged):
     within = type(judged["tint"].transfer)(0.5, 0.5, 0.0, -0.02, 0.02, 0.9, True, False)
     free = associate(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1]), list("ab"), list("cd"), known=False)
     assert judge(within, leak, free, 0.05)[0] == "use"
+    relevant = replace(within, separate=True, carried=0.1, carried_low=0.02, carried_high=0.18)
+    verdict, reason = judge(relevant, leak, free, 0.05)
+    assert (verdict, "10.0 points (2.0 to 18.0) above chance" in reason) == ("do not use", True)
+    assert judge(replace(relevant, carried_low=-0.01), leak, free, 0.05)[0] == "use"
+    assert judge(replace(relevant, carried=0.04), leak, free, 0.05)[0] == "use"
     assert judge(within, leak, free, 0.01)[0] == "doubtful"
     assert judge(within, leak, association, 0.05)[0] == "doubtful"
 
