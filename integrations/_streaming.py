@@ -13,8 +13,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 
 from wdpurify import GroupBatch
-from wdpurify._random import derive_seed
-from wdpurify._ranks import rank_and_world
+from wdpurify._torch import derive_seed, rank_and_world
 
 Row = dict[str, Any]
 

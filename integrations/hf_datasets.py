@@ -9,8 +9,7 @@ from torch import Tensor
 
 from wdpurify import GroupSampler
 from wdpurify._checks import check_choice, check_positive_integer
-from wdpurify._random import private_randomness
-from wdpurify._ranks import checked_share
+from wdpurify._torch import checked_share, private_randomness
 
 try:
     from datasets import ClassLabel, Dataset, Features, IterableDataset

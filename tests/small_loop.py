@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from wdpurify import GroupSampler
+from wdpurify import GroupSampler, OneSided, TwoSided
 
-OBJECTIVES = ("two-sided", "one-sided")
+OBJECTIVES = (TwoSided(), OneSided())
 
 
 def small_network(*, dropout=0.0, norm=True):

@@ -10,9 +10,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.testing import assert_close
 
-from wdpurify import FeatureTap, PurifyRegularizer
-from wdpurify._classifier import find_classifier, input_width
-from wdpurify._features import pool_features
+from wdpurify import PurifyRegularizer
+from wdpurify.features import FeatureTap
+from wdpurify.features.classifier import find_classifier, input_width
+from wdpurify.features.pooling import pool_features
 
 TIMM = {
     "beit_base_patch16_224": {"img_size": 32, "depth": 2},

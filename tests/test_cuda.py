@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
+from wdpurify import BalancedStrength, GroupSampler, OneSided, PurifyRegularizer, TwoSided
 
 pytestmark = [
     pytest.mark.cuda,
@@ -12,11 +12,13 @@ pytestmark = [
 ]
 
 
-def _parts(objective="two-sided"):
+def _parts(objective=None):
     extract = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.BatchNorm1d(16), nn.Linear(16, 4)).cuda()
     sampler = GroupSampler(torch.randn(60, 8), [row % 3 for row in range(60)], batch_size=24)
     strength = BalancedStrength(1.0, fade=0)
-    return extract, PurifyRegularizer(extract, sampler, feature_dim=4, objective=objective, strength=strength, every=1)
+    return extract, PurifyRegularizer(
+        extract, sampler, feature_dim=4, objective=objective or TwoSided(), strength=strength, every=1
+    )
 
 
 def _step(extract, purify, images):
@@ -25,7 +27,7 @@ def _step(extract, purify, images):
     (features.square().mean() + purify.loss(features)).backward()
 
 
-@pytest.mark.parametrize("objective", ["two-sided", "one-sided"])
+@pytest.mark.parametrize("objective", [TwoSided(), OneSided()])
 def test_a_step_never_makes_the_host_wait(objective):
     extract, purify = _parts(objective)
     images = torch.randn(32, 8, device="cuda")

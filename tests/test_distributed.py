@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
-from wdpurify import BalancedStrength, FixedStrength, GroupSampler, PurifyRegularizer
+from wdpurify import BalancedStrength, FixedStrength, GroupSampler, OneSided, PurifyRegularizer, TwoSided
 
 ROWS = 12
 
@@ -32,7 +32,7 @@ def _sampler(batch_size, fixed="all"):
 STRENGTHS = {"balanced": lambda: BalancedStrength(1.0, fade=0.5), "fixed": lambda: FixedStrength(0.5), "none": lambda: 0.0}
 
 
-def train(rank, world_size, kind, fixed="all", objective="two-sided", norm=False, micro_batches=1, seed_of_rank=0, steps=7):
+def train(rank, world_size, kind, fixed="all", objective=None, norm=False, micro_batches=1, seed_of_rank=0, steps=7):
     """Steps on this rank's share of the batches of one process; returns model, critic, losses and the rows drawn."""
     model = _model(norm)
     wrapped = DistributedDataParallel(model) if world_size > 1 else model
@@ -40,7 +40,7 @@ def train(rank, world_size, kind, fixed="all", objective="two-sided", norm=False
         wrapped,
         _sampler(24 // world_size, fixed),
         strength=STRENGTHS[kind](),
-        objective=objective,
+        objective=objective or TwoSided(),
         seed=seed_of_rank * rank,
     )
     criterion = purify.criterion(nn.CrossEntropyLoss())
@@ -65,7 +65,7 @@ def on_rank(*arguments):
 
 @pytest.mark.parametrize(
     ("kind", "fixed", "objective", "micro_batches"),
-    [("balanced", "all", "two-sided", 1), ("fixed", 1, "two-sided", 2), ("fixed", "all", "one-sided", 1)],
+    [("balanced", "all", TwoSided(), 1), ("fixed", 1, TwoSided(), 2), ("fixed", "all", OneSided(), 1)],
 )
 def test_two_ranks_do_what_one_process_does_with_batches_twice_as_large(tmp_path, kind, fixed, objective, micro_batches):
     first, second = run_on_ranks(on_rank, tmp_path, kind, fixed, objective, False, micro_batches)
@@ -79,7 +79,7 @@ def test_two_ranks_do_what_one_process_does_with_batches_twice_as_large(tmp_path
 
 
 def test_critics_agree_even_if_every_rank_was_given_a_seed_of_its_own(tmp_path):
-    first, second = run_on_ranks(on_rank, tmp_path, "balanced", "all", "two-sided", True, 1, 1)
+    first, second = run_on_ranks(on_rank, tmp_path, "balanced", "all", TwoSided(), True, 1, 1)
     assert equal_states(first["critic"], second["critic"])
     trained = {
         name for name in first["model"] if "running" not in name
@@ -92,7 +92,7 @@ def apart():
     model = _model()
     torch.manual_seed(rank)
     sampler = GroupSampler(torch.rand(60, 3, 8, 8), [0, 1] * 30, batch_size=8, rank=0, world_size=1)
-    purify = PurifyRegularizer(model[:-1], sampler, feature_dim=6, across_ranks=False, every=1)
+    purify = PurifyRegularizer(model[:-1], sampler, feature_dim=6, every=1)
     for _ in range(1 + rank):  # as many steps as each likes: nobody waits for anybody
         purify.critic_step()
     return state_of(purify.critic)

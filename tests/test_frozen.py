@@ -48,7 +48,7 @@ def test_a_frozen_backbone_warns_once_and_trains_as_without_the_plugin():
 
     plain = _train(probing(), None)
     model = probing()
-    with pytest.warns(wdpurify.FeaturesWithoutGradWarning, match="frozen backbone") as caught:
+    with pytest.warns(wdpurify.exceptions.FeaturesWithoutGradWarning, match="frozen backbone") as caught:
         purified = _train(model, _purify(model))
     assert len(caught) == 1
     assert equal_states(plain, purified)
@@ -85,7 +85,7 @@ def test_a_backbone_that_unfreezes_later_is_purified_from_then_on():
     model = _model()
     model[:4].requires_grad_(False)
     purify = _purify(model, every=1)
-    with pytest.warns(wdpurify.FeaturesWithoutGradWarning):
+    with pytest.warns(wdpurify.exceptions.FeaturesWithoutGradWarning):
         _train(model, purify, 2)
     model.requires_grad_(True)
     _train(model, purify, 3)
@@ -109,7 +109,7 @@ def test_an_exported_program_is_the_one_without_the_plugin():
     purify = _purify(model)
     tapped = torch.export.export(model, (images,))
     assert [node.target for node in plain.graph.nodes] == [node.target for node in tapped.graph.nodes]
-    assert purify.tap.take() is None
+    assert purify.tap.current() is None
 
 
 def test_onnx_export_gives_the_same_graph():
@@ -123,4 +123,4 @@ def test_onnx_export_gives_the_same_graph():
     plain = graph()
     purify = _purify(model)
     assert graph() == plain
-    assert purify.tap.take() is None
+    assert purify.tap.current() is None

@@ -19,7 +19,7 @@ from wdpurify import (
 )
 
 
-@pytest.mark.filterwarnings("ignore::wdpurify.SaturatedCriticWarning")  # that is what 200 steps of clipping do
+@pytest.mark.filterwarnings("ignore::wdpurify.exceptions.SaturatedCriticWarning")  # that is what 200 steps of clipping do
 @pytest.mark.parametrize("constraint", [GradientPenalty(), SpectralClipping(), WeightClipping(0.1)])
 def test_estimate_per_lipschitz_never_exceeds_the_exact_distance(constraint):
     generator = torch.Generator().manual_seed(0)
@@ -58,7 +58,8 @@ def test_metrics_are_plain_numbers_and_nan_before_the_first_step():
 def test_gradient_ratio_reports_what_was_applied():
     extract = nn.Linear(4, 3)
     sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
-    strength = BalancedStrength(0.25, fade=0, decay=0, rising_decay=0)
+    strength = BalancedStrength(0.25, fade=0)
+    strength.falling_decay = strength.rising_decay = 0.0
     purify = PurifyRegularizer(extract, sampler, feature_dim=3, strength=strength, every=1)
     for _ in range(2):
         extract.zero_grad()

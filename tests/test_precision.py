@@ -10,6 +10,20 @@ from torch import nn
 from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
 
 
+class _Recording(nn.Module):
+    """A layer that records in which dtype it computed."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.seen = [seen]  # in a list of its own, so that it is neither copied nor put back
+
+    def forward(self, images):
+        features = self.linear(images)
+        self.seen[0].append(features.dtype)
+        return features
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_step_runs_on_the_meta_device_so_nothing_strays_or_synchronises(objective):
     network = small_network().to("meta")
@@ -43,8 +57,7 @@ def test_bfloat16_autocast_leaves_the_critic_in_float32_and_every_parameter_its_
 
 def test_auxiliary_forward_replays_the_training_forwards_autocast():
     seen = []
-    extract = nn.Linear(4, 3)
-    extract.register_forward_hook(lambda module, arguments, output: seen.append(output.dtype))
+    extract = _Recording(seen)
     sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
     purify = PurifyRegularizer(extract, sampler, feature_dim=3, every=1)
     for _ in range(2):
@@ -110,8 +123,7 @@ def test_a_loss_scalers_factor_does_not_overflow_the_term_of_half_precision_feat
 
 def test_autocast_is_replayed_even_where_loss_is_called_outside_of_it():
     seen = []
-    extract = nn.Linear(4, 3)
-    extract.register_forward_hook(lambda module, arguments, output: seen.append(output.dtype))
+    extract = _Recording(seen)
     purify = PurifyRegularizer(extract, GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8), feature_dim=3, every=1)
     for _ in range(2):
         purify.critic_step()

@@ -15,8 +15,10 @@ from wdpurify import (
     Critic,
     FixedStrength,
     GroupSampler,
+    OneSided,
     PurifyRegularizer,
     SpectralClipping,
+    TwoSided,
     WeightClipping,
 )
 
@@ -47,7 +49,7 @@ def test_loss_moves_task_features_towards_the_population_or_the_group_as_named()
         extract = nn.Linear(2, 2)
         nn.init.eye_(extract.weight), nn.init.zeros_(extract.bias)
         purify = PurifyRegularizer(
-            extract, sampler, feature_dim=2, objective="one-sided", toward=toward, strength=FixedStrength(1.0), every=1
+            extract, sampler, feature_dim=2, objective=OneSided(toward=toward), strength=FixedStrength(1.0), every=1
         )
         for _ in range(60):
             purify.critic_step()
@@ -68,13 +70,16 @@ def test_two_sided_training_brings_the_groups_together_and_leaves_them_apart_wit
 
 
 def test_as_published_is_the_papers_setting_and_differs_from_the_default():
-    purify = PurifyRegularizer.as_published(small_network().features, small_sampler(fixed=0), feature_dim=6, toward="group")
-    assert (purify.objective, purify.toward, purify.every) == ("one-sided", "group", 3)
+    purify = PurifyRegularizer.as_published(
+        small_network().features, small_sampler(fixed=0), feature_dim=6, objective=OneSided("group")
+    )
+    assert purify.objective == OneSided("group")
+    assert purify.state_dict()["options"]["every"] == "3"
     assert isinstance(purify.strength, FixedStrength)
     assert purify.strength.value == 1.0
     assert max(weight.abs().max() for weight in purify.critic.parameters()) <= 0.1
     assert [layer.out_features for layer in purify.critic if isinstance(layer, nn.Linear)] == [512, 256, 10, 1]
-    assert PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6).objective == "two-sided"
+    assert PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6).objective == TwoSided()
 
 
 def test_critic_acts_on_every_third_call():
@@ -139,7 +144,7 @@ def test_rare_values_and_values_missing_from_a_batch_are_handled():
 
 @pytest.mark.parametrize("shape", [(5, 6), (5, 7, 6), (5, 6, 2, 3), (5, 2, 3, 6)])
 def test_features_of_every_documented_shape_are_pooled(shape):
-    purify = PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, objective="one-sided", every=1)
+    purify = PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, objective=OneSided(), every=1)
     for _ in range(2):
         purify.critic_step()
         features = torch.randn(shape, requires_grad=True)

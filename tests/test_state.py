@@ -21,11 +21,12 @@ import sys
 sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
 import torch
 from small_loop import small_network, small_sampler, train
+import wdpurify
 from wdpurify import Critic, PurifyRegularizer
 torch.set_num_threads(1)
 torch.manual_seed(99)
 network = small_network()
-purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, objective={objective!r}, seed=3)
+purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, objective=wdpurify.{objective!r}, seed=3)
 saved = torch.load(sys.argv[1], weights_only=True)
 network.load_state_dict(saved["network"]); purify.load_state_dict(saved["purify"])
 train(network, purify, 10, start=10)
@@ -42,7 +43,7 @@ torch.save({{"network": network.state_dict(), "purify": purify.state_dict()}}, s
     assert equal_states(resumed["network"], state_of(network))
     assert equal_states(resumed["purify"]["critic"], state_of(purify.critic))
     assert resumed["purify"]["sampler"] == purify.sampler.state_dict()
-    assert torch.equal(resumed["purify"]["strength"]["task_norm"], purify.strength.task_norm)
+    assert torch.equal(resumed["purify"]["game"]["pull"]["strength"]["task_norm"], purify.strength.task_norm)
 
 
 def test_a_saved_state_is_a_copy():

@@ -13,6 +13,7 @@ from wdpurify import (
     BalancedStrength,
     Critic,
     GroupSampler,
+    OneSided,
     PurifyRegularizer,
     WeightClipping,
 )
@@ -35,7 +36,7 @@ def _two_steps(extract=None, task=None, **options):
 def test_loss_before_any_critic_step_warns():
     extract = nn.Linear(4, 3)
     purify = PurifyRegularizer(extract, GroupSampler(torch.randn(9, 4), [0, 1, 2] * 3, batch_size=4), feature_dim=3)
-    with pytest.warns(wdpurify.CriticNotSteppedWarning, match="call it once per iteration"):
+    with pytest.warns(wdpurify.exceptions.CriticNotSteppedWarning, match="call it once per iteration"):
         purify.loss(extract(torch.randn(2, 4)))
 
 
@@ -43,7 +44,7 @@ def test_features_without_grad_warn_once_and_purifying_resumes_when_they_have_it
     extract = nn.Linear(4, 3).requires_grad_(False)
     sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
     purify = PurifyRegularizer(extract, sampler, feature_dim=3, strength=BalancedStrength(1.0, fade=0), every=1)
-    with pytest.warns(wdpurify.FeaturesWithoutGradWarning, match="frozen backbone") as caught:
+    with pytest.warns(wdpurify.exceptions.FeaturesWithoutGradWarning, match="frozen backbone") as caught:
         for _ in range(3):
             purify.critic_step()
             purify.loss(extract(torch.randn(5, 4)))
@@ -61,18 +62,18 @@ def test_features_without_grad_warn_once_and_purifying_resumes_when_they_have_it
 def test_a_dead_critic_is_named_with_its_remedy():
     critic = Critic(3, 2, hidden=(4,), activation=nn.ReLU)
     nn.init.constant_(critic[0].bias, -1000.0)
-    with pytest.warns(wdpurify.DeadCriticWarning, match="GradientPenalty"):
+    with pytest.warns(wdpurify.exceptions.DeadCriticWarning, match="GradientPenalty"):
         _two_steps(critic=critic, constraint=WeightClipping(1000.0))
 
 
 def test_a_saturated_critic_is_named_when_metrics_are_read():
     purify = _two_steps(constraint=WeightClipping(0.0625), critic_lr=1.0, critic_steps=50)
-    with pytest.warns(wdpurify.SaturatedCriticWarning, match="clipping bound"):
+    with pytest.warns(wdpurify.exceptions.SaturatedCriticWarning, match="clipping bound"):
         assert purify.metrics().clip_share > 0.9
 
 
 def test_a_task_gradient_that_never_arrives_is_named():
-    with pytest.warns(wdpurify.NoTaskGradientWarning, match="the very tensor that the task's head reads"):
+    with pytest.warns(wdpurify.exceptions.NoTaskGradientWarning, match="the very tensor that the task's head reads"):
         _two_steps(task=lambda features: 0.0 * features.sum())
 
 
@@ -84,7 +85,7 @@ def test_critic_parameters_in_the_users_optimiser_are_noticed():
     purify.critic_step()
     sum(weight.sum() for weight in purify.critic.parameters()).backward()
     optimizer.step()
-    with pytest.warns(wdpurify.ForeignOptimizerWarning, match="out of your optimiser"):
+    with pytest.warns(wdpurify.exceptions.ForeignOptimizerWarning, match="out of your optimiser"):
         purify.critic_step()
 
 
@@ -98,13 +99,12 @@ def test_a_healthy_run_warns_of_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "three-sided"}, "`objective` must be one of 'two-sided', 'one-sided', got 'three-sided'"),
-        ({"toward": "group"}, '`toward` needs `objective="one-sided"`'),
         ({"strength": -1.0}, "`value` must be a finite number of at least 0"),
         ({"every": 0}, "`every` must be at least 1, got 0"),
         ({"critic_steps": 0}, "`critic_steps` must be at least 1, got 0"),
         ({"critic_lr": 0.0}, "`critic_lr` must be positive, got 0.0"),
-        ({"feature_dim": 0}, "`feature_dim`"),
+        ({"feature_dim": 0}, "`feature_dim` must be at least 1, got 0"),
+        ({"pool": "median"}, "`pool` must be one of 'mean', 'first', 'last', got 'median'"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
@@ -159,23 +159,32 @@ def test_a_loss_without_a_task_gradient_is_named_and_does_not_crash(head):
             }[head]
             (task + purify.loss(features)).backward()
 
-    with pytest.warns(wdpurify.NoTaskGradientWarning, match="the very tensor"):
+    with pytest.warns(wdpurify.exceptions.NoTaskGradientWarning, match="the very tensor"):
         steps()
 
 
-def test_a_tapped_model_whose_backward_names_its_inputs_is_told_so():
+def test_a_compiled_model_whose_backward_names_its_inputs_is_told_so():
+    torch._dynamo.reset()
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     purify = PurifyRegularizer.for_model(model, GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8), every=1)
     criterion = purify.criterion(nn.CrossEntropyLoss())
+    compiled = torch.compile(model, backend="aot_eager")
 
     def steps():
         for _ in range(8):
             model.zero_grad()
-            loss = criterion(model(torch.randn(5, 4)), torch.zeros(5, dtype=torch.long))
+            loss = criterion(compiled(torch.randn(5, 4)), torch.zeros(5, dtype=torch.long))
             loss.backward(inputs=list(model.parameters()))
 
-    with pytest.warns(wdpurify.NoTaskGradientWarning, match="without `inputs`"):
+    with pytest.warns(wdpurify.exceptions.NoTaskGradientWarning, match="without `inputs`"):
         steps()
+
+
+def test_what_is_no_objective_is_refused():
+    with pytest.raises(TypeError, match=r"`objective` must be an objective such as TwoSided\(\).*got 'three-sided'"):
+        PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, objective="three-sided")
+    with pytest.raises(ValueError, match="`toward` must be one of 'population', 'group', got 'up'"):
+        OneSided("up")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._warnings import DeadCriticWarning, NoTaskGradientWarning, PurifyWarning, SaturatedCriticWarning
+from .exceptions import DeadCriticWarning, NoTaskGradientWarning, PurifyWarning, SaturatedCriticWarning
 
-#: Looks in a row that must agree before a warning: one empty batch or one stalled step is no illness.
+#: Readings in a row that must agree before a warning: one empty batch or one stalled step is no illness.
 PATIENCE = 5
 #: Share of weights at the clipping bound from which a critic counts as saturated.
 SATURATED = 0.9
@@ -47,15 +47,20 @@ class PurifyMetrics(NamedTuple):
 class Monitor:
     """Keeps the last figures as tensors and raises each warning once, without making the host wait for the device."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, needs_task_gradient: bool) -> None:
         self.figures: dict[str, Tensor] = {}
+        self._needs_task_gradient = needs_task_gradient
         self._said: set[type[PurifyWarning]] = set()
-        self._zero_looks = {"critic_gradient_norm": 0, "task_norm": 0}
+        self._zero_readings = {"critic_gradient_norm": 0, "task_norm": 0}
         self._landing: tuple[Tensor, torch.cuda.Event] | None = None
 
-    def note(self, **figures: Tensor) -> None:
+    def record(self, **figures: Tensor) -> None:
         """Keep scalars for later; nothing is read."""
         self.figures |= {name: figure.detach() for name, figure in figures.items()}
+
+    def forget(self, name: str) -> None:
+        """Drop a figure that says nothing any more."""
+        self.figures.pop(name, None)
 
     def metrics(self, *, lipschitz_bound: float, clip_share: float, strength: float) -> PurifyMetrics:
         """All figures on the host; waits for the device."""
@@ -80,7 +85,7 @@ class Monitor:
         )
 
     def read(self, name: str) -> float:
-        """One figure on the host; NaN if it was never noted."""
+        """One figure on the host; NaN if it was never recorded."""
         return float(self.figures[name]) if name in self.figures else float("nan")
 
     def warn(self, category: type[PurifyWarning], message: str) -> None:
@@ -93,42 +98,44 @@ class Monitor:
                 level, frame = level + 1, frame.f_back
             warnings.warn(message, category, stacklevel=level - 1)
 
-    def look(self, *, acted: int) -> None:
-        """Judge the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""
-        names = [name for name in self._zero_looks if name in self.figures]
+    def check(self, *, acted: int) -> None:
+        """Check the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""
+        names = [name for name in self._zero_readings if name in self.figures]
         if acted > PATIENCE and "applied_norm" in self.figures and "task_norm" not in self.figures:
             self._warn_of_no_task_gradient()
         if not names:
             return
         device = self.figures[names[0]].device
         if device.type == "cpu":
-            self._judge({name: self.read(name) for name in names})
+            self._check_values({name: self.read(name) for name in names})
         elif device.type == "cuda":
             if self._landing is not None and self._landing[1].query():
-                self._judge(dict(zip(self._zero_looks, self._landing[0].tolist(), strict=False)))
+                self._check_values(dict(zip(self._zero_readings, self._landing[0].tolist(), strict=False)))
                 self._landing = None
-            if self._landing is None and len(names) == len(self._zero_looks):
+            if self._landing is None and len(names) == len(self._zero_readings):
                 figures = torch.stack([self.figures[name].to(device) for name in names])
                 landed = torch.empty(len(names), pin_memory=True).copy_(figures, non_blocking=True)
                 event = torch.cuda.Event()
                 event.record()
                 self._landing = landed, event
 
-    def _judge(self, values: dict[str, float]) -> None:
+    def _check_values(self, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._zero_looks[name] = self._zero_looks[name] + 1 if value == 0 else 0
-        if self._zero_looks["critic_gradient_norm"] >= PATIENCE:
+            self._zero_readings[name] = self._zero_readings[name] + 1 if value == 0 else 0
+        if self._zero_readings["critic_gradient_norm"] >= PATIENCE:
             self.warn(
                 DeadCriticWarning,
                 "the critic's gradient is zero, so purifying pulls nothing: use `constraint=GradientPenalty()`, or a "
                 "`critic` with `activation=nn.LeakyReLU`; if the features themselves are constant, lower `strength`",
             )
-        if self._zero_looks["task_norm"] >= PATIENCE:
+        if self._zero_readings["task_norm"] >= PATIENCE:
             self._warn_of_no_task_gradient()
 
     def _warn_of_no_task_gradient(self) -> None:
-        self.warn(
-            NoTaskGradientWarning,
-            "no task gradient reaches the features given to `loss(features)`, so a balanced strength stays 0: pass the very "
-            "tensor that the task's head reads, not a copy, a view or a second forward; and call `backward()` without `inputs`",
-        )
+        if self._needs_task_gradient:
+            self.warn(
+                NoTaskGradientWarning,
+                "no task gradient reaches the features, so a balanced strength stays 0: give `loss(features)` the very tensor "
+                "that the task's head reads, not a copy, a view or a second forward; let the term be part of a loss that is "
+                "back-propagated; and for a compiled model call `backward()` without `inputs`",
+            )

@@ -22,12 +22,12 @@ def forget(model: nn.Module, regularizer: "PurifyRegularizer") -> None:
 
 
 def regularizer_of(model: nn.Module) -> "PurifyRegularizer":
-    """The one regularizer made for a model.
+    """The one regularizer made for a model, or else for a part of it.
 
     Raises:
         LookupError: if there is none, or more than one.
     """
-    found = list(_made.get(model, ()))
+    found = list(_made.get(model, ())) or [made for part in model.modules() for made in _made.get(part, ())]
     if len(found) != 1:
         raise LookupError(
             f"`model` has {len(found) or 'no'} regularizers, and `of()` finds the only one made for this very model and not "

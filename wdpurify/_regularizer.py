@@ -1,4 +1,4 @@
-"""PurifyRegularizer: owns critic and sampler, and hands one term to the user's loss. It holds no formula of its own."""
+"""PurifyRegularizer: what the user holds. It puts the parts together and holds no formula of its own."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,26 +7,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ._auxiliary import AuxiliaryForward, owner_of, unwrap
-from ._checks import check_choice, check_positive_integer
-from ._compiled import outside_graphs
-from ._constraints import Constraint, GradientPenalty, WeightClipping
-from ._criterion import PurifiedCriterion, purified_module
-from ._critic import Critic, made_critic
-from ._monitor import PATIENCE, Monitor, PurifyMetrics
-from ._options import Objective, PurifyOptions
+from ._game import Game
+from ._monitor import PurifyMetrics
 from ._registry import forget, made_for, regularizer_of
 from ._sampler import Sampler
-from ._step import feature_width
-from ._strength import FixedStrength, Strength, as_strength
-from ._tap import FeatureTap
-from ._trainer import CriticTrainer
-from ._turns import Turns
-from ._warnings import SilentTapWarning
-from .functional import Toward
+from ._state import VERSION, check_state, described
+from ._torch import outside_graphs, owner_of, unwrap
+from .critic import Constraint, Critic, CriticTrainer, GradientPenalty, WeightClipping, made_critic
+from .features import AuxiliaryForward, FeatureTap, Pool, PurifiedCriterion, purified_module
+from .pull import FixedStrength, Objective, OneSided, Pull, Strength, TwoSided, as_strength
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from ._options import PurifyOptions
 
 
 class PurifyRegularizer:
@@ -37,38 +31,41 @@ class PurifyRegularizer:
     the detached features, and (two-sided) lets the gap between groups and population pull at the extractor in the same
     iteration. Model, optimiser, checkpoints and global random state are left alone.
 
-    An iteration ends with a step of the optimiser that holds the model's parameters. Micro-batches of one accumulated step and
-    repeated passes (SAM, LBFGS) belong to one iteration: the critic is trained in the first pass, the term is present in each,
-    at the weights of that pass. In a distributed run all ranks train one critic on the rows of all.
+    An iteration ends with a step of the optimiser that holds the model's parameters. Its passes (micro-batches, one loss per
+    domain, the climbs of SAM and LBFGS) count as one concatenated batch: the critic is trained in the first one, and each gets
+    the pull, which is made anew where the weights have changed in between. In a distributed run all ranks train one critic on
+    the rows of all.
 
     Args:
         extract: maps images to features: a module, a bound method of one, or any callable together with ``model``.
         sampler: draws auxiliary batches, see :class:`GroupSampler`.
-        feature_dim: width of the features after pooling; None finds it with one forward of two auxiliary rows.
-        objective: ``"two-sided"`` minimises the gap through the extractor on the auxiliary rows (Eq. 20-21);
-            ``"one-sided"`` moves the task features along the critic (Eq. 25), which has no lower bound.
-        toward: direction of the one-sided term: ``"population"`` (Alg. 1) or ``"group"`` (Eq. 22 and 24, destroys accuracy).
+        feature_dim: width of the features after pooling, at least 1; None finds it with one forward of two auxiliary rows.
+        objective: :class:`TwoSided` minimises the gap through the extractor on the auxiliary rows (Eq. 20-21);
+            :class:`OneSided` moves the task features along the critic (Eq. 25), which has no lower bound.
         strength: a number for :class:`BalancedStrength`, the share of the task gradient at the features that the purify
-            gradient gets in the steps in which it acts, at least 0; or a strength object. 0 only watches: the run is
+            gradient gets in the iterations in which it acts, at least 0; or a strength object. 0 only watches: the run is
             bit-identical to one without the regularizer.
         constraint: holds the critic's Lipschitz constant: :class:`GradientPenalty`, :class:`WeightClipping`,
-            :class:`SpectralClipping` or any object with the same two methods.
+            :class:`SpectralClipping` or any object with the same methods.
         critic: a module that maps ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``, or what makes one when called
             with these two widths.
         critic_lr: learning rate of the critic's Adam, above 0.
-        critic_steps: critic updates per acting step, at least 1.
-        every: act in every how-manieth iteration (n2 in the paper), at least 1. What counts is strength per
-            step: with 1 give a strength of about 1, for 3 on every step can ruin the model.
+        critic_steps: critic updates per acting iteration, at least 1.
+        every: act once every this many iterations (n2 in the paper), at least 1. What counts is strength per iteration: with 1
+            give a strength of about 1, for 3 in every iteration can ruin the model.
+        pool: how features of shape ``(batch, tokens, dim)`` become rows: ``"mean"``, ``"first"``, ``"last"``, or a function of
+            features and mask. Padding is left out where auxiliary rows are dicts with an ``attention_mask``. Causal classifiers
+            read the last token.
         update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards do.
-        across_ranks: let all ranks of ``torch.distributed``, if it is initialised, train one critic; False where each rank
-            trains a model of its own.
         model: module whose buffers, device, dtype and optimiser count; needed only where ``extract`` is a plain function.
         seed: seed of critic, penalty points and dropout in auxiliary forwards.
 
     Raises:
-        ValueError: for a value out of range, a two-sided objective with a direction, or a plain function without ``model``.
+        TypeError: for a strength or an objective that is none.
+        ValueError: for a value out of range, a plain function without ``model``, or a model whose hooks take a gradient per
+            sample (Opacus), which a term that belongs to no sample has none of.
 
-    Source: Li et al. 2021, arXiv:2102.10955. Ours: all groups at once, the two-sided form on every third step with one
+    Source: Li et al. 2021, arXiv:2102.10955. Ours: all groups at once, the two-sided form in every third iteration with one
     auxiliary forward for both players, and the strength balanced at the features.
     """
 
@@ -78,57 +75,45 @@ class PurifyRegularizer:
         sampler: Sampler,
         *,
         feature_dim: int | None = None,
-        objective: Objective = "two-sided",
-        toward: Toward = "population",
+        objective: Objective = TwoSided(),  # noqa: B008 - frozen
         strength: float | Strength = 3.0,
         constraint: Constraint = GradientPenalty(10.0),  # noqa: B008 - frozen
         critic: nn.Module | Callable[[int, int], nn.Module] = Critic,
         critic_lr: float = 3e-3,
         critic_steps: int = 3,
         every: int = 3,
+        pool: Pool = "mean",
         update_statistics: bool = False,
-        across_ranks: bool = True,
         model: nn.Module | None = None,
         seed: int = 0,
     ) -> None:
-        self.objective = check_choice("objective", objective, ("two-sided", "one-sided"))
-        self.toward = check_choice("toward", toward, ("population", "group"))
-        if objective == "two-sided" and toward != "population":
-            raise ValueError('`toward` needs `objective="one-sided"`: the two-sided gap has no direction')
-        if not critic_lr > 0:
-            raise ValueError(f"`critic_lr` must be positive, got {critic_lr}")
-        self.every = every
+        self.tap = extract if isinstance(extract, FeatureTap) else None
+        self.sampler = sampler
+        self.objective = objective
         self.strength = as_strength(strength)
-        owner = model if model is not None else owner_of(extract)
-        if isinstance(extract, FeatureTap):
-            owner = extract.model
+        owner = self.tap.model if self.tap is not None else model if model is not None else owner_of(extract)
         if owner is None:
             raise ValueError("`extract` is a plain function: say with `model=...` whose BatchNorm statistics it runs through")
-        self.sampler, self.tap = sampler, extract if isinstance(extract, FeatureTap) else None
         self._forward = AuxiliaryForward(extract, owner, update_statistics=update_statistics, seed=seed)
         if feature_dim is None:
-            feature_dim = feature_width(self._forward, sampler)
-        feature_dim = check_positive_integer("feature_dim", feature_dim)
+            feature_dim = self._forward.width(sampler, pool=pool)
         self._trainer = CriticTrainer(
             made_critic(critic, feature_dim, sampler.n_groups, seed=seed),
             feature_dim,
             constraint=constraint,
             lr=critic_lr,
-            steps=check_positive_integer("critic_steps", critic_steps),
+            steps=critic_steps,
             seed=seed,
         )
-        self._monitor, self._blind_calls = Monitor(), 0
-        self._turns = Turns(
-            self._forward,
-            sampler,
-            self._trainer,
-            self.strength,
-            self._monitor,
-            objective=objective,
-            toward=toward,
-            every=check_positive_integer("every", every),
-            across_ranks=across_ranks,
+        self._game = Game(
+            self._forward, sampler, self._trainer, Pull(self.strength), objective=objective, every=every, pool=pool
         )
+        self._options = {
+            "every": str(every),
+            "objective": described(objective),
+            "feature_dim": str(feature_dim),
+            "pool": described(pool),
+        }
         made_for(self._forward.model, self)
 
     @classmethod
@@ -138,15 +123,15 @@ class PurifyRegularizer:
         sampler: Sampler,
         *,
         feature_dim: int | None = None,
-        toward: Toward = "population",
-        across_ranks: bool = True,
+        objective: Objective = OneSided(),  # noqa: B008 - frozen
         model: nn.Module | None = None,
         seed: int = 0,
     ) -> "PurifyRegularizer":
         """The paper to the letter: one-sided, lambda_2 = 1, weights clipped to 0.1, one critic step per three.
 
         For comparison: its loss has no lower bound, and it lost accuracy in every setting measured here, to chance in most.
-        The paper contradicts itself on the direction: ``"population"`` is Alg. 1, ``"group"`` is Eq. 22 with Eq. 24.
+        The paper contradicts itself on the direction: ``OneSided()`` is Alg. 1, ``OneSided(toward="group")`` is Eq. 22 with
+        Eq. 24.
 
         Source: Li et al. 2021, arXiv:2102.10955, Alg. 1, Eq. 26 and Sec. IV-A.
         """
@@ -154,14 +139,12 @@ class PurifyRegularizer:
             extract,
             sampler,
             feature_dim=feature_dim,
-            objective="one-sided",
-            toward=toward,
+            objective=objective,
             strength=FixedStrength(1.0),
             constraint=WeightClipping(0.1),
             critic=partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU, seed=seed),
             critic_lr=1e-3,
             critic_steps=1,
-            across_ranks=across_ranks,
             model=model,
             seed=seed,
         )
@@ -178,10 +161,14 @@ class PurifyRegularizer:
     ) -> "PurifyRegularizer":
         """A regularizer for loops that never see features: it taps the input of a layer. Use with :meth:`criterion`.
 
+        Auxiliary rows pass the model without the user's own hooks, and attributes that its ``forward`` writes are as they were
+        afterwards.
+
         Args:
             model: the user's model, wrapped or not.
             sampler: draws auxiliary batches.
-            layer: name of the layer whose input is the features; None takes the classifier, see :class:`FeatureTap`.
+            layer: name of the layer whose input is the features; None takes the classifier, see
+                :class:`wdpurify.features.FeatureTap`.
             feature_dim: width of the features after pooling; None reads it off the layer, or finds it with one forward.
             **options: the constructor's options.
 
@@ -190,7 +177,7 @@ class PurifyRegularizer:
         """
         tap = FeatureTap(model, layer)
         try:
-            return cls(tap, sampler, feature_dim=feature_dim or tap.feature_dim, **options)
+            return cls(tap, sampler, feature_dim=tap.feature_dim if feature_dim is None else feature_dim, **options)
         except Exception:
             tap.remove()
             raise
@@ -201,13 +188,13 @@ class PurifyRegularizer:
         Raises:
             ValueError: if this regularizer was not made by :meth:`for_model`.
         """
-        if self.tap is None:
-            raise ValueError("`criterion()` needs captured features: make the regularizer with `for_model(model, sampler)`")
-        return purified_module(criterion, self) if isinstance(criterion, nn.Module) else PurifiedCriterion(criterion, self)
+        self._need_tap("criterion()")
+        wrap = purified_module if isinstance(criterion, nn.Module) else PurifiedCriterion
+        return wrap(criterion, self._captured_term)  # type: ignore[arg-type]
 
     @staticmethod
     def of(model: nn.Module) -> "PurifyRegularizer":
-        """The regularizer made for a model, where a function receives the model alone.
+        """The regularizer made for a model or for a part of it, where a function receives the model alone.
 
         Args:
             model: the model, or the module whose method extracts the features; wrapped or not.
@@ -228,15 +215,15 @@ class PurifyRegularizer:
 
         Changes critic parameters only. Call it before the forward pass or after it, but before :meth:`loss`.
         """
-        self._turns.begin_pass()
+        self._game.begin_pass()
 
     def optimizer_stepped(self) -> None:
         """Say that the model's optimiser has stepped, where it is no ``torch.optim.Optimizer``, which says so by itself."""
-        self._turns.optimizer_stepped()
+        self._game.optimizer_stepped()
 
     @outside_graphs
     def loss(self, features: Tensor) -> Tensor:
-        """The purify term of this iteration, to be added to the task loss.
+        """The purify term of this pass, to be added to the task loss.
 
         Its value is the strength times the critic's estimate (0 in the iterations in which a two-sided term rests); its
         gradient at the features has the size that the strength asks for. Rows that are not finite, or
@@ -248,43 +235,47 @@ class PurifyRegularizer:
 
         Returns:
             A scalar tensor, float32 (float64 for float64 features); a constant 0 of the dtype of ``features`` where grad mode
-            is off, the strength is 0 or the features carry no gradient. A second call in one iteration finds a two-sided
-            term already handed out and gives 0.
+            is off, the strength is 0 or the features carry no gradient. Several calls in one iteration each carry the term, for
+            the loss that each is added to.
 
         Raises:
             TypeError, ValueError: if ``features`` is no floating point tensor of such a shape.
         """
-        return self._turns.term(features, tap=None)
+        return self._game.term_at(features)
 
     def metrics(self) -> PurifyMetrics:
-        """Figures of the last acting step, on the host; this is the one call that waits for the device."""
-        return self._monitor.metrics(
-            lipschitz_bound=self._trainer.lipschitz_bound(),
-            clip_share=float(self._trainer.clip_share()),
-            strength=self.strength.value,
-        )
+        """Figures of the last acting iteration, on the host; this is the one call that waits for the device."""
+        return self._game.metrics()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit, as tensors and primitives (``torch.load(weights_only=True)`` reads it)."""
         return {
+            "version": VERSION,
+            "options": dict(self._options),
             **self._trainer.state_dict(),
-            **self._turns.state_dict(),
-            "strength": self.strength.state_dict(),
+            "game": self._game.state_dict(),
             "sampler": self.sampler.state_dict(),
             "forward": self._forward.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; the constraint holds afterwards."""
-        self._trainer.load_state_dict(state)
-        self._turns.load_state_dict(state)
-        self.strength.load_state_dict(state["strength"])
-        self.sampler.load_state_dict(state["sampler"])
-        self._forward.load_state_dict(state["forward"])
+        """Go on from a saved state; the constraint holds afterwards.
+
+        Raises:
+            ValueError: if the state was saved with other options, another critic or another sampler, by another version, or is
+                damaged; nothing has changed then.
+        """
+        check_state(state, options=self._options, critic=self.critic)
+        before = self.state_dict()
+        try:
+            self._take_over(state)
+        except Exception:
+            self._take_over(before)
+            raise
 
     def remove(self) -> None:
         """Take the tap off the model, if there is one, and drop what is held for the next ``loss()``."""
-        self._turns.drop()
+        self._game.release()
         forget(self._forward.model, self)
         if self.tap is not None:
             self.tap.remove()
@@ -296,28 +287,28 @@ class PurifyRegularizer:
         For loops whose loss comes from elsewhere: the model, a function of the script, a framework.
 
         Returns:
-            What :meth:`loss` returns; a constant 0 where grad mode is off or no training forward has come since the last call.
+            What :meth:`loss` returns; a constant 0 where grad mode is off, or no training forward has come since the backward
+            pass of the last one.
 
         Raises:
             ValueError: if this regularizer was not made by :meth:`for_model`.
         """
-        if self.tap is None:
-            raise ValueError("`term()` needs captured features: make the regularizer with `for_model(model, sampler)`")
-        term = self._captured_loss() if torch.is_grad_enabled() else None
+        self._need_tap("term()")
+        term = self._captured_term() if torch.is_grad_enabled() else None
         return torch.zeros((), device=self._forward.place()[0]) if term is None else term
 
     @outside_graphs
-    def _captured_loss(self) -> Tensor | None:
-        features = self.tap.take() if self.tap is not None else None
-        if features is None:
-            self._blind_calls += 1
-            if self._turns.acted == 0 and self._blind_calls >= PATIENCE:
-                self._monitor.warn(
-                    SilentTapWarning,
-                    "the tapped layer has seen no training forward: make the regularizer before the first call of a compiled "
-                    "model (and call `torch._dynamo.reset()` if one like it was compiled before), train the very model it was "
-                    "made for, with the tapped layer in train mode, or name another layer with `layer=...`",
-                )
-            return None
-        self.critic_step()
-        return self._turns.term(features, tap=self.tap)
+    def _captured_term(self) -> Tensor | None:
+        assert self.tap is not None
+        return self._game.term_of(self.tap)
+
+    def _need_tap(self, what: str) -> None:
+        if self.tap is None:
+            raise ValueError(f"`{what}` needs captured features: make the regularizer with `for_model(model, sampler)`")
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        with torch.inference_mode(False):
+            self._trainer.load_state_dict(state)
+            self._game.load_state_dict(state["game"])
+            self.sampler.load_state_dict(state["sampler"])
+            self._forward.load_state_dict(state["forward"])

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ._checks import check_positive_integer
-from ._random import derive_seed
-from ._ranks import checked_share, rank_and_world
+from ._torch import checked_share, derive_seed, rank_and_world
 
 ALL = "all"
 
@@ -62,6 +61,7 @@ class GroupSampler:
         seed: seed of the order.
         transform: applied to each batch of images after drawing, for example to scale bytes to floats.
         rank, world_size: this process's share; None takes those of ``torch.distributed`` at the first draw, 0 of 1 without it.
+            A ``world_size`` of 1 says that this process is by itself: its regularizer then trains a critic of its own.
 
     Raises:
         TypeError: if a label cannot be hashed.
@@ -89,8 +89,11 @@ class GroupSampler:
     ) -> None:
         self.batch_size = check_positive_integer("batch_size", batch_size)
         self._share = checked_share(rank, world_size)
-        self.seed, self.fixed = seed, fixed
-        self._images, self._transform = images, transform
+        self.across_ranks = world_size != 1
+        self.seed = seed
+        self.fixed = fixed
+        self._images = images
+        self._transform = transform
         labels = _as_list(groups)
         if len(labels) != len(images):
             raise ValueError(f"`groups` must hold one label per image: got {len(labels)} labels for {len(images)} images")

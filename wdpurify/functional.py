@@ -188,3 +188,41 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], points: Tensor, groups:
         # sqrt has no gradient at 0, where a dead critic sits: the small constant keeps it finite.
         norm = (slope.square().sum(1) + 1e-12).sqrt()
         return ((norm - target).square() * kept).sum() / kept.sum().clamp(min=1)
+
+
+def task_norms(norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Norm of the task gradient at the features in units of the unscaled loss, from what every rank recorded.
+
+    The ranks' losses are averaged, so their rows make one concatenated batch: squared norms add, and norms and weights fall with
+    the number of ranks.
+
+    Args:
+        norms: norms of the task gradients as they came, shape ``(ranks, iterations)``.
+        weights: sums of the factors by which the loss was scaled, of the same shape.
+
+    Returns:
+        The norms and the mean weights, shape ``(iterations,)`` each; not finite where an iteration was not recorded.
+
+    >>> task_norms(torch.tensor([[3.0], [4.0]]), torch.tensor([[2.0], [2.0]]))
+    (tensor([1.2500]), tensor([2.]))
+    """
+    joint: Tensor = norms.square().sum(0).sqrt() / norms.shape[0]
+    weight = weights.mean(0)
+    return joint / weight, weight
+
+
+def norm_of_all_passes(norm: Tensor, passes: int) -> Tensor:
+    """What a pull on the task's rows counts as in one of several passes of an iteration.
+
+    Passes (micro-batches, ranks) see other rows each. If every one pulled with the full ratio, the pulls, divided like the loss
+    and orthogonal as those of independent rows, would come out weaker than in one concatenated batch by the square root of
+    their number; so each norm is taken for smaller by that factor, and the pull grows by it.
+
+    Args:
+        norm: norm of the pull's gradient at the features of one pass, scalar.
+        passes: how many passes make up the iteration, at least 1.
+
+    >>> norm_of_all_passes(torch.tensor(6.0), 4)
+    tensor(3.)
+    """
+    return norm / passes**0.5

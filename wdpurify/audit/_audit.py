@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wdpurify._checks import check_not_negative, check_positive_integer
-from wdpurify._random import derive_seed, private_randomness
+from wdpurify._torch import derive_seed, private_randomness
 
 from ._association import associate
 from ._columns import describe_column

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wdpurify._auxiliary import unwrap
-from wdpurify._features import check_features, pool_features
-from wdpurify._tap import FeatureTap
+from wdpurify._torch import unwrap
+from wdpurify.features import FeatureTap, check_features, pool_features
 
 from ._optional import optional
 

@@ -12,7 +12,7 @@ from sklearn.model_selection import cross_val_predict, permutation_test_score
 from torch import Tensor, nn
 
 from wdpurify._checks import check_positive_integer
-from wdpurify._random import derive_seed, private_randomness
+from wdpurify._torch import derive_seed, private_randomness
 
 from ._columns import describe_column
 from ._extractor import Extractor

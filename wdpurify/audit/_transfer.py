@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from wdpurify._random import derive_seed, private_randomness
+from wdpurify._torch import derive_seed, private_randomness
 
 from ._association import independence_weights
 from ._extractor import Extractor

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import nn
 
-from wdpurify import Critic, WeightClipping
+from wdpurify import Critic, OneSided, WeightClipping
 
 from ._types import Method as Method
 from .auxiliary_head import MultiTask, Transfer
@@ -26,12 +26,12 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     "control: statistics only": partial(Purified, strength=0.0, update_statistics=True),
     "control: shuffled groups": partial(Purified, shuffled=True),
     "gradient reversal": GradientReversal,
-    "PL as published, to population": partial(Purified, published=True, toward="population"),
-    "PL as published, to group": partial(Purified, published=True, toward="group"),
+    "PL as published, to population": partial(Purified, published=True),
+    "PL as published, to group": partial(Purified, published=True, objective=OneSided("group")),
     "PL one-sided, balanced": partial(
         Purified,
         fixed=True,
-        objective="one-sided",
+        objective=OneSided(),
         strength=0.1,
         fade=0.0,
         constraint=WeightClipping(0.1),

@@ -25,7 +25,7 @@ class Purified(Plain):
         fixed: one group, the task's `fixed` value, in place of all groups at once.
         shuffled: permute the group labels among the auxiliary rows, so that they say nothing: the control.
         strength, fade, rising_decay: of a `BalancedStrength` of the run's own; by default the library's.
-        published: the paper's own settings; `toward` is then the only option.
+        published: the paper's own settings; `objective` is then the only option.
         batch_size: auxiliary rows per acting step, of all groups together.
         **options: of `PurifyRegularizer`.
     """
@@ -63,12 +63,13 @@ class Purified(Plain):
             rank=0,  # each process trains a run of its own
             world_size=1,
         )
-        given = {"value": strength, "fade": fade, "rising_decay": rising_decay}
-        balance = {name: value for name, value in given.items() if value is not None}
-        if balance:
+        balance = {name: value for name, value in {"value": strength, "fade": fade}.items() if value is not None}
+        if balance or rising_decay is not None:
             options["strength"] = BalancedStrength(**balance)
+        if rising_decay is not None:
+            options["strength"].rising_decay = rising_decay
         make = PurifyRegularizer.as_published if published else PurifyRegularizer
-        self.purify = make(network.features, sampler, feature_dim=FEATURE_DIM, across_ranks=False, seed=seed, **options)
+        self.purify = make(network.features, sampler, feature_dim=FEATURE_DIM, seed=seed, **options)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         self.purify.critic_step()

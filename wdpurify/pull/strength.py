@@ -6,21 +6,31 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ._checks import check_not_negative
-from ._devices import moved
+from wdpurify._checks import check_not_negative
+from wdpurify._torch import moved
+
+#: Share of the memory of the task gradient that an iteration with a smaller, with a larger task gradient keeps.
+FALLING_DECAY = 0.9
+RISING_DECAY = 0.99
 
 
 class Strength(Protocol):
-    """What the regularizer asks of a strength."""
+    """What the regularizer asks of a strength.
+
+    Attributes:
+        value: what was asked for, at least 0; 0 only watches.
+        needs_task_gradient: whether the factor stays 0 until a task gradient was observed.
+    """
 
     value: float
+    needs_task_gradient: bool
 
     def factor(self, gradient_norm: Tensor, separation: Tensor) -> Tensor:
         """What to multiply a purify gradient of this norm with, a scalar tensor; `separation` is the gap over the spread."""
         ...
 
     def observe(self, task_norm: Tensor, weight: Tensor) -> None:
-        """Take note of an iteration's task gradient.
+        """Record an iteration's task gradient.
 
         Args:
             task_norm: its norm at the features, in units of the unscaled loss; not finite if it is to be ignored.
@@ -41,6 +51,8 @@ class FixedStrength:
 
     Source: Li et al. 2021, arXiv:2102.10955, Eq. 26.
     """
+
+    needs_task_gradient = False
 
     def __init__(self, value: float = 1.0) -> None:
         self.value = check_not_negative("value", value)
@@ -77,15 +89,21 @@ class BalancedStrength:
         value: ratio of the norms while the groups are apart, at least 0. It holds in the steps in which the term is present.
         fade: separation (gap over the mean distance of features from their mean) below which the ratio falls linearly to 0, at
             least 0; 0 never fades.
-        decay: share of the memory that an iteration with a smaller task gradient keeps, in [0, 1); 0 keeps nothing.
-        rising_decay: the same for an iteration with a larger one, in [0, 1); equal to ``decay`` gives a plain moving average.
+
+    Attributes:
+        falling_decay, rising_decay: share of the memory that an iteration with a smaller, a larger task gradient keeps, in
+            [0, 1); equal ones give a plain moving average, 0 keeps nothing.
+        task_norm: the memory, a scalar tensor; NaN until a task gradient was observed.
     """
 
-    def __init__(self, value: float = 3.0, *, fade: float = 0.1, decay: float = 0.9, rising_decay: float = 0.99) -> None:
+    needs_task_gradient = True
+    falling_decay = FALLING_DECAY
+    rising_decay = RISING_DECAY
+
+    def __init__(self, value: float = 3.0, *, fade: float = 0.1) -> None:
         self.value = check_not_negative("value", value)
         self.fade = check_not_negative("fade", fade)
-        self.decay, self.rising_decay = _check_decay("decay", decay), _check_decay("rising_decay", rising_decay)
-        self.task_norm: Tensor = torch.tensor(float("nan"), dtype=torch.float32, device="cpu")  # NaN: no task gradient seen yet
+        self.task_norm: Tensor = torch.tensor(float("nan"), dtype=torch.float32, device="cpu")
         self._weight: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")
 
     def factor(self, gradient_norm: Tensor, separation: Tensor) -> Tensor:
@@ -98,10 +116,12 @@ class BalancedStrength:
         return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
 
     def observe(self, task_norm: Tensor, weight: Tensor) -> None:
-        known, held = moved(self.task_norm, task_norm.device), moved(self._weight, task_norm.device)
+        known = moved(self.task_norm, task_norm.device)
+        held = moved(self._weight, task_norm.device)
         first = torch.isnan(known)
-        decay = torch.where(task_norm > known, self.rising_decay, self.decay)
-        old, new = decay * held, (1.0 - decay) * weight
+        decay = torch.where(task_norm > known, self.rising_decay, self.falling_decay)
+        old = decay * held
+        new = (1.0 - decay) * weight
         total = torch.where(first, weight, old + new)
         mean = torch.where(first, task_norm, (old * known + new * task_norm) / total)
         # A step with an infinite gradient is one that a GradScaler skips: it teaches nothing.
@@ -113,13 +133,8 @@ class BalancedStrength:
         return {"task_norm": self.task_norm.detach().cpu().clone(), "weight": self._weight.detach().cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.task_norm, self._weight = state["task_norm"].clone(), state["weight"].clone()
-
-
-def _check_decay(name: str, decay: float) -> float:
-    if not 0 <= decay < 1:
-        raise ValueError(f"`{name}` must be in [0, 1), got {decay}")
-    return decay
+        self.task_norm = state["task_norm"].clone()
+        self._weight = state["weight"].clone()
 
 
 def as_strength(strength: float | Strength) -> Strength:

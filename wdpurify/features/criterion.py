@@ -2,40 +2,42 @@
 
 import copy
 import functools
+import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from ._regularizer import PurifyRegularizer
+#: What gives the term of the pass that is under way; None where there is none.
+TermSource = Callable[[], Tensor | None]
 
 
 class PurifiedCriterion:
-    """Calls the user's criterion and adds the purify term once per training forward.
+    """Calls the user's criterion and adds the purify term to each result of a pass.
 
-    Everything passes through to the inner criterion: arguments, attributes, ``to()`` and the like. Nothing is added while grad
-    mode is off or when no training forward has come since the last call. A loss per sample gets the term added to every
-    entry, so that its mean rises by exactly the term.
+    A pass is the training forwards since the last one. Each of its results carries the term, so that it acts through whichever
+    is back-propagated, with the weight that the results have together. Everything else passes through to the inner criterion:
+    arguments, attributes, ``to()`` and the like. Nothing is added while grad mode is off, or where no pass is under way. A loss
+    per sample gets the term added to every entry, so that its mean rises by exactly the term.
 
     Args:
         criterion: the user's loss function; must return a tensor.
-        purify: a regularizer made by ``PurifyRegularizer.for_model``.
+        term: gives the term.
     """
 
-    def __init__(self, criterion: Callable[..., Any], purify: "PurifyRegularizer") -> None:
+    def __init__(self, criterion: Callable[..., Any], term: TermSource) -> None:
         known: dict[str, Any] = {
             name: getattr(criterion, name) for name in functools.WRAPPER_ASSIGNMENTS if hasattr(criterion, name)
         }
         # Past `__setattr__`, which speaks to the inner one.
-        self.__dict__.update(known, __wrapped__=criterion, _inner=criterion, _purify=purify)
+        self.__dict__.update(known, __wrapped__=criterion, _inner=criterion, _term=term)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         loss = self._inner(*arguments, **named)
         if not torch.is_grad_enabled():
             return loss
-        term = self._purify._captured_loss()
+        term = self._term()
         if term is None:
             return loss
         if not isinstance(loss, Tensor):
@@ -46,7 +48,7 @@ class PurifiedCriterion:
         return loss + term
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in ("_inner", "_purify"):
+        if name.startswith("__") or name in ("_inner", "_term"):
             raise AttributeError(name)
         inner = self._inner
         attribute = getattr(inner, name)
@@ -64,10 +66,15 @@ class PurifiedCriterion:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PurifiedCriterion":
         inner = copy.deepcopy(self._inner, memo)
-        return purified_module(inner, self._purify) if isinstance(inner, nn.Module) else PurifiedCriterion(inner, self._purify)
+        return purified_module(inner, self._term) if isinstance(inner, nn.Module) else PurifiedCriterion(inner, self._term)
 
     def __reduce__(self) -> Any:
         return copy.copy, (self._inner,)  # a saved model holds the user's criterion, and needs no wdpurify to be read
+
+
+#: Inner criterion and source of the term of each wrapped module: an attribute would be seen in the criterion's own, which
+#: wrapper and criterion share, and one of the wrapper's class would live until the garbage collector comes by.
+_links: "weakref.WeakKeyDictionary[PurifiedModule, tuple[nn.Module, TermSource]]" = weakref.WeakKeyDictionary()
 
 
 class PurifiedModule(PurifiedCriterion, nn.Module):
@@ -77,11 +84,25 @@ class PurifiedModule(PurifiedCriterion, nn.Module):
     checks, names, modes, moves and ``state_dict()`` keys are as without it.
     """
 
+    @property
+    def _inner(self) -> nn.Module:
+        return _links[self][0]
 
-def purified_module(criterion: nn.Module, purify: "PurifyRegularizer") -> PurifiedModule:
-    """Wrap a criterion that is a module."""
-    kind = type(criterion)
-    made = type(kind.__name__, (PurifiedModule, kind), {"_inner": criterion, "_purify": purify, "__doc__": kind.__doc__})
-    wrapped: PurifiedModule = object.__new__(made)
+    @property
+    def _term(self) -> TermSource:
+        return _links[self][1]
+
+
+def purified_module(criterion: nn.Module, term: TermSource) -> PurifiedModule:
+    """Wrap a criterion that is a module, wrapped already or not."""
+    wrapped: PurifiedModule = object.__new__(_wrapping_class(type(criterion)))
     object.__setattr__(wrapped, "__dict__", criterion.__dict__)
+    _links[wrapped] = criterion, term
     return wrapped
+
+
+@functools.lru_cache(maxsize=64)
+def _wrapping_class(kind: Any) -> type[PurifiedModule]:
+    if issubclass(kind, PurifiedModule):
+        return kind
+    return type(kind.__name__, (PurifiedModule, kind), {"__doc__": kind.__doc__})

@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ._checks import check_positive_integer
+from wdpurify._checks import check_positive_integer
 
 
 def rank_and_world() -> tuple[int, int]:

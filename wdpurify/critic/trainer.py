@@ -1,18 +1,31 @@
 """CriticTrainer: critic, optimiser and constraint, in float32 and out of reach of the user's autocast and scaler."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ._constraints import Constraint, WeightClipping
-from ._features import blank_rows, pool_features, usable_rows
-from ._random import derive_seed, private_generator
-from ._ranks import copy_from_first_rank, rank_and_world
-from .functional import group_gap
-from .lipschitz import lipschitz_bound
+from wdpurify._checks import check_positive_integer
+from wdpurify._torch import copy_from_first_rank, derive_seed, full_precision, private_generator, rank_and_world
+from wdpurify.functional import group_gap
+from wdpurify.lipschitz import lipschitz_bound
+
+from .constraints import Constraint
+
+
+class Differentiated(NamedTuple):
+    """A formula of the critic's scores at given features.
+
+    Attributes:
+        value: of the formula, detached scalar.
+        gradient: its gradient at the features, ``(batch, dim)``, float32.
+        scores: detached, ``(batch, n_groups)``.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    scores: Tensor
 
 
 class CriticTrainer:
@@ -30,9 +43,15 @@ class CriticTrainer:
     def __init__(
         self, critic: nn.Module, feature_dim: int, *, constraint: Constraint, lr: float, steps: int, seed: int
     ) -> None:
-        self.critic, self.feature_dim, self.constraint = critic, feature_dim, constraint
-        self._steps, self._seed = steps, seed
-        self._optimizer = torch.optim.Adam(critic.parameters(), lr=lr)
+        if not lr > 0:
+            raise ValueError(f"`critic_lr` must be positive, got {lr}")
+        check_positive_integer("critic_steps", steps)
+        self.critic = critic
+        self.feature_dim = feature_dim
+        self.constraint = constraint
+        self._steps = steps
+        self._seed = seed
+        self.optimizer = torch.optim.Adam(critic.parameters(), lr=lr)
         constraint.project_(critic)
         self._versions = self._current_versions()
         self._agreed = False
@@ -55,44 +74,36 @@ class CriticTrainer:
         self._move_to(features.device)
         generator = private_generator(features.device, derive_seed(self._seed, "penalty", step))
         parameters = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
-        with _full_precision(features.device), torch.enable_grad():
+        with full_precision(features.device.type), torch.enable_grad():
             for _ in range(self._steps):
                 gap = group_gap(self.critic(features), groups, population)
                 penalty = self.constraint.penalty(self.critic, features, groups, population, generator=generator)
                 gradients = torch.autograd.grad(penalty - gap, parameters, allow_unused=True)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
-                self._optimizer.step()
-                self._optimizer.zero_grad(set_to_none=True)
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
                 self.constraint.project_(self.critic)
         self._versions = self._current_versions()
 
-    def differentiate(self, features: Tensor, formula: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def differentiate(self, features: Tensor, formula: Callable[[Tensor], Tensor]) -> Differentiated:
         """Value and gradient of a formula of the critic's scores; nothing is left in any ``.grad``.
 
         Args:
-            features: what the extractor returned, of any shape that ``pool_features`` takes.
-            formula: maps scores ``(batch, n_groups)`` and a mask of usable rows ``(batch,)`` to a scalar.
-
-        Returns:
-            The value, a detached scalar, and its gradient in float32, of the shape of ``features``. Rows that are not
-            finite get no gradient.
+            features: rows, ``(batch, dim)``, finite.
+            formula: maps scores ``(batch, n_groups)`` to a scalar.
         """
         self._move_to(features.device)
         leaf = features.detach().float().requires_grad_()
-        with _full_precision(features.device), torch.enable_grad():
-            pooled = pool_features(leaf, self.feature_dim)
-            keep = usable_rows(pooled)
-            value = formula(self.critic(blank_rows(pooled, keep)), keep)
+        with full_precision(features.device.type), torch.enable_grad():
+            scores = self.critic(leaf)
+            value = formula(scores)
             (gradient,) = torch.autograd.grad(value, leaf)
-        return value.detach(), gradient
+        return Differentiated(value.detach(), gradient, scores.detach())
 
-    def clip_share(self) -> Tensor:
-        """Share of the critic's parameters that sit at the clipping bound, a scalar tensor; 0 without weight clipping."""
-        weights = torch.cat([parameter.detach().flatten() for parameter in self.critic.parameters()])
-        if not isinstance(self.constraint, WeightClipping):
-            return torch.zeros((), device=weights.device)
-        return (weights.abs() >= self.constraint.bound).float().mean()
+    def saturation(self) -> Tensor:
+        """Share of the critic's weights at the edge of what the constraint allows, a scalar tensor."""
+        return self.constraint.saturation(self.critic)
 
     def lipschitz_bound(self) -> float:
         """Certified constant of the critic; NaN for one that cannot be bounded."""
@@ -108,12 +119,12 @@ class CriticTrainer:
     def state_dict(self) -> dict[str, Any]:
         """Weights and optimiser state, as copies."""
         weights = {name: value.detach().clone() for name, value in self.critic.state_dict().items()}
-        return {"critic": weights, "optimizer": _copied(self._optimizer.state_dict())}
+        return {"critic": weights, "optimizer": _copied(self.optimizer.state_dict())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over saved weights and optimiser state; the constraint holds afterwards."""
         self.critic.load_state_dict(state["critic"])
-        self._optimizer.load_state_dict(_copied(state["optimizer"]))
+        self.optimizer.load_state_dict(_copied(state["optimizer"]))
         self.constraint.project_(self.critic)
         self._versions = self._current_versions()
 
@@ -123,12 +134,8 @@ class CriticTrainer:
     def _move_to(self, device: torch.device) -> None:
         if next(self.critic.parameters()).device != device:
             self.critic.to(device)
-            self._optimizer.load_state_dict(self._optimizer.state_dict())  # moves its tensors to the parameters' device
+            self.optimizer.load_state_dict(self.optimizer.state_dict())  # moves its tensors to the parameters' device
             self._versions = self._current_versions()
-
-
-def _full_precision(device: torch.device) -> Any:
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _copied(value: Any) -> Any:

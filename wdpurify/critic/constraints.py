@@ -1,6 +1,6 @@
 """Three ways to hold a critic's Lipschitz constant, interchangeable: clip its weights, penalise its slope, or project it.
 
-A constraint is any object with the two methods of :class:`Constraint`. It has no state: what it needs comes as arguments.
+A constraint is any object with the three methods of :class:`Constraint`. It has no state: what it needs comes as arguments.
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .functional import gradient_penalty, pair_with_population
-from .lipschitz import clip_spectral_norm_, clip_weights_
+from wdpurify.functional import gradient_penalty, pair_with_population
+from wdpurify.lipschitz import clip_spectral_norm_, clip_weights_
 
 
 class Constraint(Protocol):
@@ -30,6 +30,10 @@ class Constraint(Protocol):
 
     def project_(self, critic: nn.Module) -> None:
         """Bring the critic's weights back into the allowed set: at the start, after each step and after loading."""
+        ...
+
+    def saturation(self, critic: nn.Module) -> Tensor:
+        """Share of the critic's weights that sit at the edge of the allowed set, a scalar tensor in [0, 1]."""
         ...
 
 
@@ -55,6 +59,10 @@ class _Projection:
         """Nothing to penalise: the projection holds by itself."""
         return torch.zeros((), device=features.device)
 
+    def saturation(self, critic: nn.Module) -> Tensor:
+        """No single weight is bounded."""
+        return _none_saturated(critic)
+
 
 @dataclass(frozen=True)
 class WeightClipping(_Projection):
@@ -74,6 +82,11 @@ class WeightClipping(_Projection):
     def project_(self, critic: nn.Module) -> None:
         """Clamp every weight."""
         clip_weights_(critic, self.bound)
+
+    def saturation(self, critic: nn.Module) -> Tensor:
+        """Share of the weights at plus or minus the bound."""
+        weights = torch.cat([parameter.detach().flatten() for parameter in critic.parameters()])
+        return (weights.abs() >= self.bound).float().mean()
 
 
 @dataclass(frozen=True)
@@ -125,3 +138,11 @@ class GradientPenalty:
 
     def project_(self, critic: nn.Module) -> None:
         """Nothing to project: the penalty acts through the critic's loss."""
+
+    def saturation(self, critic: nn.Module) -> Tensor:
+        """No weight is bounded."""
+        return _none_saturated(critic)
+
+
+def _none_saturated(critic: nn.Module) -> Tensor:
+    return torch.zeros((), device=next(critic.parameters()).device)

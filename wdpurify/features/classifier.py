@@ -6,6 +6,8 @@ from torch import Tensor, nn
 HEADS = ("classifier", "head", "heads")
 #: How names of children begin that are searched last: extractors, heads beside the one that predicts, LoRA's inner matrices.
 ASIDE = ("backbone", "encoder", "feature", "body", "trunk", "aux", "dist", "domain", "lora")
+#: How names of layers begin that predict boxes or masks and no class; they are never taken.
+NO_CLASSIFIERS = ("bbox", "box_reg", "regression", "mask", "keypoint")
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -34,6 +36,12 @@ def find_classifier(model: nn.Module) -> str | None:
     if found is first and found is _closing_convolution(model):  # it reads images, not features
         return None
     return next((name for name, module in model.named_modules() if module is found), None)
+
+
+def candidates(model: nn.Module, count: int = 20) -> str:
+    """The last layers with weights of their own, for a message that asks for one of them."""
+    names = [name for name, layer in model.named_modules() if layer._parameters]
+    return f"its last ones are {', '.join(names[-count:]) or 'none with weights'}"
 
 
 def input_width(module: nn.Module) -> int | None:
@@ -124,7 +132,7 @@ def _by_promise(module: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
     # Under the name `fc` an identity says as clearly that the classifier was taken off.
     names = HEADS + (("fc",) if isinstance(children.get("fc"), nn.Identity) else ())
     heads = [children.pop(name) for name in names if name in children]
-    backwards = list(children)[::-1]
+    backwards = [name for name in list(children)[::-1] if not name.lower().startswith(NO_CLASSIFIERS)]
     others = sorted(backwards, key=lambda name: name.lower().startswith(ASIDE))
     return heads, [children[name] for name in others]
 

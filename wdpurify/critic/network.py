@@ -8,7 +8,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from ._random import private_randomness
+from wdpurify._checks import check_positive_integer
+from wdpurify._torch import private_randomness
 
 
 def leaky_relu() -> nn.Module:
@@ -75,6 +76,7 @@ def made_critic(
     Raises:
         ValueError: if it cannot read the features or has another number of outputs.
     """
+    check_positive_integer("feature_dim", feature_dim)
     if not isinstance(critic, nn.Module):
         if critic is Critic or (isinstance(critic, partial) and critic.func is Critic and "seed" not in critic.keywords):
             critic = partial(critic, seed=seed)

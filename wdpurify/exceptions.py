@@ -30,8 +30,16 @@ class NoTaskGradientWarning(PurifyWarning):
 
 
 class OptimizerNotSeenWarning(PurifyWarning):
-    """No step of the model's optimiser was seen, so calls are counted as iterations."""
+    """No step of the model's optimiser was seen, so passes are counted as iterations."""
 
 
 class SilentTapWarning(PurifyWarning):
-    """The criterion was called but the tapped layer has not seen a training forward."""
+    """The criterion is called but the tapped layer sees no training forwards."""
+
+
+class UnreachedParametersWarning(PurifyWarning):
+    """The pull does not come to the parameters that are trained."""
+
+
+class FreshStartWarning(PurifyWarning):
+    """A run is resumed from a checkpoint that holds no state of the regularizer."""

@@ -1,0 +1,299 @@
+"""Game: the order of play between critic and extractor, as the user's loop calls for it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._acting import acting_step
+from ._checks import check_positive_integer
+from ._iterations import Iterations, ignore_steps_of
+from ._monitor import PATIENCE, Monitor, PurifyMetrics
+from ._sampler import GroupBatch, Sampler
+from ._torch import in_functional_transform, rank_and_world
+from .critic import CriticTrainer
+from .exceptions import (
+    CriticNotSteppedWarning,
+    FeaturesWithoutGradWarning,
+    ForeignOptimizerWarning,
+    OptimizerNotSeenWarning,
+    SilentTapWarning,
+    UnreachedParametersWarning,
+)
+from .features import (
+    AuxiliaryForward,
+    CapturedPass,
+    FeatureTap,
+    Pool,
+    check_features,
+    check_pool,
+    pool_features,
+    unpooled,
+    usable_rows,
+)
+from .pull import Objective, Pull, check_objective
+
+
+class Game:
+    """What happens in each pass: count it, act if it is time, hand over the term.
+
+    Args:
+        forward: the extractor without side effects.
+        sampler: draws auxiliary batches.
+        trainer: the critic.
+        pull: what moves the extractor.
+        objective: what is minimised.
+        every: act once every this many iterations.
+        pool: how tokens become one row.
+    """
+
+    def __init__(
+        self,
+        forward: AuxiliaryForward,
+        sampler: Sampler,
+        trainer: CriticTrainer,
+        pull: Pull,
+        *,
+        objective: Objective,
+        every: int,
+        pool: Pool,
+    ) -> None:
+        check_objective(objective)
+        check_pool(pool)
+        check_positive_integer("every", every)
+        self._forward = forward
+        self._sampler = sampler
+        self._trainer = trainer
+        self._pull = pull
+        self._objective = objective
+        self._every = every
+        self._pool = pool
+        self._blind_calls = 0
+        self.monitor = Monitor(needs_task_gradient=pull.strength.needs_task_gradient)
+        self.iterations = Iterations(forward.model, self._iteration_ended)
+        ignore_steps_of(trainer.optimizer)
+        self.acted = 0
+        self._batch: GroupBatch | None = None
+        self._prepared_at: list[int] | None = None
+        self._current: CapturedPass | None = None
+        self._handed_over = False
+        self._tap: FeatureTap | None = None
+
+    def begin_pass(self) -> None:
+        """A backward pass is to come: count it, train the critic if it is time, prepare the pull."""
+        self._watch_others()
+        first = self.iterations.begin_pass()
+        if first:
+            self._batch = None
+            self._prepared_at = None
+            if self.iterations.number > 0:
+                self._pull.end_iteration()
+        elif self.iterations.cleared():
+            self._pull.restart_iteration()
+        if self.iterations.number % self._every != 0:
+            return
+        if first:
+            self._draw()
+            self._act(learn=True)
+        elif self._batch is not None and self._weights_changed():
+            self._act(learn=False)
+
+    def optimizer_stepped(self) -> None:
+        """The optimiser has stepped without saying so by itself."""
+        self.iterations.optimizer_stepped()
+
+    def term_of(self, tap: FeatureTap) -> Tensor | None:
+        """The term of the pass that a tap has caught, which is announced with its first term; None where there is none."""
+        self._tap = tap
+        current = tap.current()
+        if current is None:
+            self._record_blind_call(tap)
+            return None
+        self._blind_calls = 0
+        if not current.record.handed:
+            self.begin_pass()
+            current.record.handed = True
+        tap.hear_on(current.features[-1].device)
+        return self._term(current)
+
+    def term_at(self, features: Tensor) -> Tensor:
+        """The term for features in the user's hands."""
+        self._check(features)
+        return self._term(self._pass_of(features))
+
+    def metrics(self) -> PurifyMetrics:
+        """The figures, on the host."""
+        self._record()
+        return self.monitor.metrics(
+            lipschitz_bound=self._trainer.lipschitz_bound(),
+            clip_share=float(self._trainer.saturation()),
+            strength=self._pull.strength.value,
+        )
+
+    def release(self) -> None:
+        """Let go of all that is held for this iteration."""
+        self._batch = None
+        self._current = None
+        self._prepared_at = None
+        self._pull.drop()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the game stands."""
+        return {"iterations": self.iterations.state_dict(), "acted": self.acted, "pull": self._pull.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where a game stood."""
+        self.iterations.load_state_dict(state["iterations"])
+        self._pull.load_state_dict(state["pull"])
+        self.acted = int(state["acted"])
+        self.release()
+
+    def _term(self, current: CapturedPass) -> Tensor:
+        for each in current.features:
+            self._check(each)
+        newest = current.features[-1]
+        zero = torch.zeros((), dtype=newest.dtype, device=newest.device)
+        if not torch.is_grad_enabled():
+            return zero
+        self._forward.follow(newest)
+        if self.iterations.number < 0:
+            self.monitor.warn(CriticNotSteppedWarning, "`loss()` without `critic_step()`: call it once per iteration")
+        if not newest.requires_grad:
+            self.monitor.warn(
+                FeaturesWithoutGradWarning,
+                "`features` carry no gradient (frozen backbone, no_grad or detach), so there is nothing to purify",
+            )
+            return zero
+        if self._pull.strength.value == 0 or not self._reaches(current):
+            return zero
+        return self._handed(current)
+
+    @property
+    def _world(self) -> int:
+        return rank_and_world()[1] if getattr(self._sampler, "across_ranks", True) else 1
+
+    def _iteration_ended(self) -> None:
+        self.release()
+        if self._tap is not None:
+            self._tap.release()
+
+    def _record_blind_call(self, tap: FeatureTap) -> None:
+        """A criterion was called and no training forward has come; evaluation by the same criterion is no fault."""
+        self._blind_calls = 0 if tap.was_evaluated() else self._blind_calls + 1
+        if self._blind_calls >= PATIENCE:
+            self.monitor.warn(
+                SilentTapWarning,
+                "the tapped layer sees no training forwards: train the very model that the regularizer was made for (copies and "
+                "fresh models need one of their own), with the tapped layer in train mode, or name another layer with "
+                "`layer=...`; make it before the first call of a compiled model (and call `torch._dynamo.reset()` if one like "
+                "it was compiled before)",
+            )
+
+    def _pass_of(self, features: Any) -> CapturedPass:
+        """The pass that these features belong to: the one under way if it is theirs, or a new one."""
+        if self._current is None or self._current.record.closed or self._current.features[0] is not features:
+            self._current = CapturedPass([features], swapped=False, probe=None)
+        return self._current
+
+    def _check(self, features: Any) -> None:
+        check_features(features, None if callable(self._pool) else self._trainer.feature_dim)
+
+    def _draw(self) -> None:
+        world = self._world
+        if world > 1:
+            self._trainer.agree_across_ranks()
+        self._pull.read_task_gradient(self._every, device=self._forward.place()[0], world=world)
+        self._batch = self._forward.draw(self._sampler, step=self.acted)
+        self.acted += 1
+
+    def _act(self, *, learn: bool) -> None:
+        assert self._batch is not None
+        figures = acting_step(
+            self._batch,
+            self._forward,
+            self._trainer,
+            self._pull,
+            self._objective,
+            pool=self._pool,
+            number=self.acted - 1,
+            learn=learn,
+            world=self._world,
+        )
+        self._prepared_at = self.iterations.versions()
+        if learn:
+            self._record(**figures)
+            self.monitor.check(acted=self.acted)
+
+    def _weights_changed(self) -> bool:
+        """Whether the pull that was prepared in this iteration is that of other weights, as after the climb of SAM."""
+        acts_here = self._objective.acts_on == "auxiliary" and self._pull.strength.value > 0
+        return acts_here and self._prepared_at != self.iterations.versions()
+
+    def _handed(self, current: CapturedPass) -> Tensor:
+        own = None
+        if self._objective.acts_on == "task":
+            value, gradients = self._at_task_rows(current.features)
+            own = self._pull.at_task_rows(value, gradients, ranks=self._world)
+        term = self._pull.hand_over(current.features, current.record, probe=current.probe, own=own, ranks=self._world)
+        self._handed_over = True
+        self._record()
+        return term
+
+    def _at_task_rows(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The objective on the rows of one pass and its gradients at their features; rows that are not usable get none."""
+        width = self._trainer.feature_dim
+        detached = [each.detach() for each in features]
+        rows = torch.cat([pool_features(each, width, pool=self._pool) for each in detached])
+        keep = usable_rows(rows)
+        blanked = torch.where(keep[:, None], rows, torch.zeros_like(rows))
+        found = self._trainer.differentiate(blanked, lambda scores: self._objective(scores, None, None))
+        gradient = torch.where(keep[:, None], found.gradient, torch.zeros_like(found.gradient))
+        parts = gradient.split([len(each) for each in detached])
+        pulled = zip(detached, parts, strict=True)
+        return found.value, [unpooled(each, part, pool=self._pool) for each, part in pulled]
+
+    def _reaches(self, current: CapturedPass) -> bool:
+        """Whether a pull would come to what is trained; says so once where it would not."""
+        if in_functional_transform():
+            self.monitor.warn(
+                UnreachedParametersWarning,
+                "the loss is differentiated by torch.func, which the purify term cannot enter: use `loss.backward()` or "
+                "`torch.autograd.grad` for this loss, or train without the term",
+            )
+            return False
+        if current.swapped and self._objective.acts_on == "auxiliary":
+            self.monitor.warn(
+                UnreachedParametersWarning,
+                "the model ran with other parameters than its own (functional_call, clones, meta-learning), and a pull on the "
+                "model's own would train nothing: copy the trained values into the model, or use `objective=OneSided()`, which "
+                "acts on the features themselves",
+            )
+            return False
+        return True
+
+    def _watch_others(self) -> None:
+        if self._trainer.changed_by_others():
+            self.monitor.warn(
+                ForeignOptimizerWarning,
+                "the critic's weights were changed from outside: take its parameters out of your optimiser, it has its own",
+            )
+        if self._handed_over and not self.iterations.announced and self.iterations.foreign_passes >= PATIENCE:
+            self._pull.applied_norm = None
+            self.monitor.forget("applied_norm")
+            self.monitor.warn(
+                UnreachedParametersWarning,
+                "optimisers step, but none of them holds a parameter of the model that the regularizer was made for: make it for "
+                "the model that is trained (a copy has other parameters), or, where that model is updated by hand, call "
+                "`purify.optimizer_stepped()` after each update",
+            )
+        if self.iterations.counts_passes():
+            self.monitor.warn(
+                OptimizerNotSeenWarning,
+                "no step of an optimiser that holds the model's parameters was seen, so passes are counted as iterations: if "
+                "yours is no torch.optim.Optimizer, call `purify.optimizer_stepped()` after each of its steps",
+            )
+
+    def _record(self, **figures: Tensor) -> None:
+        known = {"applied_norm": self._pull.applied_norm, "task_norm": self._pull.task_norm}
+        self.monitor.record(**figures, **{name: figure for name, figure in known.items() if figure is not None})

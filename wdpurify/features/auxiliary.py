@@ -1,0 +1,106 @@
+"""The auxiliary forward: the user's extractor on auxiliary rows, leaving no trace in model, random state or autocast cache."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wdpurify._sampler import GroupBatch, Sampler
+from wdpurify._torch import AutocastState, current_autocast, derive_seed, moved, private_randomness, replayed, unwrap
+
+from .lending import Loan, lent
+from .pooling import Pool, pool_features
+
+
+class AuxiliaryForward:
+    """Runs the extractor on auxiliary images as the training forward would run, but without side effects.
+
+    Args:
+        extract: maps images to features.
+        model: module whose state is protected and whose device and dtype the images get.
+        update_statistics: let the forward update running statistics like any training forward.
+        seed: seed of dropout and the like during these forwards.
+    """
+
+    def __init__(self, extract: Callable[..., Any], model: nn.Module, *, update_statistics: bool, seed: int) -> None:
+        self._extract = unwrap(extract) if isinstance(extract, nn.Module) else extract
+        self.model = unwrap(model)
+        self._update_statistics = update_statistics
+        self._seed = seed
+        self.replayed: AutocastState | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The autocast setting to replay, as strings."""
+        if self.replayed is None:
+            return {"autocast": None}
+        return {"autocast": [self.replayed.device_type, str(self.replayed.dtype).removeprefix("torch.")]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved setting."""
+        saved = state["autocast"]
+        self.replayed = None if saved is None else AutocastState(saved[0], getattr(torch, saved[1]))
+
+    def place(self) -> tuple[torch.device, torch.dtype]:
+        """Device and floating dtype of the extractor's first parameter; CPU and float32 for one without parameters."""
+        for parameter in self.model.parameters():
+            if parameter.is_floating_point():
+                return parameter.device, parameter.dtype
+        return torch.device("cpu"), torch.float32
+
+    def autocast(self) -> AutocastState | None:
+        """The autocast setting of auxiliary forwards: the user's, now or at the last training forward."""
+        return current_autocast(self.place()[0].type) or self.replayed
+
+    def placed(self, images: Any) -> Any:
+        """Images on the model's device, floating ones in its dtype (float32 under autocast); mappings become dicts."""
+        device, dtype = self.place()
+        return _to(images, device, torch.float32 if self.autocast() else dtype)
+
+    def lent(self, *, with_grad: bool) -> AbstractContextManager[Loan]:
+        """The block in which the model is at our disposal; auxiliary forwards and their backward passes happen inside."""
+        return lent(self.model, keep_buffers=self._update_statistics, with_grad=with_grad)
+
+    def __call__(self, images: Any, *, step: int, with_grad: bool) -> Any:
+        """Features of ``images``, which are :meth:`placed`; a graph is recorded only ``with_grad``."""
+        randomness = private_randomness(self.place()[0], derive_seed(self._seed, "auxiliary forward", step))
+        with torch.set_grad_enabled(with_grad), replayed(self.autocast()), randomness:
+            try:
+                return self._extract(**images) if isinstance(images, Mapping) else self._extract(images)
+            except Exception as error:
+                if hasattr(error, "add_note"):  # Python 3.11
+                    error.add_note(
+                        "This was wdpurify's forward of auxiliary rows: they must be prepared like the task's images; rows "
+                        "that are dicts are given by keyword; and a model that takes more than images is tapped further in, "
+                        '`PurifyRegularizer.for_model(model.encoder, sampler, layer="...")`'
+                    )
+                raise
+
+    def draw(self, sampler: Sampler, *, step: int) -> GroupBatch:
+        """The sampler's next batch, with whatever its data set or transform draws at random fenced off likewise."""
+        with private_randomness(torch.device("cpu"), derive_seed(self._seed, "auxiliary rows", step)):
+            return sampler.next_batch()
+
+    def width(self, sampler: Sampler, *, pool: Pool) -> int:
+        """Width of the extractor's features, by a forward of two auxiliary rows that leaves sampler and model as they were."""
+        position = sampler.state_dict()
+        images = self.placed(self.draw(sampler, step=-1).images)
+        sampler.load_state_dict(position)
+        two = {name: value[:2] for name, value in images.items()} if isinstance(images, Mapping) else images[:2]
+        with self.lent(with_grad=False):
+            return int(pool_features(self(two, step=-1, with_grad=False), None, pool=pool).shape[1])
+
+    def follow(self, features: Tensor) -> None:
+        """Remember the autocast setting that made these task features, to replay it."""
+        half = features.dtype in (torch.float16, torch.bfloat16) and self.place()[1] == torch.float32
+        made = AutocastState(features.device.type, features.dtype) if half else None
+        self.replayed = made or current_autocast(features.device.type)
+
+
+def _to(images: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    if isinstance(images, Tensor):
+        return moved(images, device, dtype if images.is_floating_point() else None)
+    if isinstance(images, Mapping):
+        return {name: _to(value, device, dtype) for name, value in images.items()}
+    return images

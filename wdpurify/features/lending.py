@@ -1,0 +1,138 @@
+"""A model lent to an auxiliary forward: what that forward would change or set off is a stand-in for as long as it lasts.
+
+The modules themselves are the user's, so that functions, methods and sharded models find them where they always are. Lent are
+*copies* of buffers, of tensors and containers kept as attributes, and of the hook lists without the user's own hooks; trainable
+parameters are leaves of their own on the same memory. Afterwards every attribute of every module is what it was.
+"""
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wdpurify._torch import is_sharded, root_library
+
+#: Libraries whose hooks are part of what a module computes (weight norm, sharding, placement); other hooks are the user's.
+STRUCTURAL = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "accelerate",
+    "deepspeed",
+    "peft",
+    "bitsandbytes",
+    "lightning",
+    "lightning_fabric",
+)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_CONTAINERS = (list, dict, set, OrderedDict, defaultdict, deque, Counter)
+
+
+class Loan:
+    """A model while it is lent.
+
+    Args:
+        model: the user's module, unwrapped.
+        keep_buffers: leave the buffers in place, so that running statistics are updated as by a training forward.
+        with_grad: give trainable parameters stand-ins, so that a backward pass meets none of the user's hooks.
+    """
+
+    def __init__(self, model: nn.Module, *, keep_buffers: bool, with_grad: bool) -> None:
+        self._modules = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
+        self._saved = [dict(vars(part)) for part in self._modules]
+        self._sharded = with_grad and is_sharded(model)
+        self._keep_buffers = keep_buffers
+        self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad] if with_grad else []
+        self._stand_ins: dict[int, Tensor] = {}
+        if with_grad and not self._sharded:
+            # Other kinds (distributed, quantised, not yet initialised) stay what they are.
+            plain = [parameter for parameter in self._trainable if type(parameter) is nn.Parameter]
+            self._stand_ins = {id(parameter): nn.Parameter(parameter.detach()) for parameter in plain}
+
+    def begin(self) -> None:
+        """Put the stand-ins in place."""
+        for module, saved in zip(self._modules, self._saved, strict=True):
+            vars(module).update({name: self._lent(name, value) for name, value in saved.items() if name != "_modules"})
+
+    def end(self) -> None:
+        """Give everything back."""
+        for module, saved in zip(self._modules, self._saved, strict=True):
+            attributes = vars(module)
+            attributes.clear()
+            attributes.update(saved)
+
+    def gradients(self, outputs: Tensor, gradient: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The trainable parameters that ``outputs`` depend on, each with its gradient, given that at ``outputs``.
+
+        Sharded parameters, and those behind reentrant checkpoints, are reached by ``backward()`` alone; what it leaves in
+        ``.grad`` is taken out again.
+        """
+        inputs = [self._stand_ins.get(id(parameter), parameter) for parameter in self._trainable]
+        if self._sharded:
+            found = _by_backward(inputs, outputs, gradient)
+        else:
+            try:
+                found = list(torch.autograd.grad(outputs, inputs, gradient, allow_unused=True))
+            except RuntimeError as error:
+                if "heckpoint" not in str(error):
+                    raise
+                found = _by_backward(inputs, outputs, gradient)
+        pairs = zip(self._trainable, found, strict=True)
+        return [(parameter, reached.detach()) for parameter, reached in pairs if reached is not None]
+
+    def _lent(self, name: str, value: Any) -> Any:
+        if name in _HOOKS:
+            return OrderedDict((key, hook) for key, hook in value.items() if root_library(hook) in STRUCTURAL)
+        if name == "_compiled_call_impl":  # of `module.compile()`: the stand-ins would have it compiled again
+            return None
+        if name == "_parameters":
+            return value if self._sharded else {key: self._stand_in(parameter) for key, parameter in value.items()}
+        if name == "_buffers":
+            return value if self._keep_buffers else {key: self._copied(buffer) for key, buffer in value.items()}
+        if type(value) is Tensor:
+            return self._copied(value)
+        return self._container(value)
+
+    def _stand_in(self, value: Any) -> Any:
+        return self._stand_ins.get(id(value), value)
+
+    def _copied(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.requires_grad:
+            return value
+        return self._stand_ins.setdefault(id(value), value.clone())  # tied buffers stay tied
+
+    def _container(self, value: Any) -> Any:
+        kind = type(value)
+        if kind not in _CONTAINERS:
+            return value
+        copied = value.copy()
+        if kind is list:  # recurrent layers keep their weights in one
+            copied[:] = [self._stand_in(item) for item in copied]
+        return copied
+
+
+@contextmanager
+def lent(model: nn.Module, *, keep_buffers: bool, with_grad: bool) -> Iterator[Loan]:
+    """Lend a model for the length of a block, see :class:`Loan`."""
+    loan = Loan(model, keep_buffers=keep_buffers, with_grad=with_grad)
+    try:
+        loan.begin()
+        yield loan
+    finally:
+        loan.end()
+
+
+def _by_backward(inputs: Sequence[Tensor], outputs: Tensor, gradient: Tensor) -> list[Tensor | None]:
+    kept = [parameter.grad for parameter in inputs]
+    for parameter in inputs:
+        parameter.grad = None
+    try:
+        torch.autograd.backward(outputs, gradient)
+        return [parameter.grad for parameter in inputs]
+    finally:
+        for parameter, grad in zip(inputs, kept, strict=True):
+            parameter.grad = grad

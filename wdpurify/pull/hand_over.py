@@ -1,0 +1,180 @@
+"""How the pull enters the user's backward pass, and how the task gradient is measured there.
+
+The gradients of the purify term are known before the user calls ``backward()``. The term that he adds to his loss is a scalar
+node that only hands them over, times whatever factor his loss was scaled by. The gradient that arrives at the task features in
+the same pass, less what this library sent there, is the task gradient.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .task_gradient import TaskGradient
+
+
+class PassRecord:
+    """What one pass tells of its backward: by how much the term was scaled, and the task gradient at its features.
+
+    It holds nothing of the size of features or parameters once the backward is through.
+
+    Attributes:
+        handed: whether a term was handed over for this pass.
+        closed: whether the backward has come to the features, so that their graph is gone.
+    """
+
+    def __init__(self) -> None:
+        self.handed = False
+        self.closed = False
+        self._ledger: TaskGradient | None = None
+        self._probed = False
+        self._watched = 0
+        self._awaited: set[int] = set()
+        self._own: Sequence[Tensor | None] = ()
+
+    def watch(self, features: Sequence[Tensor], ledger: TaskGradient, *, probe: Tensor | None = None) -> None:
+        """Hear of the gradients that come to ``features``, by hooks or by the probe of a compiled graph, from now on."""
+        if self._ledger is not None:
+            return
+        self._ledger = ledger
+        self._probed = probe is not None
+        if probe is not None:
+            ledger.listen_to(probe)
+            return
+        self._watched = len(features)
+        for number, each in enumerate(features):
+            each.register_hook(_Reader(self, number))
+
+    def term_came(self, scale: Tensor, own: Sequence[Tensor | None]) -> None:
+        """The backward has come to the term; ``own`` are the gradients that it sends to the watched features."""
+        if self._ledger is None:
+            return
+        self._ledger.add_weight(scale, first=not self._awaited)
+        if self._probed:
+            self._ledger.await_probe(self._close)
+            return
+        known = self._own if self._awaited else [None] * len(own)
+        self._own = [_sum(first, second) for first, second in zip(known, own, strict=True)]
+        self._awaited = set(range(self._watched))
+
+    def gradient_came(self, number: int, gradient: Tensor | None) -> None:
+        """The backward has come to the watched features of this number; a pass without the term teaches nothing."""
+        self.closed = True
+        if number not in self._awaited or self._ledger is None:
+            return
+        self._awaited.discard(number)
+        own = self._own[number]
+        if gradient is None:  # nothing of the task came back to these features
+            self._ledger.add_norm(torch.zeros((), device="cpu"))
+        else:
+            task = gradient.detach().float()
+            self._ledger.add_norm((task if own is None else task - own.float()).norm())
+        if not self._awaited:
+            self._own = ()
+
+    def _close(self) -> None:
+        self.closed = True
+
+
+class _Reader:
+    """A tensor hook that knows its pass and not its tensor: one that did would keep the tensor alive for ever."""
+
+    def __init__(self, record: PassRecord, number: int) -> None:
+        self._record = record
+        self._number = number
+
+    def __call__(self, gradient: Tensor | None) -> None:
+        self._record.gradient_came(self._number, gradient)
+
+
+class _HandOver(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, record: PassRecord, n_features: int, *pairs: Tensor | None) -> Tensor:
+        ctx.record = record
+        ctx.n_features = n_features
+        ctx.save_for_backward(*pairs[1::2])  # freed with the user's graph, however long he keeps the loss
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        (scale,) = grad_outputs
+        scaled = [None if gradient is None else gradient * scale.to(gradient) for gradient in ctx.saved_tensors]
+        ctx.record.term_came(scale.detach(), scaled[: ctx.n_features])
+        handed: list[Tensor | None] = [None, None, None]
+        for gradient in scaled:
+            handed += [gradient, None]
+        return tuple(handed)
+
+
+def hand_over(
+    value: Tensor,
+    record: PassRecord,
+    features: Sequence[tuple[Tensor, Tensor | None]],
+    parameters: Sequence[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """A scalar equal to ``value`` whose gradient at each given tensor is the one given with it.
+
+    Args:
+        value: detached scalar tensor.
+        record: hears of the factor by which the scalar is scaled in the backward pass.
+        features: the watched task features, each with its gradient or None. Those with None still come after this node in the
+            backward pass, so that their hooks find the record prepared.
+        parameters: parameters of the extractor, each with its gradient.
+
+    Returns:
+        A scalar tensor.
+    """
+    pairs = [part for pair in (*features, *parameters) for part in pair]
+    result: Tensor = _HandOver.apply(value, record, len(features), *pairs)
+    return result
+
+
+class _Measure(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, probe: Tensor) -> Tensor:
+        return features.clone()  # a view could not be worked on in place by the layer behind
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0], gradients[0].float().norm().square()
+
+
+def measured(features: Tensor, probe: Tensor) -> Tensor:
+    """The same features; ``probe`` gets the squared norm of the gradient that comes back to them as its own gradient.
+
+    Unlike a hook it stays valid inside a compiled graph, where gradients between two compiled layers are seen by nobody. The
+    squares of several forwards add up, as they do in one concatenated batch.
+
+    Args:
+        features: any shape.
+        probe: a leaf scalar that requires grad.
+    """
+    result: Tensor = _Measure.apply(features, probe)
+    return result
+
+
+def reachable_parameters(features: Sequence[Tensor]) -> set[int]:
+    """Identities of the leaves that the graph of ``features`` leads to.
+
+    DistributedDataParallel that looks for unused parameters takes the others for ready, and breaks if they get a gradient.
+    """
+    found: set[int] = set()
+    seen: set[Any] = set()
+    open_nodes = [each.grad_fn for each in features if each.grad_fn is not None]
+    while open_nodes:
+        node = open_nodes.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.add(id(variable))
+        open_nodes += [following for following, _ in node.next_functions if following is not None]
+    return found
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second

@@ -1,0 +1,159 @@
+"""Pull: one object that owns the strength, the record of the task gradient, and what is handed to the user's backward pass."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wdpurify._torch import gathered, moved
+from wdpurify.functional import norm_of_all_passes
+
+from .hand_over import PassRecord, hand_over, reachable_parameters
+from .strength import Strength
+from .task_gradient import TaskGradient, observations
+
+
+class Pull:
+    """What moves the extractor in one iteration.
+
+    A pull at the auxiliary rows is prepared once, as gradients of the extractor's parameters, and handed to every pass of the
+    iteration; a pull at the task's rows is made for each pass. Both get their size here, from the strength, and both report
+    here what the task gradient was.
+
+    Args:
+        strength: sizes the pull.
+
+    Attributes:
+        applied_norm: norm of the last pull at the features, scalar; None before the first.
+    """
+
+    def __init__(self, strength: Strength) -> None:
+        self.strength = strength
+        self.applied_norm: Tensor | None = None
+        self._ledger = TaskGradient()
+        self._separation = torch.zeros(())
+        self._value: Tensor | None = None
+        self._parameters: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def task_norm(self) -> Tensor | None:
+        """Norm of the task gradient at the features, in units of the unscaled loss, as last recorded."""
+        return self._ledger.latest
+
+    def read_task_gradient(self, iterations: int, *, device: torch.device, world: int) -> None:
+        """Give the strength what was recorded in the last ``iterations``, by all ranks."""
+        rows = self._ledger.take(iterations)
+        joint = gathered(moved(rows, device)) if world > 1 else rows[None]
+        for task_norm, weight in observations(joint):
+            self.strength.observe(task_norm, weight)
+
+    def factor(self, norm: Tensor, separation: Tensor) -> Tensor:
+        """What to multiply a gradient at the features with, scalar; remembers the separation for pulls at the task's rows.
+
+        Args:
+            norm: norm of that gradient over the rows of all ranks, scalar.
+            separation: how far apart the groups are, scalar.
+        """
+        self._separation = separation
+        factor = self.strength.factor(norm, moved(separation, norm.device))
+        self.applied_norm = norm * factor
+        return factor
+
+    def prepare(self, value: Tensor, factor: Tensor, parameters: list[tuple[Tensor, Tensor]]) -> None:
+        """Keep a pull at the auxiliary rows for the passes of this iteration.
+
+        Args:
+            value: of the objective, scalar.
+            factor: what :meth:`factor` gave; the gradients have it already.
+            parameters: the extractor's parameters, each with its gradient.
+        """
+        self._value = self._reported(value, factor)
+        self._parameters = parameters
+
+    def set_separation(self, separation: Tensor) -> None:
+        """Remember how far apart the groups are."""
+        self._separation = separation
+
+    def at_task_rows(self, value: Tensor, gradients: Sequence[Tensor], *, ranks: int) -> tuple[Tensor, list[Tensor]]:
+        """The value to report and the gradients to hand over of an objective that acts on the task's rows.
+
+        Args:
+            value: of the objective on the rows of this pass, scalar.
+            gradients: its gradients at the features of this pass, one per forward.
+            ranks: how many ranks have a pass like this one.
+        """
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        joint = norm_of_all_passes(norm, self._ledger.passes_before * ranks)
+        factor = self.factor(joint, self._separation)
+        return self._reported(value, factor), [gradient * factor for gradient in gradients]
+
+    def hand_over(
+        self,
+        features: Sequence[Tensor],
+        record: PassRecord,
+        *,
+        probe: Tensor | None,
+        own: tuple[Tensor, list[Tensor]] | None,
+        ranks: int,
+    ) -> Tensor:
+        """The term to add to the user's loss: the prepared pull, or ``own``, or nothing but the measurement.
+
+        Args:
+            features: what the task's head reads in this pass, forward by forward.
+            record: of this pass.
+            probe: hears the gradient in a compiled graph.
+            own: what :meth:`at_task_rows` gave, if the objective acts there.
+            ranks: how many ranks train one model.
+        """
+        record.watch(features, self._ledger, probe=probe)
+        record.handed = True
+        newest = features[-1]
+        # At least float32: a loss scaler's factor would overflow half precision.
+        wide = torch.promote_types(newest.dtype, torch.float32)
+        value = torch.zeros((), dtype=wide, device=newest.device)
+        pulls: list[Tensor | None] = [None] * len(features)
+        parameters: list[tuple[Tensor, Tensor]] = []
+        if own is not None:
+            value = own[0].to(value)
+            pulls = list(own[1])
+        elif self._value is not None:
+            value = self._value.to(value)
+            parameters = self._parameters
+            if ranks > 1:
+                reachable = reachable_parameters(features)
+                parameters = [(parameter, pull) for parameter, pull in parameters if id(parameter) in reachable]
+        return hand_over(value, record, list(zip(features, pulls, strict=True)), parameters)
+
+    def drop(self) -> None:
+        """Let go of the prepared pull."""
+        self._value = None
+        self._parameters = []
+
+    def end_iteration(self) -> None:
+        """The next pass belongs to another iteration."""
+        self.drop()
+        self._ledger.close()
+
+    def restart_iteration(self) -> None:
+        """The gradients of this iteration's passes were cleared before the optimiser saw them."""
+        self._ledger.restart()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory of the strength and the record of the task gradient."""
+        return {
+            "strength": self.strength.state_dict(),
+            "ledger": self._ledger.state_dict(),
+            "separation": self._separation.detach().cpu().clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state; a pull that was prepared before is dropped."""
+        self.strength.load_state_dict(state["strength"])
+        self._ledger.load_state_dict(state["ledger"])
+        self._separation = state["separation"].clone()
+        self.drop()
+
+    def _reported(self, value: Tensor, factor: Tensor) -> Tensor:
+        """What the term adds to the reported loss: nothing where it does not pull."""
+        return torch.where(factor > 0, self.strength.value * value, 0.0)
