@@ -61,6 +61,7 @@ def test_auxiliary_forward_replays_the_training_forwards_autocast():
     sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
     purify = PurifyRegularizer(extract, sampler, feature_dim=3, every=1)
     for _ in range(2):
+        extract.zero_grad()
         purify.critic_step()  # outside autocast, as in a loop that wraps only the forward
         with torch.autocast("cpu", torch.bfloat16):
             features = extract(torch.randn(5, 4))
@@ -126,6 +127,7 @@ def test_autocast_is_replayed_even_where_loss_is_called_outside_of_it():
     extract = _Recording(seen)
     purify = PurifyRegularizer(extract, GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8), feature_dim=3, every=1)
     for _ in range(2):
+        extract.zero_grad()
         purify.critic_step()
         with torch.autocast("cpu", torch.bfloat16):
             features = extract(torch.randn(5, 4))

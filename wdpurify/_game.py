@@ -32,7 +32,7 @@ from .features import (
     unpooled,
     usable_rows,
 )
-from .pull import Objective, Pull, check_objective
+from .pull import Objective, Pull, check_objective, depends_on
 
 
 class Game:
@@ -103,11 +103,16 @@ class Game:
         """The optimiser has stepped without saying so by itself."""
         self.iterations.optimizer_stepped()
 
-    def term_of(self, tap: FeatureTap) -> Tensor | None:
-        """The term of the pass that a tap has caught, which is announced with its first term; None where there is none."""
+    def term_of(self, tap: FeatureTap, loss: Tensor | None) -> Tensor | None:
+        """The term of the pass that a tap has caught, which is announced with its first term; None where there is none.
+
+        Args:
+            tap: the tap.
+            loss: the loss that the term is for, which must come from the features; None where it is not known.
+        """
         self._tap = tap
         current = tap.current()
-        if current is None:
+        if current is None or (loss is not None and not depends_on(loss, current.features[-1])):
             self._record_blind_call(tap)
             return None
         self._blind_calls = 0

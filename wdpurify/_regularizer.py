@@ -298,9 +298,9 @@ class PurifyRegularizer:
         return torch.zeros((), device=self._forward.place()[0]) if term is None else term
 
     @outside_graphs
-    def _captured_term(self) -> Tensor | None:
+    def _captured_term(self, loss: Tensor | None = None) -> Tensor | None:
         assert self.tap is not None
-        return self._game.term_of(self.tap)
+        return self._game.term_of(self.tap, loss)
 
     def _need_tap(self, what: str) -> None:
         if self.tap is None:

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: What gives the term of the pass that is under way; None where there is none.
-TermSource = Callable[[], Tensor | None]
+#: Gives the term of the pass that a loss belongs to; None where there is none.
+TermSource = Callable[[Tensor], Tensor | None]
 
 
 class PurifiedCriterion:
     """Calls the user's criterion and adds the purify term to each result of a pass.
 
     A pass is the training forwards since the last one. Each of its results carries the term, so that it acts through whichever
-    is back-propagated, with the weight that the results have together. Everything else passes through to the inner criterion:
+    is back-propagated, with the weight that the results have together; losses of other models get none. Everything else passes through to the inner criterion:
     arguments, attributes, ``to()`` and the like. Nothing is added while grad mode is off, or where no pass is under way. A loss
     per sample gets the term added to every entry, so that its mean rises by exactly the term.
 
@@ -37,15 +37,13 @@ class PurifiedCriterion:
         loss = self._inner(*arguments, **named)
         if not torch.is_grad_enabled():
             return loss
-        term = self._term()
-        if term is None:
-            return loss
         if not isinstance(loss, Tensor):
             raise TypeError(
                 f"the wrapped criterion must return a tensor, got {type(loss).__name__}; call "
                 "`purify.critic_step()` and add `purify.loss(features)` to the loss yourself"
             )
-        return loss + term
+        term = self._term(loss)
+        return loss if term is None else loss + term
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in ("_inner", "_term"):

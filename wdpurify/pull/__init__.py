@@ -1,5 +1,7 @@
 """The pull on the extractor: what it minimises, how strong it is, and how it reaches the user's backward pass."""
 
+from .graphs import depends_on as depends_on
+from .graphs import reachable_parameters as reachable_parameters
 from .hand_over import PassRecord as PassRecord
 from .hand_over import measured as measured
 from .objectives import Objective as Objective

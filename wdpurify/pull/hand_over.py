@@ -154,26 +154,6 @@ def measured(features: Tensor, probe: Tensor) -> Tensor:
     return result
 
 
-def reachable_parameters(features: Sequence[Tensor]) -> set[int]:
-    """Identities of the leaves that the graph of ``features`` leads to.
-
-    DistributedDataParallel that looks for unused parameters takes the others for ready, and breaks if they get a gradient.
-    """
-    found: set[int] = set()
-    seen: set[Any] = set()
-    open_nodes = [each.grad_fn for each in features if each.grad_fn is not None]
-    while open_nodes:
-        node = open_nodes.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            found.add(id(variable))
-        open_nodes += [following for following, _ in node.next_functions if following is not None]
-    return found
-
-
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     if first is None or second is None:
         return second if first is None else first

@@ -9,7 +9,8 @@ from torch import Tensor
 from wdpurify._torch import gathered, moved
 from wdpurify.functional import norm_of_all_passes
 
-from .hand_over import PassRecord, hand_over, reachable_parameters
+from .graphs import reachable_parameters
+from .hand_over import PassRecord, hand_over
 from .strength import Strength
 from .task_gradient import TaskGradient, observations
 

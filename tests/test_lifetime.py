@@ -1,0 +1,146 @@
+"""What is alive after an iteration: no feature, no gradient, no graph, whatever the user's loop does with them."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from small_loop import small_network, small_sampler
+from torch import nn
+
+from wdpurify import FixedStrength, OneSided, PurifyRegularizer, TwoSided
+
+ROWS, WIDTH = 37, 61  # no other tensor of a test has this shape
+
+
+class _Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(192, WIDTH), nn.ReLU())
+        self.head = nn.Linear(WIDTH, 4)
+
+    def forward(self, images):
+        return self.head(self.body(images))
+
+
+def _alive():
+    """Tensors with the shape of this test's features, once the cycles of Python are collected."""
+    gc.collect()
+    return sum(type(thing) is torch.Tensor and thing.shape == (ROWS, WIDTH) for thing in gc.get_objects())
+
+
+def _explicit(model, objective):
+    purify = PurifyRegularizer(model.body, small_sampler(), feature_dim=WIDTH, objective=objective, strength=FixedStrength(0.1))
+
+    def loss_of(images, labels):
+        purify.critic_step()
+        features = model.body(images)
+        return nn.functional.cross_entropy(model.head(features), labels) + purify.loss(features)
+
+    return loss_of
+
+
+def _tapped(model, objective):
+    purify = PurifyRegularizer.for_model(model, small_sampler(), objective=objective, strength=FixedStrength(0.1))
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    return lambda images, labels: criterion(model(images), labels)
+
+
+def _term(model, objective):
+    purify = PurifyRegularizer.for_model(model, small_sampler(), objective=objective, strength=FixedStrength(0.1))
+    return lambda images, labels: nn.functional.cross_entropy(model(images), labels) + purify.term()
+
+
+FORMS = {"explicit": _explicit, "tapped": _tapped, "term": _term}
+
+
+class _InterruptedError(Exception):
+    """The user's own code gives up."""
+
+
+@pytest.mark.parametrize("loop", ["plain", "kept losses", "skipped backward", "raises half-way", "no step"])
+@pytest.mark.parametrize("objective", [TwoSided(), OneSided()], ids=["two-sided", "one-sided"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_no_feature_outlives_its_iteration(form, objective, loop):
+    model = _Model()
+    loss_of = form(model, objective)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    kept, counts = [], []
+
+    def step(number):
+        loss = loss_of(torch.rand(ROWS, 3, 8, 8), torch.randint(4, (ROWS,)))
+        if loop == "kept losses":
+            kept.append(loss)
+        if loop == "raises half-way" and number % 2:
+            raise _InterruptedError
+        optimizer.zero_grad()
+        if not (loop == "skipped backward" and number % 2):
+            loss.backward()
+        if loop != "no step":
+            optimizer.step()
+
+    for number in range(10):
+        try:
+            step(number)
+        except _InterruptedError:
+            continue
+        if number >= 5:  # with and without an acting iteration
+            counts.append(_alive())
+    # Without a step, or after an interruption, the last pass may still be waiting for its backward.
+    assert max(counts) <= (1 if loop in ("no step", "raises half-way") else 0)
+
+
+def test_a_kept_loss_holds_no_gradient_of_the_size_of_features_or_parameters():
+    model = _Model()
+    loss_of = _explicit(model, TwoSided())
+    kept = []
+    for _ in range(3):
+        model.zero_grad()
+        kept.append(loss_of(torch.rand(ROWS, 3, 8, 8), torch.randint(4, (ROWS,))))
+        kept[-1].backward()
+    del loss_of
+    model.zero_grad()
+    gc.collect()
+    shapes = [tuple(thing.shape) for thing in gc.get_objects() if type(thing) is torch.Tensor]
+    assert (WIDTH, 192) not in shapes
+    assert (ROWS, WIDTH) not in shapes
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_finished_trial_dies_with_its_model(form):
+    def trial():
+        model = _Model()
+        loss_of = form(model, TwoSided())
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss_of(torch.rand(ROWS, 3, 8, 8), torch.randint(4, (ROWS,))).backward()
+            optimizer.step()
+        return weakref.ref(model), weakref.ref(model.body[1].weight)
+
+    gone = trial()
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
+
+
+def test_a_regularizer_that_is_dropped_takes_its_hook_off_the_model():
+    model = _Model()
+    purify = PurifyRegularizer.for_model(model, small_sampler())
+    assert len(model.head._forward_pre_hooks) == 1
+    del purify
+    gc.collect()
+    assert len(model.head._forward_pre_hooks) == 0
+    model(torch.rand(ROWS, 3, 8, 8))
+    assert _alive() == 0
+
+
+def test_the_pull_of_an_iteration_is_let_go_when_its_optimiser_steps():
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, every=1, strength=FixedStrength(1.0))
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    purify.critic_step()
+    features = network.features(torch.rand(5, 3, 8, 8))
+    (network.head(features).sum() + purify.loss(features)).backward()
+    optimizer.step()
+    term = purify.loss(network.features(torch.rand(5, 3, 8, 8)))
+    assert term == 0  # of the iteration that is over nothing is left
