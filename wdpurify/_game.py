@@ -1,5 +1,6 @@
 """Game: the order of play between critic and extractor, as the user's loop calls for it."""
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ from .features import (
     unpooled,
     usable_rows,
 )
-from .pull import Objective, Pull, check_objective, depends_on
+from .pull import Objective, PassRecord, Pull, check_objective, depends_on
 
 
 class Game:
@@ -77,13 +78,14 @@ class Game:
         self._batch: GroupBatch | None = None
         self._prepared_at: list[int] | None = None
         self._current: CapturedPass | None = None
-        self._handed_over = False
+        self._last_record: weakref.ref[PassRecord] | None = None
         self._tap: FeatureTap | None = None
 
     def begin_pass(self) -> None:
         """A backward pass is to come: count it, train the critic if it is time, prepare the pull."""
         self._watch_others()
-        first = self.iterations.begin_pass()
+        self._current = None
+        first = self.iterations.begin_pass(pending=self._is_pending())
         if first:
             self._batch = None
             self._prepared_at = None
@@ -198,8 +200,15 @@ class Game:
     def _pass_of(self, features: Any) -> CapturedPass:
         """The pass that these features belong to: the one under way if it is theirs, or a new one."""
         if self._current is None or self._current.record.closed or self._current.features[0] is not features:
-            self._current = CapturedPass([features], swapped=False, probe=None)
+            record = PassRecord()
+            record.watch(features)
+            self._current = CapturedPass([features], record)
         return self._current
+
+    def _is_pending(self) -> bool:
+        """Whether the loss of an earlier pass is still to be back-propagated."""
+        record = self._last_record() if self._last_record is not None else None
+        return record is not None and record.pending
 
     def _check(self, features: Any) -> None:
         check_features(features, None if callable(self._pool) else self._trainer.feature_dim)
@@ -241,7 +250,7 @@ class Game:
             value, gradients = self._at_task_rows(current.features)
             own = self._pull.at_task_rows(value, gradients, ranks=self._world)
         term = self._pull.hand_over(current.features, current.record, probe=current.probe, own=own, ranks=self._world)
-        self._handed_over = True
+        self._last_record = weakref.ref(current.record)
         self._record()
         return term
 
@@ -283,7 +292,7 @@ class Game:
                 ForeignOptimizerWarning,
                 "the critic's weights were changed from outside: take its parameters out of your optimiser, it has its own",
             )
-        if self._handed_over and not self.iterations.announced and self.iterations.foreign_passes >= PATIENCE:
+        if self._last_record is not None and not self.iterations.announced and self.iterations.foreign_passes >= PATIENCE:
             self._pull.applied_norm = None
             self.monitor.forget("applied_norm")
             self.monitor.warn(

@@ -79,13 +79,13 @@ class Iterations:
         """Whether a step of the model's optimiser was ever seen."""
         return self._announced
 
-    def begin_pass(self) -> bool:
-        """Count a pass; whether it is the first of an iteration."""
+    def begin_pass(self, *, pending: bool = False) -> bool:
+        """Count a pass; whether it is the first of an iteration, which it is not while the loss of another one is ``pending``."""
         self._passes += 1
         self.foreign_passes += self._foreign_step and self.number >= 0 and not self._announced
         self._foreign_step = False
         self._counts_passes = self._counts_passes or self._passes >= LONGEST_ACCUMULATION
-        first = self.number < 0 or self.stepped or (not self._announced and self._looks_new())
+        first = self.number < 0 or self.stepped or (not self._announced and not pending and self._looks_new())
         if first:
             self.number += 1
             self.stepped = False

@@ -207,7 +207,7 @@ def task_norms(norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     (tensor([1.2500]), tensor([2.]))
     """
     joint: Tensor = norms.square().sum(0).sqrt() / norms.shape[0]
-    weight = weights.mean(0)
+    weight: Tensor = weights.mean(0)
     return joint / weight, weight
 
 

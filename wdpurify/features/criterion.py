@@ -93,7 +93,7 @@ class PurifiedModule(PurifiedCriterion, nn.Module):
 
 def purified_module(criterion: nn.Module, term: TermSource) -> PurifiedModule:
     """Wrap a criterion that is a module, wrapped already or not."""
-    wrapped: PurifiedModule = object.__new__(_wrapping_class(type(criterion)))
+    wrapped: PurifiedModule = object.__new__(_wrapping_class(type(criterion)))  # type: ignore[arg-type]
     object.__setattr__(wrapped, "__dict__", criterion.__dict__)
     _links[wrapped] = criterion, term
     return wrapped
@@ -103,4 +103,5 @@ def purified_module(criterion: nn.Module, term: TermSource) -> PurifiedModule:
 def _wrapping_class(kind: Any) -> type[PurifiedModule]:
     if issubclass(kind, PurifiedModule):
         return kind
-    return type(kind.__name__, (PurifiedModule, kind), {"__doc__": kind.__doc__})
+    wrapping: type[PurifiedModule] = type(kind.__name__, (PurifiedModule, kind), {"__doc__": kind.__doc__})
+    return wrapping

@@ -30,6 +30,7 @@ class _CaptureHook(_InertHook):
     Attributes:
         features: of the last training forward, until they are taken.
         earlier: of the training forwards before it, weakly: whatever the user's graph does not need is let go.
+        record: of the pass that these forwards make.
         weight: the layer's first parameter during that forward, weakly; another one than outside of it was swapped in.
         evaluated: whether the layer has run in another way than in a training forward since this was last reset.
         probe: leaf whose gradient in a compiled graph is the squared norm of the gradient that comes back to the features.
@@ -38,6 +39,7 @@ class _CaptureHook(_InertHook):
     def __init__(self) -> None:
         self.features: Tensor | None = None
         self.earlier: list[weakref.ref[Tensor]] = []
+        self.record = PassRecord()
         self.weight: weakref.ref[Tensor] | None = None
         self.evaluated = False
         self.compiled = False
@@ -61,6 +63,8 @@ class _CaptureHook(_InertHook):
         if not compiled:
             if isinstance(self.features, Tensor):
                 self.earlier.append(weakref.ref(self.features))
+            if isinstance(features, Tensor):
+                self.record.watch(features)
             self.weight = _first_weight(module)
         self.features = features
         if not compiled or not isinstance(features, Tensor):  # refused by name where the features are used
@@ -92,11 +96,13 @@ class CapturedPass:
         probe: in a compiled graph the leaf that hears the gradient; None where a hook on the features does.
     """
 
-    def __init__(self, features: list[Tensor], *, swapped: bool, probe: Tensor | None) -> None:
+    def __init__(
+        self, features: list[Tensor], record: PassRecord, *, swapped: bool = False, probe: Tensor | None = None
+    ) -> None:
         self.features = features
+        self.record = record
         self.swapped = swapped
         self.probe = probe
-        self.record = PassRecord()
 
 
 class FeatureTap:
@@ -146,7 +152,7 @@ class FeatureTap:
             earlier = [features for reference in hook.earlier if (features := reference()) is not None]
             swapped = hook.weight is not None and _was_swapped(hook.weight(), _first_weight(self._module))
             probe = hook.probe if hook.compiled else None
-            self._current = CapturedPass([*earlier, hook.features], swapped=swapped, probe=probe)
+            self._current = CapturedPass([*earlier, hook.features], hook.record, swapped=swapped, probe=probe)
             self._reset_hook()
         if self._current is not None and self._current.record.closed:
             self._current = None
@@ -199,6 +205,7 @@ class FeatureTap:
         self._hook.features = None
         self._hook.weight = None
         self._hook.earlier = []
+        self._hook.record = PassRecord()
 
 
 def _first_weight(module: nn.Module) -> "weakref.ref[Tensor] | None":

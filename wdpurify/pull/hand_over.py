@@ -29,28 +29,36 @@ class PassRecord:
         self.closed = False
         self._ledger: TaskGradient | None = None
         self._probed = False
+        self._came = False
         self._watched = 0
         self._awaited: set[int] = set()
         self._own: Sequence[Tensor | None] = ()
 
-    def watch(self, features: Sequence[Tensor], ledger: TaskGradient, *, probe: Tensor | None = None) -> None:
-        """Hear of the gradients that come to ``features``, by hooks or by the probe of a compiled graph, from now on."""
-        if self._ledger is not None:
-            return
-        self._ledger = ledger
-        self._probed = probe is not None
-        if probe is not None:
-            ledger.listen_to(probe)
-            return
-        self._watched = len(features)
-        for number, each in enumerate(features):
-            each.register_hook(_Reader(self, number))
+    @property
+    def pending(self) -> bool:
+        """Whether a term was handed over whose backward is still to come."""
+        return self.handed and not self.closed and self._ledger is not None
+
+    def watch(self, features: Tensor) -> None:
+        """Hear of the gradient that comes to the features of one more forward of this pass."""
+        if features.requires_grad:
+            features.register_hook(_Reader(self, self._watched))
+        self._watched += 1
+
+    def report_to(self, ledger: TaskGradient, *, probe: Tensor | None) -> None:
+        """Tell a ledger what is heard, by the hooks or by the probe of a compiled graph."""
+        if self._ledger is None:
+            self._ledger = ledger
+            self._probed = probe is not None
+            if probe is not None:
+                ledger.listen_to(probe)
 
     def term_came(self, scale: Tensor, own: Sequence[Tensor | None]) -> None:
         """The backward has come to the term; ``own`` are the gradients that it sends to the watched features."""
         if self._ledger is None:
             return
-        self._ledger.add_weight(scale, first=not self._awaited)
+        self._ledger.add_weight(scale, first=not self._came)
+        self._came = True
         if self._probed:
             self._ledger.await_probe(self._close)
             return
@@ -72,9 +80,11 @@ class PassRecord:
             self._ledger.add_norm((task if own is None else task - own.float()).norm())
         if not self._awaited:
             self._own = ()
+            self._came = False
 
     def _close(self) -> None:
         self.closed = True
+        self._came = False
 
 
 class _Reader:

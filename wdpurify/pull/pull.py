@@ -107,7 +107,7 @@ class Pull:
             own: what :meth:`at_task_rows` gave, if the objective acts there.
             ranks: how many ranks train one model.
         """
-        record.watch(features, self._ledger, probe=probe)
+        record.report_to(self._ledger, probe=probe)
         record.handed = True
         newest = features[-1]
         # At least float32: a loss scaler's factor would overflow half precision.
