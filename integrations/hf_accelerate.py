@@ -4,7 +4,12 @@ The auxiliary data stay out of ``accelerator.prepare``: a prepared loader that i
 gradient synchronisation. Sampler and critic find the other ranks by themselves.
 """
 
+import warnings
+import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 try:
     from accelerate import Accelerator
@@ -12,36 +17,66 @@ except ImportError as error:
     raise ImportError('this needs Accelerate: pip install "wdpurify[accelerate]"') from error
 from torch import nn
 
-from wdpurify import PurifyRegularizer, Sampler
+from wdpurify import PurifyRegularizer
+from wdpurify.exceptions import FreshStartWarning
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from wdpurify import PurifyOptions
+    from wdpurify._options import PurifyOptions
+    from wdpurify._sampler import Sampler
+
+#: Names under which each accelerator's checkpoints hold regularizers.
+_names: "weakref.WeakKeyDictionary[Accelerator, set[str]]" = weakref.WeakKeyDictionary()
 
 
 def purified(
     accelerator: Accelerator,
     model: nn.Module,
-    sampler: Sampler,
+    sampler: "Sampler",
     *,
     layer: str | None = None,
+    name: str = "purify",
     **options: "Unpack[PurifyOptions]",
 ) -> PurifyRegularizer:
     """A regularizer for a model of this accelerator, part of ``save_state()`` and ``load_state()``.
 
     Use it as ``criterion = purified(accelerator, model, sampler).criterion(criterion)``, or add its ``term()`` to a loss that
-    the model computes. Make it in the same place of every run: Accelerate tells registered objects apart by their order.
+    the model computes. Its state is a file of its own in the checkpoint's folder, ``purify.pt``; a checkpoint without it, from
+    before the regularizer was added, is loaded with a warning and starts it afresh.
 
     Args:
         accelerator: the run's accelerator.
         model: the model, before or after ``accelerator.prepare``; before the first forward of a compiled one.
         sampler: draws auxiliary batches; not prepared.
         layer: name of the layer whose input is the features; None takes the classifier.
+        name: of the file; a second regularizer of one accelerator needs another.
         **options: of :class:`wdpurify.PurifyRegularizer`.
+
+    Raises:
+        ValueError: if the accelerator has a regularizer of this name.
     """
+    names = _names.setdefault(accelerator, set())
+    if name in names:
+        raise ValueError(f"`name` must be another one for each regularizer of an accelerator, {name!r} is taken")
     purify = PurifyRegularizer.for_model(model, sampler, layer=layer, **options)
-    accelerator.register_for_checkpointing(purify)
+    names.add(name)
+    file = f"{name}.pt"
+
+    def save(models: Any, weights: Any, folder: str) -> None:
+        each_node = accelerator.project_configuration.save_on_each_node
+        if accelerator.is_local_main_process if each_node else accelerator.is_main_process:
+            torch.save(purify.state_dict(), Path(folder, file))
+
+    def load(models: Any, folder: str) -> None:
+        path = Path(folder, file)
+        if path.exists():
+            purify.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+        else:
+            warnings.warn(f"{path} is not there: the regularizer starts afresh", FreshStartWarning, stacklevel=3)
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(load)
     return purify
 
 

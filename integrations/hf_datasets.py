@@ -16,9 +16,11 @@ try:
 except ImportError as error:
     raise ImportError('this integration needs the datasets library: pip install "wdpurify[datasets]"') from error
 
-from ._streaming import PrefetchedSampler, StreamPlan, StreamSource
+from ._prefetching import PrefetchedSampler
+from ._streaming import StreamPlan, StreamSource
 
-MISSING, AMBIGUOUS = "missing", "ambiguous"
+MISSING = "missing"
+AMBIGUOUS = "ambiguous"
 
 
 def group_sampler(
@@ -30,13 +32,11 @@ def group_sampler(
     transform: Callable[[Any], Any] | None = None,
     batch_size: int = 32,
     seed: int = 0,
-    missing: str = "raise",
-    ambiguous: str = "raise",
+    unlabelled: str = "raise",
     num_workers: int = 0,
     prefetch: int = 2,
     values: Sequence[Hashable] | None = None,
     buffer_size: int = 1000,
-    max_search: int = 100_000,
     rank: int | None = None,
     world_size: int | None = None,
 ) -> PrefetchedSampler:
@@ -62,30 +62,31 @@ def group_sampler(
             tensors. None makes images float RGB of shape ``(3, height, width)`` in [0, 1] and takes numbers as they are.
         batch_size: rows per group, as in :class:`wdpurify.GroupSampler`.
         seed: seed of the order and of random transforms.
-        missing: ``"raise"`` for rows without a label (None, NaN, class -1, none of several columns set), or ``"drop"``.
-        ambiguous: ``"raise"`` for rows with more than one of several columns set, or ``"drop"``.
+        unlabelled: ``"raise"`` or ``"drop"`` for rows without one label: None, NaN, class -1, none of several columns set, or
+            more than one.
         num_workers: processes that decode and transform, one more that reads a stream; 0 does all in ``next_batch()``.
         prefetch: batches that each worker prepares ahead, at least 1.
         values: for streams: the label values, in the order of the critic's outputs. Needed for ``fixed="all"`` where the
             column is neither boolean nor a ``ClassLabel``; once given, any other label raises.
         buffer_size: for streams: rows in a stretch, at least 1.
-        max_search: for streams: rows of an epoch in which every value to be drawn must have occurred, at least 1.
         rank, world_size: this process's share; None takes those of ``torch.distributed`` at the first draw.
 
     Raises:
         TypeError: if ``dataset`` is of neither kind.
-        ValueError: for an unknown column, rows without a label, a stream that is shuffled or whose values are not known, and
-            whatever :class:`wdpurify.GroupSampler` refuses. For its rows a stream raises when it comes to them.
+        ValueError: for an unknown column, rows without one label, a stream that is shuffled, whose values are not known or do
+            not occur in 100,000 rows, and whatever :class:`wdpurify.GroupSampler` refuses. For its rows a stream raises when it
+            comes to them.
     """
     if not isinstance(dataset, Dataset | IterableDataset):
         splits = f"; choose one of its splits {', '.join(map(repr, dataset))}" if isinstance(dataset, dict) else ""
         raise TypeError(f"`dataset` must be a Dataset or an IterableDataset, got {type(dataset).__name__}{splits}")
-    columns, share = [image] if isinstance(image, str) else list(image), checked_share(rank, world_size)
+    columns = [image] if isinstance(image, str) else list(image)
+    share = checked_share(rank, world_size)
     transformed = isinstance(dataset, Dataset) and dataset.format["type"] == "custom"
     _check_columns(dataset, "group", [group] if isinstance(group, str) else list(group))
     if not transformed:
         _check_columns(dataset, "image", columns)
-    labels = Labels(dataset, group, fixed, values, {MISSING: missing, AMBIGUOUS: ambiguous})
+    labels = Labels(dataset, group, fixed, values, unlabelled)
     prefetch = check_positive_integer("prefetch", prefetch)
     source: Any
     if isinstance(dataset, Dataset):
@@ -94,7 +95,7 @@ def group_sampler(
         source = GroupSampler(numbers, found, fixed=labels.fixed, batch_size=batch_size, **order)
         read = (dataset if transformed else dataset.with_format(None).select_columns(columns)).__getitem__
     else:
-        sizes: dict[str, Any] = {"batch_size": batch_size, "buffer_size": buffer_size, "max_search": max_search}
+        sizes: dict[str, Any] = {"batch_size": batch_size, "buffer_size": buffer_size}
         sizes = {name: check_positive_integer(name, size) for name, size in sizes.items()}
         stream = _undecoded(dataset, columns + labels.columns)
         source = StreamSource(stream, StreamPlan(labels, labels.fixed, labels.values, seed, **sizes))
@@ -102,16 +103,16 @@ def group_sampler(
         read = kept.decode_example if kept else dict
         share = (0, 1) if getattr(dataset, "_distributed", None) else share  # split by the user
     loader = RowLoader(read, image if isinstance(image, str) else columns, transform)
-    return PrefetchedSampler(source, loader, share, seed, workers=num_workers, prefetch=prefetch)
+    return PrefetchedSampler(source, loader, share, seed, workers=num_workers, prefetch=prefetch, across_ranks=world_size != 1)
 
 
 class Labels:
     """Reads the label of a row out of its group columns, by the rules that :func:`group_sampler` states."""
 
-    def __init__(self, dataset: Any, group: Any, fixed: Hashable, values: Any, policies: Mapping[str, str]) -> None:
+    def __init__(self, dataset: Any, group: Any, fixed: Hashable, values: Any, unlabelled: str) -> None:
         self.columns: list[str] = [group] if isinstance(group, str) else list(group)
         self._several = not isinstance(group, str)
-        self._policies = {name: check_choice(name, policy, ("raise", "drop")) for name, policy in policies.items()}
+        self._drops = check_choice("unlabelled", unlabelled, ("raise", "drop")) == "drop"
         feature = (dataset.features or {}).get(self.columns[0]) if not self._several else None
         self._names: list[str] = feature.names if isinstance(feature, ClassLabel) else []
         inherent = tuple(self._names or (self.columns if self._several else ()))
@@ -137,9 +138,9 @@ class Labels:
         cells = [cell_of(row, name) for name in self.columns]
         label, fault = self._read([cell.item() if isinstance(cell, Tensor) else cell for cell in cells])
         if fault:
-            if self._policies[fault] == "raise":
+            if not self._drops:
                 shown = dict(zip(self.columns, cells, strict=True))
-                where = f'row {counts.total()} ({shown}): leave such rows out with `{fault}="drop"`'
+                where = f'row {counts.total()} ({shown}): leave such rows out with `unlabelled="drop"`'
                 raise ValueError(f"`group` must give each row one label, but it is {fault} in {where}")
             counts[f"dropped as {fault}"] += 1
             return None
@@ -171,7 +172,9 @@ class RowLoader:
     """Makes a job of rows and seeds a batch of tensors; this is what runs in the worker processes."""
 
     def __init__(self, read: Any, image: str | list[str], transform: Callable[[Any], Any] | None) -> None:
-        self._read, self._image, self._transform = read, image, as_tensor if transform is None else transform
+        self._read = read
+        self._image = image
+        self._transform = as_tensor if transform is None else transform
 
     def __getitem__(self, job: tuple[Sequence[Any], Sequence[int]]) -> Any:
         return _stacked([self._load(row, seed) for row, seed in zip(*job, strict=True)])
@@ -216,7 +219,8 @@ def _stacked(items: list[Any]) -> Any:
 
 
 def _labelled_rows(dataset: Dataset, labels: Labels) -> tuple[Tensor, list[Hashable]]:
-    cells, counts = dataset.with_format(None).select_columns(labels.columns)[:], Counter[str]()
+    cells = dataset.with_format(None).select_columns(labels.columns)[:]
+    counts = Counter[str]()
     rows = (dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True))
     found = [(number, label) for number, row in enumerate(rows) if (label := labels.of(row, counts)) is not None]
     if not found:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,14 @@ except ImportError as error:
     raise ImportError('this needs transformers: pip install "wdpurify[transformers]"') from error
 import torch
 
-from wdpurify import PurifyRegularizer, Sampler
+from wdpurify import PurifyRegularizer
+from wdpurify.exceptions import FreshStartWarning
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from wdpurify import PurifyOptions
+    from wdpurify._options import PurifyOptions
+    from wdpurify._sampler import Sampler
 
 #: File beside the optimiser's in a checkpoint folder.
 STATE_FILE = "purify.pt"
@@ -31,8 +34,13 @@ class _Keeper(TrainerCallback):
         self.resumed_from: Path | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.resumed_from is not None and (file := self.resumed_from / STATE_FILE).exists():
+        if self.resumed_from is None:
+            return
+        file = self.resumed_from / STATE_FILE
+        if file.exists():
             self.purify.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
+        else:
+            warnings.warn(f"{file} is not there: the regularizer starts afresh", FreshStartWarning, stacklevel=2)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
@@ -40,7 +48,7 @@ class _Keeper(TrainerCallback):
 
 
 def purify_trainer(
-    trainer: Trainer, sampler: Sampler, *, layer: str | None = None, **options: "Unpack[PurifyOptions]"
+    trainer: Trainer, sampler: "Sampler", *, layer: str | None = None, **options: "Unpack[PurifyOptions]"
 ) -> PurifyRegularizer:
     """Add the purify term to a trainer's training loss, its state to the checkpoints and its figures to the log.
 
@@ -64,7 +72,9 @@ def purify_trainer(
     purify = PurifyRegularizer.for_model(trainer.model, sampler, layer=layer, **options)
     keeper = _Keeper(purify)
     trainer.add_callback(keeper)
-    compute, train, log = trainer.compute_loss, trainer.train, trainer.log
+    compute = trainer.compute_loss
+    train = trainer.train
+    log = trainer.log
 
     @functools.wraps(compute)
     def compute_loss(model: Any, *arguments: Any, **named: Any) -> Any:
@@ -89,7 +99,9 @@ def purify_trainer(
             logs = logs | {f"purify_{name}": value for name, value in figures.items() if not math.isnan(value)}
         return log(logs, *arguments, **named)
 
-    trainer.compute_loss, trainer.train, trainer.log = compute_loss, training, logging
+    trainer.compute_loss = compute_loss
+    trainer.train = training
+    trainer.log = logging
     return purify
 
 

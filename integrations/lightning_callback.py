@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from wdpurify import PurifyRegularizer, Sampler
+from wdpurify import PurifyRegularizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from wdpurify import PurifyOptions
+    from wdpurify._options import PurifyOptions
+    from wdpurify._sampler import Sampler
 
 
 def _callback_classes() -> tuple[type, ...]:
@@ -52,7 +53,7 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
 
     def __init__(
         self,
-        sampler: Sampler,
+        sampler: "Sampler",
         *,
         model: str | None = None,
         layer: str | None = None,
@@ -60,7 +61,11 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
         **options: "Unpack[PurifyOptions]",
     ) -> None:
         super().__init__()
-        self.sampler, self.model, self.layer, self.log_every, self.options = sampler, model, layer, log_every, options
+        self.sampler = sampler
+        self.model = model
+        self.layer = layer
+        self.log_every = log_every
+        self.options = options
         self.purify: PurifyRegularizer | None = None
         self._saved: dict[str, Any] | None = None
 

@@ -3,6 +3,7 @@
 Older timm has no tasks: wrap the criterion instead, ``PurifyRegularizer.for_model(model, sampler).criterion(criterion)``.
 """
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -16,12 +17,14 @@ except (ImportError, AttributeError) as error:
     ) from error
 from torch import Tensor, nn
 
-from wdpurify import PurifyRegularizer, Sampler
+from wdpurify import PurifyRegularizer
+from wdpurify.exceptions import FreshStartWarning
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from wdpurify import PurifyOptions
+    from wdpurify._options import PurifyOptions
+    from wdpurify._sampler import Sampler
 
 #: Entry of the task state under which the regularizer's own is kept.
 STATE = "purify"
@@ -47,7 +50,7 @@ class PurifyTask(TrainingTask):
     """
 
     def __init__(
-        self, task: TrainingTask, sampler: Sampler, *, layer: str | None = None, **options: "Unpack[PurifyOptions]"
+        self, task: TrainingTask, sampler: "Sampler", *, layer: str | None = None, **options: "Unpack[PurifyOptions]"
     ) -> None:
         super().__init__(device=task.device, dtype=task.dtype, verbose=task.verbose)
         self.task = task
@@ -77,6 +80,8 @@ class PurifyTask(TrainingTask):
         mine = state.pop(STATE, None)
         if mine is not None and not ema:
             self.purify.load_state_dict(mine)
+        elif not ema:
+            warnings.warn("the checkpoint holds no regularizer: it starts afresh", FreshStartWarning, stacklevel=2)
         self.task.load_task_state(state or None, strict=strict, module=module, ema=ema)
 
     def prepare_distributed(self, device_ids: list[Any] | None = None, **ddp_kwargs: Any) -> "PurifyTask":

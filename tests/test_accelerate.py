@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.tracking import GeneralTracker
 
+from wdpurify.exceptions import FreshStartWarning
 from wdpurify.integrations.hf_accelerate import log_metrics, purified
 
 
@@ -112,3 +113,27 @@ def test_figures_reach_the_trackers_at_the_named_steps():
     assert tracker.rows[-1][1]["purify/feature_norm"] > 0
     with pytest.raises(ValueError, match="`every` must be at least 1"):
         log_metrics(None, None, step=0, every=0)
+
+
+def test_a_checkpoint_from_before_the_regularizer_was_added_starts_it_afresh(tmp_path):
+    _train(None, steps=4, save=str(tmp_path))
+    with pytest.warns(FreshStartWarning, match=r"purify\.pt is not there: the regularizer starts afresh"):
+        resumed = _train(1.0, steps=8, start=4, load=str(tmp_path))
+    assert resumed[2].sampler.state_dict()["drawn"] == 2
+
+
+def test_a_second_regularizer_of_an_accelerator_needs_a_name_of_its_own(tmp_path):
+    accelerator = Accelerator(cpu=True)
+    model = accelerator.prepare(nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.Linear(6, 4)))
+    first = purified(accelerator, model, small_sampler())
+    with pytest.raises(ValueError, match="`name` must be another one for each regularizer of an accelerator, 'purify'"):
+        purified(accelerator, model, small_sampler())
+    purified(accelerator, model, small_sampler(), name="second")
+    first.critic_step()
+    accelerator.save_state(str(tmp_path))
+    assert {path.name for path in tmp_path.glob("*.pt")} >= {"purify.pt", "second.pt"}
+    drawn = first.sampler.state_dict()["drawn"]
+    first.optimizer_stepped()
+    first.critic_step()
+    accelerator.load_state(str(tmp_path))
+    assert first.sampler.state_dict()["drawn"] == drawn

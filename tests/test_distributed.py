@@ -147,3 +147,41 @@ def test_a_sharded_model_trains_with_one_critic(tmp_path):
     assert equal_states(first["critic"], second["critic"])
     assert first["drawn"] == 3
     assert first["moved"] > 1e-4
+
+
+class _Dropped(nn.Module):
+    """Leaves one of its blocks out at random, as stochastic depth does; every rank and every forward draws anew."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Flatten(), nn.Linear(192, 6))
+        self.blocks = nn.ModuleList([nn.Linear(6, 6) for _ in range(3)])
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, images):
+        features = self.first(images)
+        for block in self.blocks:
+            if not self.training or torch.rand(()) < 0.5:
+                features = features + block(features)
+        return self.head(features)
+
+
+def dropped():
+    torch.manual_seed(0)
+    model = _Dropped()
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+    purify = PurifyRegularizer.for_model(wrapped, _sampler(12), strength=FixedStrength(0.5), every=1)
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    optimizer = torch.optim.SGD(wrapped.parameters(), 0.05)
+    torch.manual_seed(dist.get_rank())
+    for _ in range(12):
+        optimizer.zero_grad()
+        criterion(wrapped(torch.rand(6, 3, 8, 8)), torch.randint(4, (6,))).backward()
+        optimizer.step()
+    return {"model": state_of(model), "critic": state_of(purify.critic)}
+
+
+def test_layers_that_are_dropped_at_random_train_under_ddp_that_finds_unused_parameters(tmp_path):
+    first, second = run_on_ranks(dropped, tmp_path)
+    assert equal_states(first["model"], second["model"])
+    assert equal_states(first["critic"], second["critic"])

@@ -117,7 +117,7 @@ def hair(black, blond):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "group", "policy", "kept"),
+    ("dataset", "group", "fault", "kept"),
     [
         (lambda: hair([1, 0, 0, 1, 0], [0, 1, 0, 0, 1]), HAIR[:2], "missing", [0, 1, 3, 4]),
         (lambda: hair([1, 0, None, 1, 0], [0, 1, 0, 0, 1]), HAIR[:2], "missing", [0, 1, 3, 4]),
@@ -128,7 +128,7 @@ def hair(black, blond):
     ],
 )
 @pytest.mark.parametrize("kind", ["map", "stream"])
-def test_rows_without_one_label_raise_or_are_dropped_by_name(dataset, group, policy, kept, kind):
+def test_rows_without_one_label_raise_or_are_dropped_by_name(dataset, group, fault, kept, kind):
     dataset, options = dataset(), {"group": group, "batch_size": len(kept)}
     if kind == "stream":
         options |= (
@@ -136,10 +136,9 @@ def test_rows_without_one_label_raise_or_are_dropped_by_name(dataset, group, pol
         )
         options |= {"values": None} if "tone" in dataset.features and hasattr(dataset.features["tone"], "names") else {}
         dataset = dataset.to_iterable_dataset()
-    other = {"missing": "ambiguous", "ambiguous": "missing"}[policy]
-    with pytest.raises(ValueError, match=rf'it is {policy} in row [12] .*`{policy}="drop"`'):
-        group_sampler(dataset, **options, **{other: "drop"}).next_batch()
-    assert sorted(rows_of(group_sampler(dataset, **options, **{policy: "drop"}).next_batch())) == kept
+    with pytest.raises(ValueError, match=rf'it is {fault} in row [12] .*`unlabelled="drop"`'):
+        group_sampler(dataset, **options).next_batch()
+    assert sorted(rows_of(group_sampler(dataset, **options, unlabelled="drop").next_batch())) == kept
 
 
 def test_labels_follow_shuffle_select_and_filter():
@@ -440,15 +439,13 @@ def test_a_stream_without_known_features_needs_values_only():
         ({"group": "text", "values": ["p", "q"]}, r"every label that occurs, got \['p', 'q'\] and a row with 'r'"),
         ({"group": "text", "values": ["p", "q", "r", "s"]}, "read to its end, has no row labelled 's'.*'p': 16"),
         ({"group": "text", "fixed": "s"}, "read to its end, has no row labelled 's'.*'p': 16"),
-        ({"group": "text", "fixed": "s", "max_search": 20}, "read to row 20, has no row labelled 's'.*'p': 7"),
         ({"group": "text", "fixed": "p", "batch_size": 17}, "has 16 rows for the group, fewer than `batch_size` 17"),
         ({"group": "name", "batch_size": 49}, "has 48 rows for the population, fewer than `batch_size` 49"),
         ({"group": "name", "fixed": "w"}, r"`fixed` must be a label value, got 'w'; there are \['x', 'y', 'z'\]"),
         ({"group": "one", "fixed": 1}, "at least two label values, or the group is the whole set; rows per value: 1: 48"),
-        ({"group": "none", "missing": "drop", "fixed": 1}, "has no row labelled 1.*dropped as missing: 48"),
+        ({"group": "none", "unlabelled": "drop", "fixed": 1}, "has no row labelled 1.*dropped as missing: 48"),
         ({"group": "name", "batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"group": "name", "buffer_size": 0}, "`buffer_size` must be at least 1, got 0"),
-        ({"group": "name", "max_search": 0}, "`max_search` must be at least 1, got 0"),
         ({"group": "name", "prefetch": 0}, "`prefetch` must be at least 1, got 0"),
         ({"group": "name", "rank": 1}, "`rank` and `world_size` must be given together"),
     ],
@@ -457,6 +454,12 @@ def test_streams_that_cannot_give_the_groups_raise_with_counts(tmp_path, options
     dataset = stream(tmp_path, faces(one=[1] * ROWS, none=[None] * ROWS), 1)
     with pytest.raises(ValueError, match=message):
         draw(group_sampler(dataset, **({"batch_size": 4} | options)), 25)
+
+
+def test_a_value_that_does_not_occur_is_searched_for_no_longer_than_stated(tmp_path, monkeypatch):
+    monkeypatch.setattr("wdpurify.integrations._streaming.LONGEST_SEARCH", 20)
+    with pytest.raises(ValueError, match=r"read to row 20, has no row labelled 's'.*'p': 7"):
+        draw(group_sampler(stream(tmp_path, faces(), 1), group="text", fixed="s", batch_size=4), 25)
 
 
 def test_a_shuffled_stream_is_refused(streamed):
@@ -475,14 +478,13 @@ def test_a_shuffled_stream_is_refused(streamed):
         ({"group": []}, r"`group` must name columns of `dataset`, got \[\]"),
         ({"group": ["bool", "hair"]}, r"`group` must name columns of `dataset`, got \['hair'\]"),
         ({"group": "bool", "image": "photo"}, r"`image` must name columns of `dataset`, got \['photo'\]"),
-        ({"group": "bool", "missing": "ignore"}, "`missing` must be one of 'raise', 'drop', got 'ignore'"),
-        ({"group": "bool", "ambiguous": "first"}, "`ambiguous` must be one of 'raise', 'drop', got 'first'"),
+        ({"group": "bool", "unlabelled": "ignore"}, "`unlabelled` must be one of 'raise', 'drop', got 'ignore'"),
         ({"group": ["bool", "row"]}, "`group` column 'row' must hold booleans, 0/1 or -1/1 .*, got \\d+"),
     ],
 )
 def test_unknown_columns_and_policies_are_named(either, options, message):
     with pytest.raises(ValueError, match=message):
-        group_sampler(either, **({"missing": "drop", "ambiguous": "drop"} | options)).next_batch()
+        group_sampler(either, **({"unlabelled": "drop"} | options)).next_batch()
 
 
 def test_other_arguments_that_do_not_fit_are_named():
@@ -495,7 +497,7 @@ def test_other_arguments_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="`values` is for streams"):
         group_sampler(faces(6), group="text", values=["p"])
     with pytest.raises(ValueError, match=r"must label some of the 6 rows of `dataset`, got none: \{'dropped as missing': 6\}"):
-        group_sampler(faces(6, tone=[None] * 6), group="tone", missing="drop")
+        group_sampler(faces(6, tone=[None] * 6), group="tone", unlabelled="drop")
     with pytest.raises(TypeError, match="`group` column 'tone' must hold one label per row, got a list"):
         group_sampler(faces(6, tone=[[1]] * 6), group="tone")
     with pytest.raises(ValueError, match="the group True has 2 rows, fewer than `batch_size` 3"):

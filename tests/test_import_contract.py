@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+CORE = sorted(
+    path for path in (ROOT / "wdpurify").rglob("*.py") if not {"audit", "integrations"} & set(path.relative_to(ROOT).parts)
+)
 
 
 def _imports(path):
@@ -22,9 +25,9 @@ def _top_levels(path):
     return {name.partition(".")[0] for name in _imports(path)}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "wdpurify").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_core_imports_torch_and_the_standard_library_alone(path):
-    foreign = _top_levels(path) - set(sys.stdlib_module_names) - {"torch", "typing_extensions"}
+    foreign = _top_levels(path) - set(sys.stdlib_module_names) - {"torch", "typing_extensions", "wdpurify"}
     assert not foreign
 
 
@@ -51,3 +54,37 @@ def test_no_file_is_named_like_a_library_it_could_hide():
     libraries = {"accelerate", "datasets", "timm", "transformers", "lightning", "torch", "torchvision"}
     names = {path.stem for folder in ("integrations", "benchmarks") for path in (ROOT / folder).glob("*")}
     assert not names & libraries
+
+
+def _module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _own_imports(path):
+    """Modules of the core that a module imports, whether by an absolute or by a relative name."""
+    package = _module_name(path) if path.name == "__init__.py" else _module_name(path).rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] + "." if node.level else ""
+            found.add((base + (node.module or "")).rstrip("."))
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+    return {name for name in found if name.startswith("wdpurify.")}
+
+
+def test_no_module_is_a_hub_and_none_is_long():
+    inner = [path for path in CORE if path.name != "__init__.py"]
+    crowded = {path.name: len(_own_imports(path)) for path in inner if len(_own_imports(path)) > 10}
+    assert crowded == {}
+    lengths = {path.name: len(path.read_text().splitlines()) for path in CORE}
+    assert {name: length for name, length in lengths.items() if length > 250} == {}
+
+
+def test_imports_of_the_core_run_one_way():
+    imports = {_module_name(path): _own_imports(path) - {"wdpurify"} for path in CORE}
+    imports.pop("wdpurify")
+    done = set()
+    while ready := {name for name, needed in imports.items() if name not in done and needed <= done}:
+        done |= ready
+    assert set(imports) - done == set()

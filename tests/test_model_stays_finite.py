@@ -1,7 +1,6 @@
 """Whatever auxiliary rows hold, no weight of the user's model becomes non-finite through them."""
 
 import math
-import warnings
 
 import pytest
 import torch

@@ -38,8 +38,8 @@ def wheel(tmp_path_factory):
 
 def test_wheel_holds_the_core_and_the_integrations_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    expected = {f"wdpurify/{path.name}" for path in (ROOT / "wdpurify").glob("*.py")} | {"wdpurify/py.typed"}
-    expected |= {f"wdpurify/audit/{path.name}" for path in (ROOT / "wdpurify/audit").glob("*.py")}
+    expected = {"wdpurify/py.typed"}
+    expected |= {f"wdpurify/{path.relative_to(ROOT / 'wdpurify')}" for path in (ROOT / "wdpurify").rglob("*.py")}
     expected |= {f"wdpurify/integrations/{path.name}" for path in (ROOT / "integrations").glob("*.py")}
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)

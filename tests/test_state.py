@@ -11,7 +11,7 @@ from small_loop import OBJECTIVES, equal_states, small_network, small_sampler, s
 from torch import nn
 from torch.testing import assert_close
 
-from wdpurify import Critic, PurifyRegularizer
+from wdpurify import Critic, OneSided, PurifyRegularizer
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -83,3 +83,63 @@ def test_seeds_give_different_critics_and_equal_seeds_equal_ones():
     ]
     assert equal_states(state_of(critics[0]), state_of(critics[1]))
     assert not equal_states(state_of(critics[0]), state_of(critics[2]))
+
+
+def _purified(**options):
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), **({"feature_dim": 6} | options))
+    train(network, purify, 4)
+    return purify
+
+
+def _without(state, name):
+    return {entry: value for entry, value in state.items() if entry != name}
+
+
+def _with_nan(state):
+    state["critic"]["0.weight"][0, 0] = float("nan")
+    return state
+
+
+DAMAGED = {
+    "another every": (lambda: _purified(every=2).state_dict(), "`every` 2, this regularizer has 3"),
+    "another objective": (lambda: _purified(objective=OneSided()).state_dict(), r"`objective` OneSided\(toward='population'\)"),
+    "another pool": (lambda: _purified(pool="last").state_dict(), "`pool` last, this regularizer has mean"),
+    "another width": (
+        lambda: PurifyRegularizer(nn.Flatten(), small_sampler(), feature_dim=192).state_dict(),
+        "`feature_dim` 192, this regularizer has 6",
+    ),
+    "another critic": (lambda: _purified(critic=partial(Critic, hidden=(8,))).state_dict(), "a critic of other widths"),
+    "another sampler": (
+        lambda: PurifyRegularizer(small_network().features, small_sampler(batch_size=8), feature_dim=6).state_dict(),
+        "`batch_size` 8, this sampler has 16",
+    ),
+    "another version": (lambda: _purified().state_dict() | {"version": 99}, "version 99, this wdpurify reads 1"),
+    "no critic": (lambda: _without(_purified().state_dict(), "critic"), "it lacks 'critic'"),
+    "no state": (lambda: [1, 2], "got list"),
+    "a NaN": (lambda: _with_nan(_purified().state_dict()), "not finite in its critic"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing(make, message):
+    purify = _purified()
+    before = copy.deepcopy(purify.state_dict())
+    with pytest.raises(ValueError, match=message):
+        purify.load_state_dict(make())
+    after = purify.state_dict()
+    assert equal_states(before["critic"], after["critic"])
+    assert_close(before["optimizer"]["state"], after["optimizer"]["state"], rtol=0, atol=0)
+    assert str(before["game"]) == str(after["game"])
+    assert before["sampler"] == after["sampler"]
+
+
+def test_loading_inside_inference_mode_leaves_a_regularizer_that_trains():
+    purify, state = _purified(), _purified().state_dict()
+    with torch.inference_mode():
+        purify.load_state_dict(state)
+    purify.optimizer_stepped()
+    for _ in range(3):
+        purify.critic_step()
+        purify.optimizer_stepped()
+    assert not equal_states(state["critic"], state_of(purify.critic))

@@ -16,6 +16,7 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.task import ClassificationTask, LogitDistillationTask
 from timm.utils import CheckpointSaver, ModelEmaV3
 
+from wdpurify.exceptions import FreshStartWarning
 from wdpurify.integrations.timm_models import PurifyTask
 
 # The training loop of timm's train.py, shortened: in-place division, accumulation, autocast, EMA, channels_last.
@@ -103,7 +104,7 @@ def test_features_are_the_models_own_pre_logits_from_one_forward():
     calls = []
     model.conv1.register_forward_hook(lambda *_: calls.append(1))
     task.task(images, torch.zeros(6, dtype=torch.long))
-    features = task.purify.tap.take()
+    (features,) = task.purify.tap.current().features
     assert len(calls) == 1
     expected = model.forward_head(model.forward_features(images), pre_logits=True)
     torch.testing.assert_close(features, expected)
@@ -129,7 +130,8 @@ def test_task_state_goes_with_the_checkpoint_and_never_with_the_model(tmp_path):
     _train(task, 7, start=4)
     _train(resumed, 7, start=4)
     assert equal_states(state_of(task.get_trainable_module()), state_of(resumed.get_trainable_module()))
-    _task(1.0).load_checkpoint_state(saved["state_dict"], None)  # from before the regularizer was added
+    with pytest.warns(FreshStartWarning, match="starts afresh"):
+        _task(1.0).load_checkpoint_state(saved["state_dict"], None)  # from before the regularizer was added
 
 
 def test_a_distillation_task_takes_the_term_too():

@@ -49,10 +49,10 @@ def acting_step(
     """Train the critic on one auxiliary batch and, for an objective that acts there, prepare the pull.
 
     Rows whose images or features are not finite, or beyond 1e18 and 1e6 in magnitude, belong to no group and not to the
-    population; their images are replaced by those of another row, so that no normalisation layer sees them. Should the backward pass
-    meet a number that is not finite all the same, this step pulls nothing. Across ranks, every rank sees the rows of all, in the
-    order in which one process would have drawn them: the critics stay equal without a reduction of their gradients, and n
-    ranks of m rows do what one process does with n times m.
+    population; their images are replaced by those of another row, so that no normalisation layer sees them. Should the
+    backward pass meet a number that is not finite all the same, this step pulls nothing. Across ranks, every rank sees the
+    rows of all, in the order in which one process would have drawn them: the critics stay equal without a reduction of their
+    gradients, and n ranks of m rows do what one process does with n times m.
 
     Args:
         batch: auxiliary rows.
@@ -118,7 +118,7 @@ def acting_step(
 
 
 def _finite_rows(images: Any, count: int) -> tuple[Any, Tensor | None]:
-    """Images in which rows that are not finite are replaced, and which rows are as they were; None where that cannot be told."""
+    """Images with rows that are not finite replaced, and which rows are as they were; None where that cannot be told."""
     entries = images if isinstance(images, Mapping) else {"": images}
     floating = {
         name: value
@@ -145,7 +145,7 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 def _only_finite(
     value: Tensor, gradients: list[tuple[Tensor, Tensor]], scale: float
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """The pull without its scale, or none of it if any gradient holds a number that is not finite; nothing is read on the host."""
+    """The pull without its scale, or none of it if any gradient holds a number that is not finite."""
     if not gradients:
         return value, []
     local = [gradient.to_local() if hasattr(gradient, "to_local") else gradient for _, gradient in gradients]

@@ -10,18 +10,12 @@ from torch import Tensor
 from ._acting import acting_step
 from ._checks import check_positive_integer
 from ._iterations import Iterations, ignore_steps_of
-from ._monitor import PATIENCE, Monitor, PurifyMetrics
+from ._monitor import Monitor, PurifyMetrics
+from ._reach import Reach
 from ._sampler import GroupBatch, Sampler
-from ._torch import in_functional_transform, rank_and_world
+from ._torch import rank_and_world
 from .critic import CriticTrainer
-from .exceptions import (
-    CriticNotSteppedWarning,
-    FeaturesWithoutGradWarning,
-    ForeignOptimizerWarning,
-    OptimizerNotSeenWarning,
-    SilentTapWarning,
-    UnreachedParametersWarning,
-)
+from .exceptions import CriticNotSteppedWarning, FeaturesWithoutGradWarning, ForeignOptimizerWarning
 from .features import (
     AuxiliaryForward,
     CapturedPass,
@@ -70,9 +64,9 @@ class Game:
         self._objective = objective
         self._every = every
         self._pool = pool
-        self._blind_calls = 0
         self.monitor = Monitor(needs_task_gradient=pull.strength.needs_task_gradient)
         self.iterations = Iterations(forward.model, self._iteration_ended)
+        self._reach = Reach(self.monitor, self.iterations, through_model=objective.acts_on == "auxiliary")
         ignore_steps_of(trainer.optimizer)
         self.acted = 0
         self._batch: GroupBatch | None = None
@@ -115,9 +109,9 @@ class Game:
         self._tap = tap
         current = tap.current()
         if current is None or (loss is not None and not depends_on(loss, current.features[-1])):
-            self._record_blind_call(tap)
+            self._reach.missed(tap)
             return None
-        self._blind_calls = 0
+        self._reach.caught()
         if not current.record.handed:
             self.begin_pass()
             current.record.handed = True
@@ -172,7 +166,7 @@ class Game:
                 "`features` carry no gradient (frozen backbone, no_grad or detach), so there is nothing to purify",
             )
             return zero
-        if self._pull.strength.value == 0 or not self._reaches(current):
+        if self._pull.strength.value == 0 or not self._reach.allows(current):
             return zero
         return self._handed(current)
 
@@ -184,18 +178,6 @@ class Game:
         self.release()
         if self._tap is not None:
             self._tap.release()
-
-    def _record_blind_call(self, tap: FeatureTap) -> None:
-        """A criterion was called and no training forward has come; evaluation by the same criterion is no fault."""
-        self._blind_calls = 0 if tap.was_evaluated() else self._blind_calls + 1
-        if self._blind_calls >= PATIENCE:
-            self.monitor.warn(
-                SilentTapWarning,
-                "the tapped layer sees no training forwards: train the very model that the regularizer was made for (copies and "
-                "fresh models need one of their own), with the tapped layer in train mode, or name another layer with "
-                "`layer=...`; make it before the first call of a compiled model (and call `torch._dynamo.reset()` if one like "
-                "it was compiled before)",
-            )
 
     def _pass_of(self, features: Any) -> CapturedPass:
         """The pass that these features belong to: the one under way if it is theirs, or a new one."""
@@ -267,46 +249,14 @@ class Game:
         pulled = zip(detached, parts, strict=True)
         return found.value, [unpooled(each, part, pool=self._pool) for each, part in pulled]
 
-    def _reaches(self, current: CapturedPass) -> bool:
-        """Whether a pull would come to what is trained; says so once where it would not."""
-        if in_functional_transform():
-            self.monitor.warn(
-                UnreachedParametersWarning,
-                "the loss is differentiated by torch.func, which the purify term cannot enter: use `loss.backward()` or "
-                "`torch.autograd.grad` for this loss, or train without the term",
-            )
-            return False
-        if current.swapped and self._objective.acts_on == "auxiliary":
-            self.monitor.warn(
-                UnreachedParametersWarning,
-                "the model ran with other parameters than its own (functional_call, clones, meta-learning), and a pull on the "
-                "model's own would train nothing: copy the trained values into the model, or use `objective=OneSided()`, which "
-                "acts on the features themselves",
-            )
-            return False
-        return True
-
     def _watch_others(self) -> None:
         if self._trainer.changed_by_others():
             self.monitor.warn(
                 ForeignOptimizerWarning,
                 "the critic's weights were changed from outside: take its parameters out of your optimiser, it has its own",
             )
-        if self._last_record is not None and not self.iterations.announced and self.iterations.foreign_passes >= PATIENCE:
-            self._pull.applied_norm = None
-            self.monitor.forget("applied_norm")
-            self.monitor.warn(
-                UnreachedParametersWarning,
-                "optimisers step, but none of them holds a parameter of the model that the regularizer was made for: make it for "
-                "the model that is trained (a copy has other parameters), or, where that model is updated by hand, call "
-                "`purify.optimizer_stepped()` after each update",
-            )
-        if self.iterations.counts_passes():
-            self.monitor.warn(
-                OptimizerNotSeenWarning,
-                "no step of an optimiser that holds the model's parameters was seen, so passes are counted as iterations: if "
-                "yours is no torch.optim.Optimizer, call `purify.optimizer_stepped()` after each of its steps",
-            )
+        if self._last_record is not None:
+            self._reach.check_optimizers()
 
     def _record(self, **figures: Tensor) -> None:
         known = {"applied_norm": self._pull.applied_norm, "task_norm": self._pull.task_norm}

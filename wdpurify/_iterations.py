@@ -80,7 +80,7 @@ class Iterations:
         return self._announced
 
     def begin_pass(self, *, pending: bool = False) -> bool:
-        """Count a pass; whether it is the first of an iteration, which it is not while the loss of another one is ``pending``."""
+        """Count a pass; whether it begins an iteration, which it does not while the loss of another pass is ``pending``."""
         self._passes += 1
         self.foreign_passes += self._foreign_step and self.number >= 0 and not self._announced
         self._foreign_step = False
@@ -106,7 +106,8 @@ class Iterations:
         """The model's optimiser has stepped."""
         if not self._announced:
             self.number = min(self.number, self._began)
-        self.stepped = self._announced = True
+        self.stepped = True
+        self._announced = True
         ended = self._ended()
         if ended is not None:
             ended()
@@ -135,7 +136,8 @@ class Iterations:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved count."""
-        number, stepped = int(state["number"]), bool(state["stepped"])
+        number = int(state["number"])
+        stepped = bool(state["stepped"])
         self.number = number
         self.stepped = stepped
         self._began = number + stepped

@@ -70,7 +70,8 @@ class Monitor:
                 f"{clip_share:.0%} of the critic's weights sit at the clipping bound: use `constraint=GradientPenalty()` or "
                 "a larger bound",
             )
-        estimate, task_norm = self.read("estimate"), self.read("task_norm")
+        estimate = self.read("estimate")
+        task_norm = self.read("task_norm")
         return PurifyMetrics(
             estimate=estimate,
             estimate_per_lipschitz=estimate / lipschitz_bound if lipschitz_bound > 0 else float("nan"),
@@ -92,10 +93,12 @@ class Monitor:
         """Warn once per kind, as seen from the user's own line."""
         if category not in self._said:
             self._said.add(category)
-            level, frame = 2, inspect.currentframe()
+            level = 2
+            frame = inspect.currentframe()
             # Under torch.compile a frame of the compiler's lies between two of ours.
             while frame is not None and frame.f_globals.get("__name__", "").startswith(("wdpurify.", "torch._dynamo.")):
-                level, frame = level + 1, frame.f_back
+                level = level + 1
+                frame = frame.f_back
             warnings.warn(message, category, stacklevel=level - 1)
 
     def check(self, *, acted: int) -> None:

@@ -1,27 +1,24 @@
 """Which regularizer was made for which model, held weakly on both sides, without a trace on the model."""
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 
-if TYPE_CHECKING:
-    from ._regularizer import PurifyRegularizer
-
-_made: "weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[PurifyRegularizer]]" = weakref.WeakKeyDictionary()
+_made: "weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[Any]]" = weakref.WeakKeyDictionary()
 
 
-def made_for(model: nn.Module, regularizer: "PurifyRegularizer") -> None:
+def made_for(model: nn.Module, regularizer: Any) -> None:
     """Remember a regularizer for as long as it and the model live."""
     _made.setdefault(model, weakref.WeakSet()).add(regularizer)
 
 
-def forget(model: nn.Module, regularizer: "PurifyRegularizer") -> None:
+def forget(model: nn.Module, regularizer: Any) -> None:
     """Take a regularizer out."""
     _made.get(model, weakref.WeakSet()).discard(regularizer)
 
 
-def regularizer_of(model: nn.Module) -> "PurifyRegularizer":
+def regularizer_of(model: nn.Module) -> Any:
     """The one regularizer made for a model, or else for a part of it.
 
     Raises:

@@ -1,7 +1,6 @@
 """PurifyRegularizer: what the user holds. It puts the parts together and holds no formula of its own."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,13 +8,14 @@ from torch import Tensor, nn
 
 from ._game import Game
 from ._monitor import PurifyMetrics
+from ._published import PUBLISHED
 from ._registry import forget, made_for, regularizer_of
 from ._sampler import Sampler
 from ._state import VERSION, check_state, described
 from ._torch import outside_graphs, owner_of, unwrap
-from .critic import Constraint, Critic, CriticTrainer, GradientPenalty, WeightClipping, made_critic
+from .critic import Constraint, Critic, CriticTrainer, GradientPenalty, made_critic
 from .features import AuxiliaryForward, FeatureTap, Pool, PurifiedCriterion, purified_module
-from .pull import FixedStrength, Objective, OneSided, Pull, Strength, TwoSided, as_strength
+from .pull import Objective, Pull, Strength, TwoSided, as_strength
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -123,31 +123,16 @@ class PurifyRegularizer:
         sampler: Sampler,
         *,
         feature_dim: int | None = None,
-        objective: Objective = OneSided(),  # noqa: B008 - frozen
         model: nn.Module | None = None,
-        seed: int = 0,
+        **options: "Unpack[PurifyOptions]",
     ) -> "PurifyRegularizer":
-        """The paper to the letter: one-sided, lambda_2 = 1, weights clipped to 0.1, one critic step per three.
+        """The paper to the letter, for comparison; ``options`` change what is named.
 
-        For comparison: its loss has no lower bound, and it lost accuracy in every setting measured here, to chance in most.
-        The paper contradicts itself on the direction: ``OneSided()`` is Alg. 1, ``OneSided(toward="group")`` is Eq. 22 with
-        Eq. 24.
-
-        Source: Li et al. 2021, arXiv:2102.10955, Alg. 1, Eq. 26 and Sec. IV-A.
+        Its loss has no lower bound, and it lost accuracy in every setting measured here, to chance in most. The paper
+        contradicts itself on the direction: ``OneSided()``, the default here, is Alg. 1, ``OneSided("group")`` is Eq. 22.
         """
-        return cls(
-            extract,
-            sampler,
-            feature_dim=feature_dim,
-            objective=objective,
-            strength=FixedStrength(1.0),
-            constraint=WeightClipping(0.1),
-            critic=partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU, seed=seed),
-            critic_lr=1e-3,
-            critic_steps=1,
-            model=model,
-            seed=seed,
-        )
+        published: PurifyOptions = {**PUBLISHED, **options}
+        return cls(extract, sampler, feature_dim=feature_dim, model=model, **published)
 
     @classmethod
     def for_model(
@@ -202,7 +187,8 @@ class PurifyRegularizer:
         Raises:
             LookupError: if there is none, or more than one.
         """
-        return regularizer_of(unwrap(model))
+        found: PurifyRegularizer = regularizer_of(unwrap(model))
+        return found
 
     @property
     def critic(self) -> nn.Module:

@@ -147,7 +147,8 @@ class GroupSampler:
             self._check_sizes(self._share[1])
         rows = torch.cat([self._next_rows(name, *self._share) for name in self._streams])
         self._drawn += 1
-        groups, population = self._group_of_row[rows], torch.ones(len(rows), dtype=torch.bool, device="cpu")
+        groups = self._group_of_row[rows]
+        population = torch.ones(len(rows), dtype=torch.bool, device="cpu")
         if "group" in self._streams:
             groups[: self.batch_size] = 0
             population[: self.batch_size] = False
@@ -158,7 +159,8 @@ class GroupSampler:
         stream = self._streams[name]
         start = self._drawn * self.batch_size * world_size + rank
         places = start + world_size * torch.arange(self.batch_size, device="cpu")
-        first, last = int(places[0]) // len(stream), int(places[-1]) // len(stream)
+        first = int(places[0]) // len(stream)
+        last = int(places[-1]) // len(stream)
         orders = [self._order(name, epoch) for epoch in range(first, last + 1)]
         order = orders[0] if first == last else torch.cat(orders)
         return stream[order[places - first * len(stream)]]

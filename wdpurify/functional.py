@@ -6,6 +6,7 @@ auxiliary set. The paper's A against B is one group and two disjoint halves; all
 every row is both.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -44,7 +45,8 @@ def gap_weights(groups: Tensor, population: Tensor, n_groups: int) -> Tensor:
     outputs = torch.arange(n_groups, device=groups.device)
     member = (groups[:, None] == outputs).float()
     whole = population.float()[:, None]
-    member_count, whole_count = member.sum(0), whole.sum()
+    member_count = member.sum(0)
+    whole_count = whole.sum()
     counts = (member_count > 0) & (whole_count > 0)
     gap = member / member_count.clamp(min=1) - whole / whole_count.clamp(min=1)
     return gap * counts / counts.sum().clamp(min=1)
@@ -193,8 +195,8 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], points: Tensor, groups:
 def task_norms(norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Norm of the task gradient at the features in units of the unscaled loss, from what every rank recorded.
 
-    The ranks' losses are averaged, so their rows make one concatenated batch: squared norms add, and norms and weights fall with
-    the number of ranks.
+    The ranks' losses are averaged, so their rows make one concatenated batch: squared norms add, and norms and weights fall
+    with the number of ranks.
 
     Args:
         norms: norms of the task gradients as they came, shape ``(ranks, iterations)``.
@@ -225,4 +227,4 @@ def norm_of_all_passes(norm: Tensor, passes: int) -> Tensor:
     >>> norm_of_all_passes(torch.tensor(6.0), 4)
     tensor(3.)
     """
-    return norm / passes**0.5
+    return norm / math.sqrt(passes)

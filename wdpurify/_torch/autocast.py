@@ -21,7 +21,7 @@ def current_autocast(device_type: str) -> AutocastState | None:
 
 
 def replayed(state: AutocastState | None) -> AbstractContextManager[Any]:
-    """Autocast as in ``state``, without its weight cache: these casts have no graph, and the user's forward must not get them."""
+    """Autocast as in ``state``, without its weight cache: the user's forward must not get casts that have no graph."""
     return nullcontext() if state is None else torch.autocast(state.device_type, state.dtype, cache_enabled=False)
 
 

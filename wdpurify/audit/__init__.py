@@ -4,9 +4,9 @@
 """
 
 try:
-    import numpy  # noqa: F401 - asked for here, so that all modules below can rely on it
-    import scipy  # noqa: F401
-    import sklearn  # noqa: F401
+    import numpy
+    import scipy
+    import sklearn
 except ImportError as error:
     raise ImportError('the label audit needs scikit-learn and SciPy: pip install "wdpurify[audit]"') from error
 

@@ -34,7 +34,8 @@ def associate(task: Tensor, groups: Tensor, classes: list[str], values: list[str
         classes, values: names of the numbers.
         known: what the result is to say.
     """
-    task, groups = task[groups >= 0], groups[groups >= 0]
+    task = task[groups >= 0]
+    groups = groups[groups >= 0]
     counts = torch.zeros(len(classes), len(values), dtype=torch.float64)
     counts.index_put_((task, groups), torch.ones(len(task), dtype=torch.float64), accumulate=True)
     empty = [f"{classes[row]} / {values[place]}" for row, place in (counts == 0).nonzero().tolist()]
@@ -50,7 +51,8 @@ def cramers_v(counts: Tensor) -> float:
     """
     counts = counts.double()
     counts = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]
-    total, (rows, columns) = counts.sum(), counts.shape
+    total = counts.sum()
+    (rows, columns) = counts.shape
     if min(rows, columns) < 2 or total < 2:
         return 0.0
     expected = counts.sum(1, keepdim=True) * counts.sum(0) / total

@@ -110,7 +110,8 @@ def audit(
     with private_randomness(place, derive_seed(seed, "audit")):
         if isinstance(model, str):
             model = Backbone(model, pretrained=pretrained)
-            image_size, features = image_size or model.image_size, run
+            image_size = image_size or model.image_size
+            features = run
         extractor = Extractor(model, layer=layer, features=features, device=device)
         options: dict[str, Any] = {"image": image, "image_size": image_size, "transform": transform}
         options |= {"max_rows": max_rows, "seed": seed}
@@ -162,7 +163,8 @@ def _audited(
     if column.problem:
         return ColumnAudit(column, "do not use", column.problem, None, None, None)
     labelled = codes >= 0
-    images, codes = rows.images[labelled], codes[labelled]
+    images = rows.images[labelled]
+    codes = codes[labelled]
     measured, guessed = transfer(extractor, images, codes, task, evaluation, plan)
     chosen = drawn(torch.arange(len(codes)), 1000, plan.seed)
     leak = decoded(extractor.all_features(images[chosen]), codes[chosen], permutations=permutations, seed=plan.seed)

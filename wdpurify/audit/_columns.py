@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 #: A value with fewer rows is left out: five folds need some of it each. Below `SMALL` the column is warned about.
-FEWEST, SMALL = 10, 50
+FEWEST = 10
+SMALL = 50
 
 
 @dataclass(frozen=True)

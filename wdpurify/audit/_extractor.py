@@ -41,7 +41,8 @@ class Extractor:
         own = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self.device = torch.device(device) if device is not None else own
         self.model = copy.deepcopy(unwrap(model)).to(self.device)
-        self._layer, self._features = layer, features
+        self._layer = layer
+        self._features = features
         self._tap = FeatureTap(self.model, layer) if features is None else None
 
     def copy(self) -> "Extractor":
@@ -52,10 +53,12 @@ class Extractor:
         """Features of a batch, ``(batch, dim)``, float32, with the graph that grad mode asks for."""
         images = images.to(self.device)
         if self._features is not None:
-            found, width = self._features(self.model, images), None
+            found = self._features(self.model, images)
+            width = None
         else:
             assert self._tap is not None
-            found, width = self._tap(images), self._tap.feature_dim
+            found = self._tap(images)
+            width = self._tap.feature_dim
         check_features(found, width)
         if width is None and found.ndim == 4:  # channels first, as nearly everywhere
             width = found.shape[1]

@@ -120,7 +120,8 @@ def decoded(features: Tensor, codes: Tensor, *, permutations: int, seed: int) ->
     counts = torch.bincount(codes)
     if int(counts[counts > 0].min()) < 5:
         raise ValueError(f"`groups` must have five rows per value among those drawn, got {counts.tolist()}: raise `max_rows`")
-    data, labels = features.numpy(), codes.numpy()
+    data = features.numpy()
+    labels = codes.numpy()
     split = folds(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of a probe of permuted labels, which have no good fit
@@ -135,6 +136,7 @@ def decoded(features: Tensor, codes: Tensor, *, permutations: int, seed: int) ->
         )
         hits = torch.from_numpy(np.asarray(cross_val_predict(linear_probe(), data, labels, cv=split) == labels))
     margin = 1.96 * recall_error(hits, codes)
-    low, high = max(0.0, float(score) - margin), min(1.0, float(score) + margin)
+    low = max(0.0, float(score) - margin)
+    high = min(1.0, float(score) + margin)
     used = int((counts > 0).sum())
     return Leakage(float(score), low, high, float(np.mean(permuted)), float(p_value), permutations, used, len(labels))

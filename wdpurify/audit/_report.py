@@ -107,7 +107,8 @@ class Audit:
         axes = figure.subplots(1, 2, sharey=True)
         for place, entry in enumerate(shown):
             colour = _COLOURS[entry.verdict]
-            transfer, leak = entry.transfer, entry.leakage
+            transfer = entry.transfer
+            leak = entry.leakage
             assert transfer is not None
             assert leak is not None
             _whisker(axes[0], place, transfer.effect, transfer.low, transfer.high, colour)
@@ -132,7 +133,9 @@ def _whisker(axes: Any, place: int, value: float, low: float, high: float, colou
 
 
 def _row(entry: ColumnAudit) -> tuple[str, ...]:
-    transfer, leak, counts = entry.transfer, entry.leakage, entry.column.counts
+    transfer = entry.transfer
+    leak = entry.leakage
+    counts = entry.column.counts
     sizes = ", ".join(f"{value} {count}" for value, count in list(counts.items())[:8]) + (" ..." if len(counts) > 8 else "")
     numbers = ("-",) * 6
     if transfer is not None and leak is not None and entry.association is not None:

@@ -94,13 +94,18 @@ def transfer(
     values = int(codes.max()) + 1
     judged = evaluation or task
     base = balanced_weights(judged.labels)
-    gains, hits, misses, label_hits, votes = [], [], [], [], torch.zeros(len(task.labels), values)
+    gains = []
+    hits = []
+    misses = []
+    label_hits = []
+    votes = torch.zeros(len(task.labels), values)
     carries: list[Tensor] = []
     for repeat in range(plan.repeats):
         seed = derive_seed(plan.seed, "transfer", repeat)
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(codes), generator=generator)
-        trained, held = order[: len(order) * 4 // 5], order[len(order) * 4 // 5 :]
+        trained = order[: len(order) * 4 // 5]
+        held = order[len(order) * 4 // 5 :]
         shuffled = codes[trained][torch.randperm(len(trained), generator=generator)]
         learned, head = trained_on(extractor, images[trained], codes[trained], values, plan, seed)
         placebo, _ = trained_on(extractor, images[trained], shuffled, values, plan, seed)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wdpurify._sampler import GroupBatch, Sampler
 from wdpurify._torch import AutocastState, current_autocast, derive_seed, moved, private_randomness, replayed, unwrap
 
-from .lending import Loan, lent
+from .lending import Loan, lent, refuse_gradients_per_sample
 from .pooling import Pool, pool_features
 
 
@@ -27,6 +27,7 @@ class AuxiliaryForward:
     def __init__(self, extract: Callable[..., Any], model: nn.Module, *, update_statistics: bool, seed: int) -> None:
         self._extract = unwrap(extract) if isinstance(extract, nn.Module) else extract
         self.model = unwrap(model)
+        refuse_gradients_per_sample(self.model)
         self._update_statistics = update_statistics
         self._seed = seed
         self.replayed: AutocastState | None = None

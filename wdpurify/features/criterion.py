@@ -17,9 +17,9 @@ class PurifiedCriterion:
     """Calls the user's criterion and adds the purify term to each result of a pass.
 
     A pass is the training forwards since the last one. Each of its results carries the term, so that it acts through whichever
-    is back-propagated, with the weight that the results have together; losses of other models get none. Everything else passes through to the inner criterion:
-    arguments, attributes, ``to()`` and the like. Nothing is added while grad mode is off, or where no pass is under way. A loss
-    per sample gets the term added to every entry, so that its mean rises by exactly the term.
+    is back-propagated, with the weight that the results have together; losses of other models get none. Everything else passes
+    through to the inner criterion: arguments, attributes, ``to()`` and the like. Nothing is added while grad mode is off, or
+    where no pass is under way. A loss per sample gets the term added to every entry, so that its mean rises by the term.
 
     Args:
         criterion: the user's loss function; must return a tensor.
@@ -102,6 +102,6 @@ def purified_module(criterion: nn.Module, term: TermSource) -> PurifiedModule:
 @functools.lru_cache(maxsize=64)
 def _wrapping_class(kind: Any) -> type[PurifiedModule]:
     if issubclass(kind, PurifiedModule):
-        return kind
-    wrapping: type[PurifiedModule] = type(kind.__name__, (PurifiedModule, kind), {"__doc__": kind.__doc__})
-    return wrapping
+        return kind  # type: ignore[no-any-return]
+    made: type[PurifiedModule] = type(kind.__name__, (PurifiedModule, kind), {"__doc__": kind.__doc__})
+    return made

@@ -28,8 +28,24 @@ STRUCTURAL = (
     "lightning",
     "lightning_fabric",
 )
+#: Libraries whose hooks take a gradient per sample.
+PER_SAMPLE = ("opacus",)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _CONTAINERS = (list, dict, set, OrderedDict, defaultdict, deque, Counter)
+
+
+def refuse_gradients_per_sample(model: nn.Module) -> None:
+    """Refuse a model whose hooks take a gradient of each sample: a term that belongs to no sample has none for them.
+
+    Raises:
+        ValueError: with what to do instead.
+    """
+    hooks = (hook for part in model.modules() for name in _HOOKS for hook in getattr(part, name, {}).values())
+    if any(root_library(hook) in PER_SAMPLE for hook in hooks):
+        raise ValueError(
+            "`model` has hooks that take a gradient per sample (Opacus): the purify term belongs to no sample, so it would be "
+            "lost or break them; train without those hooks, or purify in a run of its own before the private one"
+        )
 
 
 class Loan:
@@ -42,6 +58,7 @@ class Loan:
     """
 
     def __init__(self, model: nn.Module, *, keep_buffers: bool, with_grad: bool) -> None:
+        refuse_gradients_per_sample(model)
         self._modules = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
         self._saved = [dict(vars(part)) for part in self._modules]
         self._sharded = with_grad and is_sharded(model)

@@ -58,7 +58,8 @@ class TaskGradient:
 
     def restart(self) -> None:
         """Forget the passes of this iteration: their gradients were cleared before the optimiser saw them."""
-        self._norm = self._weight = None
+        self._norm = None
+        self._weight = None
         self._passes = 0
 
     def close(self) -> None:
@@ -93,7 +94,8 @@ class TaskGradient:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state."""
         pairs = [(row[0].clone(), row[1].clone()) for row in state["rows"]]
-        passes, passes_before = int(state["passes"]), int(state["passes_before"])
+        passes = int(state["passes"])
+        passes_before = int(state["passes_before"])
         self.restart()
         if state["open"]:
             self._norm, self._weight = pairs.pop()

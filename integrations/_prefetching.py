@@ -1,0 +1,125 @@
+"""Batches of any rows decoded and transformed in worker processes, ahead of their use."""
+
+from collections import deque
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from wdpurify import GroupBatch
+from wdpurify._torch import derive_seed, rank_and_world
+
+from ._streaming import StreamSource
+
+
+class PrefetchedSampler:
+    """A :class:`wdpurify.Sampler` whose rows become tensors in worker processes, ahead of their use.
+
+    Its state is that of the batches handed out, whatever is under way. Workers end with :meth:`close` or with the object.
+    ``source`` draws row numbers or undecoded rows, and ``loader[rows, seeds]`` is a batch for the extractor.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        loader: Any,
+        share: tuple[int, int] | None,
+        seed: int,
+        workers: int,
+        prefetch: int,
+        *,
+        across_ranks: bool,
+    ) -> None:
+        self.across_ranks = across_ranks
+        self.values: tuple[Hashable, ...] = source.values
+        self.n_groups = len(self.values)
+        self._source = source
+        self._loader = loader
+        self._share = share
+        self._seed = seed
+        self._workers = workers
+        self._prefetch = prefetch
+        self._drawn = 0
+        self._ahead: deque[tuple[GroupBatch, dict[str, Any]]] = deque()
+        self._running: list[Any] = []
+        self._position: dict[str, Any] | None = None
+
+    def next_batch(self) -> GroupBatch:
+        """The next batch of the source's rows."""
+        try:
+            if not self._running:
+                self._start()
+            images = next(self._running[-1])
+        except BaseException:
+            self.close()
+            raise
+        (batch, self._position) = self._ahead.popleft()
+        self._drawn = self._drawn + 1
+        return batch._replace(images=images)
+
+    def _start(self) -> None:
+        share = self._take_share()
+        self._share = share
+        self._position = self._source.state_dict()
+        readers = int(self._workers > 0 and isinstance(self._source, StreamSource))
+        self._running.append(_loaded(_Draws(self._source), None, readers, self._prefetch))
+        jobs = _jobs(self._running[0], self._ahead, self._seed, self._drawn, *share)
+        self._running.append(_loaded(self._loader, jobs, self._workers, self._prefetch))
+
+    def _take_share(self) -> tuple[int, int]:
+        share = self._share or rank_and_world()
+        if isinstance(self._source, StreamSource):
+            self._source.plan.share = share
+        return share
+
+    def close(self) -> None:
+        """End the workers and forget what they have prepared; the next draw goes on with new ones."""
+        while self._running:  # not left to the garbage collector, which a caught error's traceback may delay
+            getattr(self._running.pop(), "_shutdown_workers", bool)()
+        self._ahead.clear()
+        if self._position is not None:
+            self._source.load_state_dict(self._position)
+            self._position = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position after the batches handed out, as primitives."""
+        self._take_share()
+        return {"drawn": self._drawn, "rows": self._position or self._source.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved position; raises ValueError if it was saved with other settings."""
+        self.close()
+        self._take_share()
+        self._source.load_state_dict(state["rows"])
+        self._drawn = int(state["drawn"])
+
+
+class _Draws(torch.utils.data.IterableDataset[tuple[GroupBatch, dict[str, Any]]]):
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def __iter__(self) -> Iterator[tuple[GroupBatch, dict[str, Any]]]:
+        while True:
+            yield self._source.next_batch(), self._source.state_dict()
+
+
+def _jobs(drawn: Any, ahead: deque[Any], seed: int, start: int, rank: int, world_size: int) -> Iterator[Any]:
+    for number, (batch, position) in enumerate(drawn, start):
+        ahead.append((batch, position))
+        # A row's random numbers follow from its place in the joint batch of all ranks, group and population apart.
+        size = int(batch.population.sum())
+        places = [divmod(place, size) for place in range(len(batch.groups))]
+        yield batch.images, [derive_seed(seed, "row", number, role, place * world_size + rank) for role, place in places]
+
+
+def _loaded(items: Any, order: Iterator[Any] | None, num_workers: int, prefetch: int) -> Iterator[Any]:
+    # Processes, not threads: a transform may draw from the global generators, and threads would share the training's.
+    # Without a generator of its own the loader would draw a seed from the global one.
+    options: dict[str, Any] = {"num_workers": num_workers, "prefetch_factor": prefetch if num_workers else None}
+    options |= {"sampler": order, "batch_size": None, "collate_fn": _as_is, "generator": torch.Generator("cpu")}
+    return iter(DataLoader(items, **options))
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
