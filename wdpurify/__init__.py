@@ -6,18 +6,25 @@ from . import functional, lipschitz
 from ._monitor import PurifyMetrics
 from ._regularizer import PurifyRegularizer
 from ._sampler import GroupBatch, GroupSampler
-from .critic import (
-    Critic,
-    GradientPenalty,
-    SpectralClipping,
-    WeightClipping,
-)
+from .critic import Critic, GradientPenalty, SpectralClipping, WeightClipping
 from .exceptions import PurifyWarning
-from .pull import (
-    BalancedStrength,
-    FixedStrength,
-    OneSided,
-    TwoSided,
-)
+from .pull import BalancedStrength, FixedStrength, OneSided, TwoSided
 
+__all__ = [
+    "BalancedStrength",
+    "Critic",
+    "FixedStrength",
+    "GradientPenalty",
+    "GroupBatch",
+    "GroupSampler",
+    "OneSided",
+    "PurifyMetrics",
+    "PurifyRegularizer",
+    "PurifyWarning",
+    "SpectralClipping",
+    "TwoSided",
+    "WeightClipping",
+    "functional",
+    "lipschitz",
+]
 __version__ = _version("wdpurify")

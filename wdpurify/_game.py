@@ -108,6 +108,8 @@ class Game:
         """
         self._tap = tap
         current = tap.current()
+        if current is not None:
+            self._check(current.features[-1])
         if current is None or (loss is not None and not depends_on(loss, current.features[-1])):
             self._reach.missed(tap)
             return None
@@ -151,8 +153,6 @@ class Game:
         self.release()
 
     def _term(self, current: CapturedPass) -> Tensor:
-        for each in current.features:
-            self._check(each)
         newest = current.features[-1]
         zero = torch.zeros((), dtype=newest.dtype, device=newest.device)
         if not torch.is_grad_enabled():
