@@ -1,6 +1,6 @@
 """One acting step: auxiliary rows through the extractor, the critic trained on them, and the pull prepared from its scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -115,6 +115,25 @@ def acting_step(
         "feature_norm": rows.features.norm(dim=1).mean(),
         "dropped_rows": (~keep).sum(),
     }
+
+
+def at_task_rows(
+    features: Sequence[Tensor], trainer: CriticTrainer, objective: Objective, *, pool: Pool
+) -> tuple[Tensor, list[Tensor]]:
+    """An objective on the task's rows and its gradients at their features; rows that are not usable get none.
+
+    Args:
+        features: of one pass, forward by forward.
+        trainer: the critic.
+        objective: what is minimised.
+        pool: how tokens become one row.
+    """
+    detached = [each.detach() for each in features]
+    rows = torch.cat([pool_features(each, trainer.feature_dim, pool=pool) for each in detached])
+    keep = usable_rows(rows)
+    found = trainer.differentiate(blank_rows(rows, keep), lambda scores: objective(scores, None, None))
+    parts = blank_rows(found.gradient, keep).split([len(each) for each in detached])
+    return found.value, [unpooled(each, part, pool=pool) for each, part in zip(detached, parts, strict=True)]
 
 
 def _finite_rows(images: Any, count: int) -> tuple[Any, Tensor | None]:

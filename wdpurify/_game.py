@@ -1,32 +1,20 @@
 """Game: the order of play between critic and extractor, as the user's loop calls for it."""
 
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._acting import acting_step
-from ._checks import check_positive_integer
+from ._acting import acting_step, at_task_rows
 from ._iterations import Iterations, ignore_steps_of
 from ._monitor import Monitor, PurifyMetrics
 from ._reach import Reach
 from ._sampler import GroupBatch, Sampler
 from ._torch import rank_and_world
 from .critic import CriticTrainer
-from .exceptions import CriticNotSteppedWarning, FeaturesWithoutGradWarning, ForeignOptimizerWarning
-from .features import (
-    AuxiliaryForward,
-    CapturedPass,
-    FeatureTap,
-    Pool,
-    check_features,
-    check_pool,
-    pool_features,
-    unpooled,
-    usable_rows,
-)
+from .exceptions import CriticNotSteppedWarning, FeaturesWithoutGradWarning
+from .features import AuxiliaryForward, CapturedPass, FeatureTap, Pool, check_features, check_pool
 from .pull import Objective, PassRecord, Pull, check_objective, depends_on
 
 
@@ -56,7 +44,6 @@ class Game:
     ) -> None:
         check_objective(objective)
         check_pool(pool)
-        check_positive_integer("every", every)
         self._forward = forward
         self._sampler = sampler
         self._trainer = trainer
@@ -65,7 +52,7 @@ class Game:
         self._every = every
         self._pool = pool
         self.monitor = Monitor(needs_task_gradient=pull.strength.needs_task_gradient)
-        self.iterations = Iterations(forward.model, self._iteration_ended)
+        self.iterations = Iterations(forward.model, self.release, every=every)
         self._reach = Reach(self.monitor, self.iterations, through_model=objective.acts_on == "auxiliary")
         ignore_steps_of(trainer.optimizer)
         self.acted = 0
@@ -77,9 +64,13 @@ class Game:
 
     def begin_pass(self) -> None:
         """A backward pass is to come: count it, train the critic if it is time, prepare the pull."""
-        self._watch_others()
+        if self._trainer.changed_by_others():
+            self._reach.warn_of_changed_critic()
+        if self._last_record is not None:
+            self._reach.check_optimizers()
         self._current = None
-        first = self.iterations.begin_pass(pending=self._is_pending())
+        last = self._last_record() if self._last_record is not None else None
+        first = self.iterations.begin_pass(pending=last is not None and last.pending)
         if first:
             self._batch = None
             self._prepared_at = None
@@ -87,7 +78,7 @@ class Game:
                 self._pull.end_iteration()
         elif self.iterations.cleared():
             self._pull.restart_iteration()
-        if self.iterations.number % self._every != 0:
+        if not self.iterations.acts():
             return
         if first:
             self._draw()
@@ -140,6 +131,8 @@ class Game:
         self._current = None
         self._prepared_at = None
         self._pull.drop()
+        if self._tap is not None:
+            self._tap.release()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the game stands."""
@@ -174,11 +167,6 @@ class Game:
     def _world(self) -> int:
         return rank_and_world()[1] if getattr(self._sampler, "across_ranks", True) else 1
 
-    def _iteration_ended(self) -> None:
-        self.release()
-        if self._tap is not None:
-            self._tap.release()
-
     def _pass_of(self, features: Any) -> CapturedPass:
         """The pass that these features belong to: the one under way if it is theirs, or a new one."""
         if self._current is None or self._current.record.closed or self._current.features[0] is not features:
@@ -186,11 +174,6 @@ class Game:
             record.watch(features)
             self._current = CapturedPass([features], record)
         return self._current
-
-    def _is_pending(self) -> bool:
-        """Whether the loss of an earlier pass is still to be back-propagated."""
-        record = self._last_record() if self._last_record is not None else None
-        return record is not None and record.pending
 
     def _check(self, features: Any) -> None:
         check_features(features, None if callable(self._pool) else self._trainer.feature_dim)
@@ -229,35 +212,14 @@ class Game:
     def _handed(self, current: CapturedPass) -> Tensor:
         own = None
         if self._objective.acts_on == "task":
-            value, gradients = self._at_task_rows(current.features)
+            value, gradients = at_task_rows(current.features, self._trainer, self._objective, pool=self._pool)
             own = self._pull.at_task_rows(value, gradients, ranks=self._world)
         term = self._pull.hand_over(current.features, current.record, probe=current.probe, own=own, ranks=self._world)
         self._last_record = weakref.ref(current.record)
         self._record()
         return term
 
-    def _at_task_rows(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The objective on the rows of one pass and its gradients at their features; rows that are not usable get none."""
-        width = self._trainer.feature_dim
-        detached = [each.detach() for each in features]
-        rows = torch.cat([pool_features(each, width, pool=self._pool) for each in detached])
-        keep = usable_rows(rows)
-        blanked = torch.where(keep[:, None], rows, torch.zeros_like(rows))
-        found = self._trainer.differentiate(blanked, lambda scores: self._objective(scores, None, None))
-        gradient = torch.where(keep[:, None], found.gradient, torch.zeros_like(found.gradient))
-        parts = gradient.split([len(each) for each in detached])
-        pulled = zip(detached, parts, strict=True)
-        return found.value, [unpooled(each, part, pool=self._pool) for each, part in pulled]
-
-    def _watch_others(self) -> None:
-        if self._trainer.changed_by_others():
-            self.monitor.warn(
-                ForeignOptimizerWarning,
-                "the critic's weights were changed from outside: take its parameters out of your optimiser, it has its own",
-            )
-        if self._last_record is not None:
-            self._reach.check_optimizers()
-
     def _record(self, **figures: Tensor) -> None:
-        known = {"applied_norm": self._pull.applied_norm, "task_norm": self._pull.task_norm}
+        applied = None if self._reach.lost else self._pull.applied_norm
+        known = {"applied_norm": applied, "task_norm": self._pull.task_norm}
         self.monitor.record(**figures, **{name: figure for name, figure in known.items() if figure is not None})

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from ._checks import check_positive_integer
+
 #: Passes in one iteration after which an optimiser that announces its steps is no longer expected.
 LONGEST_ACCUMULATION = 64
 
@@ -51,6 +53,7 @@ class Iterations:
     Args:
         model: the user's model, unwrapped.
         ended: a bound method to call at each step; it is held weakly.
+        every: act once every this many iterations, at least 1.
 
     Attributes:
         number: of the iteration that is under way, from 0; -1 before the first pass.
@@ -58,7 +61,8 @@ class Iterations:
         foreign_passes: passes after which an optimiser stepped that holds none of the model's parameters, and no other.
     """
 
-    def __init__(self, model: nn.Module, ended: Callable[[], None]) -> None:
+    def __init__(self, model: nn.Module, ended: Callable[[], None], *, every: int) -> None:
+        self._every = check_positive_integer("every", every)
         self._model = model
         self._ended = weakref.WeakMethod(ended)
         self.number = -1
@@ -93,6 +97,10 @@ class Iterations:
         if not self._announced:
             self._versions = self.versions()
         return first
+
+    def acts(self) -> bool:
+        """Whether the iteration that is under way is one to act in."""
+        return self.number % self._every == 0
 
     def counts_passes(self) -> bool:
         """Whether so many passes came without an announced step that passes are counted instead."""

@@ -1,14 +1,14 @@
-"""The keyword options of ``PurifyRegularizer``, typed once for the constructors that pass them on."""
+"""The keyword options of ``PurifyRegularizer``, typed once for all that pass them on, and the paper's own settings."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypedDict
 
 from torch import nn
 
-from .critic.constraints import Constraint
-from .features.pooling import Pool
-from .pull.objectives import Objective
-from .pull.strength import Strength
+from .critic import Constraint, Critic, WeightClipping
+from .features import Pool
+from .pull import FixedStrength, Objective, OneSided, Strength
 
 
 class PurifyOptions(TypedDict, total=False):
@@ -24,3 +24,15 @@ class PurifyOptions(TypedDict, total=False):
     pool: Pool
     update_statistics: bool
     seed: int
+
+
+#: One-sided, lambda_2 = 1, weights clipped to 0.1, one critic step per three iterations. What the paper does not state, the
+#: critic's activation, is ReLU. Source: Li et al. 2021, arXiv:2102.10955, Alg. 1, Eq. 26 and Sec. IV-A.
+PUBLISHED: PurifyOptions = {
+    "objective": OneSided(),
+    "strength": FixedStrength(1.0),
+    "constraint": WeightClipping(0.1),
+    "critic": partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU),
+    "critic_lr": 1e-3,
+    "critic_steps": 1,
+}

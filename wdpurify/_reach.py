@@ -3,7 +3,7 @@
 from ._iterations import Iterations
 from ._monitor import PATIENCE, Monitor
 from ._torch import in_functional_transform
-from .exceptions import OptimizerNotSeenWarning, SilentTapWarning, UnreachedParametersWarning
+from .exceptions import ForeignOptimizerWarning, OptimizerNotSeenWarning, SilentTapWarning, UnreachedParametersWarning
 from .features import CapturedPass, FeatureTap
 
 
@@ -14,6 +14,9 @@ class Reach:
         monitor: says the warnings.
         iterations: hears of the optimisers.
         through_model: whether the pull goes to the model's own parameters, not to whatever made the task's features.
+
+    Attributes:
+        lost: whether what is trained is not what is pulled, as far as the optimisers tell.
     """
 
     def __init__(self, monitor: Monitor, iterations: Iterations, *, through_model: bool) -> None:
@@ -21,6 +24,7 @@ class Reach:
         self._iterations = iterations
         self._through_model = through_model
         self._blind_calls = 0
+        self.lost = False
 
     def allows(self, current: CapturedPass) -> bool:
         """Whether a term of this pass would come to what is trained."""
@@ -41,9 +45,17 @@ class Reach:
             return False
         return True
 
+    def warn_of_changed_critic(self) -> None:
+        """Somebody else has written to the critic's weights."""
+        self._monitor.warn(
+            ForeignOptimizerWarning,
+            "the critic's weights were changed from outside: take its parameters out of your optimiser, it has its own",
+        )
+
     def check_optimizers(self) -> None:
         """Warn where no step of the model's optimiser is seen although terms are handed over."""
-        if not self._iterations.announced and self._iterations.foreign_passes >= PATIENCE:
+        self.lost = not self._iterations.announced and self._iterations.foreign_passes >= PATIENCE
+        if self.lost:
             self._monitor.forget("applied_norm")
             self._monitor.warn(
                 UnreachedParametersWarning,

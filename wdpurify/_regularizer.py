@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from ._game import Game
 from ._monitor import PurifyMetrics
-from ._published import PUBLISHED
+from ._options import PUBLISHED, PurifyOptions
 from ._registry import forget, made_for, regularizer_of
 from ._sampler import Sampler
-from ._state import VERSION, check_state, described
+from ._state import Checkpoint
 from ._torch import outside_graphs, owner_of, unwrap
 from .critic import Constraint, Critic, CriticTrainer, GradientPenalty, made_critic
 from .features import AuxiliaryForward, FeatureTap, Pool, PurifiedCriterion, purified_module
@@ -20,21 +20,14 @@ from .pull import Objective, Pull, Strength, TwoSided, as_strength
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._options import PurifyOptions
-
 
 class PurifyRegularizer:
     """Makes the features of a model forget a label that some other data carries.
 
-    Call :meth:`critic_step` before each backward pass and add :meth:`loss` to the task loss; the loop, the optimiser and
-    ``backward()`` stay the user's. Every ``every``-th iteration runs the extractor on one auxiliary batch, trains the critic on
-    the detached features, and (two-sided) lets the gap between groups and population pull at the extractor in the same
-    iteration. Model, optimiser, checkpoints and global random state are left alone.
-
-    An iteration ends with a step of the optimiser that holds the model's parameters. Its passes (micro-batches, one loss per
-    domain, the climbs of SAM and LBFGS) count as one concatenated batch: the critic is trained in the first one, and each gets
-    the pull, which is made anew where the weights have changed in between. In a distributed run all ranks train one critic on
-    the rows of all.
+    Call :meth:`critic_step` before each backward pass and add :meth:`loss` to the task loss; all else stays the user's. Once
+    every ``every`` iterations one auxiliary batch trains the critic and pulls at the extractor. An iteration ends with a step
+    of the optimiser that holds the model's parameters; its passes (micro-batches, one loss per domain, the climbs of SAM and
+    LBFGS) count as one concatenated batch. In a distributed run all ranks train one critic on the rows of all.
 
     Args:
         extract: maps images to features: a module, a bound method of one, or any callable together with ``model``.
@@ -42,31 +35,26 @@ class PurifyRegularizer:
         feature_dim: width of the features after pooling, at least 1; None finds it with one forward of two auxiliary rows.
         objective: :class:`TwoSided` minimises the gap through the extractor on the auxiliary rows (Eq. 20-21);
             :class:`OneSided` moves the task features along the critic (Eq. 25), which has no lower bound.
-        strength: a number for :class:`BalancedStrength`, the share of the task gradient at the features that the purify
-            gradient gets in the iterations in which it acts, at least 0; or a strength object. 0 only watches: the run is
-            bit-identical to one without the regularizer.
+        strength: a number for :class:`BalancedStrength`, the ratio of purify to task gradient at the features in the iterations
+            in which it acts, at least 0; or a strength object. 0 only watches: the run is bit-identical to one without.
         constraint: holds the critic's Lipschitz constant: :class:`GradientPenalty`, :class:`WeightClipping`,
             :class:`SpectralClipping` or any object with the same methods.
-        critic: a module that maps ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``, or what makes one when called
-            with these two widths.
+        critic: a module from ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``, or what makes one of these two widths.
         critic_lr: learning rate of the critic's Adam, above 0.
         critic_steps: critic updates per acting iteration, at least 1.
-        every: act once every this many iterations (n2 in the paper), at least 1. What counts is strength per iteration: with 1
-            give a strength of about 1, for 3 in every iteration can ruin the model.
-        pool: how features of shape ``(batch, tokens, dim)`` become rows: ``"mean"``, ``"first"``, ``"last"``, or a function of
-            features and mask. Padding is left out where auxiliary rows are dicts with an ``attention_mask``. Causal classifiers
-            read the last token.
+        every: act once every this many iterations (n2 in the paper), at least 1; with 1 give a strength of about 1.
+        pool: how ``(batch, tokens, dim)`` becomes rows: ``"mean"``, ``"first"``, ``"last"`` (what causal classifiers read), or
+            a function of features and mask. Padding is left out where auxiliary rows are dicts with an ``attention_mask``.
         update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards do.
         model: module whose buffers, device, dtype and optimiser count; needed only where ``extract`` is a plain function.
         seed: seed of critic, penalty points and dropout in auxiliary forwards.
 
     Raises:
         TypeError: for a strength or an objective that is none.
-        ValueError: for a value out of range, a plain function without ``model``, or a model whose hooks take a gradient per
-            sample (Opacus), which a term that belongs to no sample has none of.
+        ValueError: for a value out of range, a plain function without ``model``, a model with a gradient per sample (Opacus).
 
-    Source: Li et al. 2021, arXiv:2102.10955. Ours: all groups at once, the two-sided form in every third iteration with one
-    auxiliary forward for both players, and the strength balanced at the features.
+    Source: Li et al. 2021, arXiv:2102.10955. Ours: all groups at once, the two-sided form in every third iteration, and the
+    strength balanced at the features.
     """
 
     def __init__(
@@ -108,12 +96,8 @@ class PurifyRegularizer:
         self._game = Game(
             self._forward, sampler, self._trainer, Pull(self.strength), objective=objective, every=every, pool=pool
         )
-        self._options = {
-            "every": str(every),
-            "objective": described(objective),
-            "feature_dim": str(feature_dim),
-            "pool": described(pool),
-        }
+        options = {"every": every, "objective": objective, "feature_dim": feature_dim, "pool": pool}
+        self._checkpoint = Checkpoint(options, self._trainer, self._game, sampler, self._forward)
         made_for(self._forward.model, self)
 
     @classmethod
@@ -150,10 +134,8 @@ class PurifyRegularizer:
         afterwards.
 
         Args:
-            model: the user's model, wrapped or not.
-            sampler: draws auxiliary batches.
-            layer: name of the layer whose input is the features; None takes the classifier, see
-                :class:`wdpurify.features.FeatureTap`.
+            model, sampler: the user's model, wrapped or not, and what draws auxiliary batches.
+            layer: name of the layer whose input is the features; None takes the classifier.
             feature_dim: width of the features after pooling; None reads it off the layer, or finds it with one forward.
             **options: the constructor's options.
 
@@ -211,9 +193,8 @@ class PurifyRegularizer:
     def loss(self, features: Tensor) -> Tensor:
         """The purify term of this pass, to be added to the task loss.
 
-        Its value is the strength times the critic's estimate (0 in the iterations in which a two-sided term rests); its
-        gradient at the features has the size that the strength asks for. Rows that are not finite, or
-        beyond 1e6 in magnitude, get no one-sided gradient.
+        Its value is the strength times the critic's estimate, 0 where it does not pull; its gradient at the features has the
+        size that the strength asks for. Several calls in one iteration each carry the term, for the loss that each is added to.
 
         Args:
             features: what the task's head reads: shape ``(batch, dim)``, ``(batch, tokens, dim)`` or
@@ -221,8 +202,7 @@ class PurifyRegularizer:
 
         Returns:
             A scalar tensor, float32 (float64 for float64 features); a constant 0 of the dtype of ``features`` where grad mode
-            is off, the strength is 0 or the features carry no gradient. Several calls in one iteration each carry the term, for
-            the loss that each is added to.
+            is off, the strength is 0 or the features carry no gradient.
 
         Raises:
             TypeError, ValueError: if ``features`` is no floating point tensor of such a shape.
@@ -235,29 +215,15 @@ class PurifyRegularizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit, as tensors and primitives (``torch.load(weights_only=True)`` reads it)."""
-        return {
-            "version": VERSION,
-            "options": dict(self._options),
-            **self._trainer.state_dict(),
-            "game": self._game.state_dict(),
-            "sampler": self.sampler.state_dict(),
-            "forward": self._forward.state_dict(),
-        }
+        return self._checkpoint.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state; the constraint holds afterwards.
 
         Raises:
-            ValueError: if the state was saved with other options, another critic or another sampler, by another version, or is
-                damaged; nothing has changed then.
+            ValueError: if the state is of other options, critic, sampler or version, or damaged; nothing has changed then.
         """
-        check_state(state, options=self._options, critic=self.critic)
-        before = self.state_dict()
-        try:
-            self._take_over(state)
-        except Exception:
-            self._take_over(before)
-            raise
+        self._checkpoint.load_state_dict(state)
 
     def remove(self) -> None:
         """Take the tap off the model, if there is one, and drop what is held for the next ``loss()``."""
@@ -270,11 +236,8 @@ class PurifyRegularizer:
     def term(self) -> Tensor:
         """:meth:`critic_step` and :meth:`loss` in one, for the features that the tap has caught.
 
-        For loops whose loss comes from elsewhere: the model, a function of the script, a framework.
-
-        Returns:
-            What :meth:`loss` returns; a constant 0 where grad mode is off, or no training forward has come since the backward
-            pass of the last one.
+        For loops whose loss comes from elsewhere: the model, a function of the script, a framework. A constant 0 where grad
+        mode is off, or no training forward has come since the backward pass of the last one.
 
         Raises:
             ValueError: if this regularizer was not made by :meth:`for_model`.
@@ -291,10 +254,3 @@ class PurifyRegularizer:
     def _need_tap(self, what: str) -> None:
         if self.tap is None:
             raise ValueError(f"`{what}` needs captured features: make the regularizer with `for_model(model, sampler)`")
-
-    def _take_over(self, state: dict[str, Any]) -> None:
-        with torch.inference_mode(False):
-            self._trainer.load_state_dict(state)
-            self._game.load_state_dict(state["game"])
-            self.sampler.load_state_dict(state["sampler"])
-            self._forward.load_state_dict(state["forward"])

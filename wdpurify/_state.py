@@ -1,4 +1,4 @@
-"""What a saved state must hold before any of it is taken over."""
+"""The state of a regularizer: gathered from its parts, and checked before any of it is taken over."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,9 +7,56 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._game import Game
+from ._sampler import Sampler
+from .critic import CriticTrainer
+from .features import AuxiliaryForward
+
 #: Raised whenever the entries of a state change their meaning.
 VERSION = 1
 ENTRIES = ("version", "options", "critic", "optimizer", "game", "sampler", "forward")
+
+
+class Checkpoint:
+    """What a regularizer saves and loads.
+
+    Args:
+        options: those that a state must have been saved with, by name.
+        trainer, game, sampler, forward: the parts that have a state.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, object],
+        trainer: CriticTrainer,
+        game: Game,
+        sampler: Sampler,
+        forward: AuxiliaryForward,
+    ) -> None:
+        self._options = {name: described(value) for name, value in options.items()}
+        self._trainer = trainer
+        self._parts = {"game": game, "sampler": sampler, "forward": forward}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of all parts, as tensors and primitives."""
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        return {"version": VERSION, "options": dict(self._options), **self._trainer.state_dict(), **parts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state, or none of it; raises ValueError."""
+        check_state(state, options=self._options, critic=self._trainer.critic)
+        before = self.state_dict()
+        try:
+            self._take_over(state)
+        except Exception:
+            self._take_over(before)
+            raise
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        with torch.inference_mode(False):
+            self._trainer.load_state_dict(state)
+            for name, part in self._parts.items():
+                part.load_state_dict(state[name])
 
 
 def described(value: object) -> str:

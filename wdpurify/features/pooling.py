@@ -40,7 +40,9 @@ def check_features(features: object, feature_dim: int | None) -> None:
     """
     if not isinstance(features, Tensor) or not features.is_floating_point():
         came = f"a {features.dtype} tensor" if isinstance(features, Tensor) else type(features).__name__
-        raise TypeError(f"`features` must be a floating point tensor, got {came}; pass what the classifier reads, or name its layer")
+        raise TypeError(
+            f"`features` must be a floating point tensor, got {came}; pass what the classifier reads, or name its layer"
+        )
     shape = tuple(features.shape)
     widths = shape[1:2] + shape[3:] if len(shape) in (2, 4) else shape[2:3]
     if len(shape) not in (2, 3, 4) or (feature_dim is not None and feature_dim not in widths):

@@ -30,6 +30,7 @@ class PassRecord:
         self._ledger: TaskGradient | None = None
         self._probed = False
         self._came = False
+        self._counted = False
         self._watched = 0
         self._awaited: set[int] = set()
         self._own: Sequence[Tensor | None] = ()
@@ -37,7 +38,7 @@ class PassRecord:
     @property
     def pending(self) -> bool:
         """Whether a term was handed over whose backward is still to come."""
-        return self.handed and not self.closed and self._ledger is not None
+        return self._ledger is not None and not (self.closed or self._counted)
 
     def watch(self, features: Tensor) -> None:
         """Hear of the gradient that comes to the features of one more forward of this pass."""
@@ -59,6 +60,7 @@ class PassRecord:
             return
         self._ledger.add_weight(scale, first=not self._came)
         self._came = True
+        self._counted = True
         if self._probed:
             self._ledger.await_probe(self._close)
             return
