@@ -1,6 +1,6 @@
 """A grid of runs on many machines: each point of the grid is one job of Slurm, or one local process, by submitit.
 
-    python benchmarks/sweep.py fer.py --over seeds=0,1,2,3,4 --over extractors=small-bn,small-gn --fixed steps=500
+    python benchmarks/sweep.py fer.py --over seeds=0,1,2,3,4 --over backbones=small-bn,small-gn --fixed steps=500
     python benchmarks/sweep.py digits.py --over backbones=resnet18,vgg11 --executor slurm --slurm partition=gpu gpus_per_node=1
 
 Every job is a call of the script with `--resume` and an `--out` folder of its own below `--out`: start the same sweep again

@@ -36,11 +36,11 @@ def start(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--extractors", "alexnett"], "--extractors: 'alexnett' is none of"),
+        (["--backbones", "alexnett"], "--backbones: 'alexnett' is none of"),
         (["--methods", "PL"], "--methods: 'PL' is none of"),
         (["--bias", "1.5"], "--bias: must be in [0, 1], got 1.5"),
         (["--image-size", "4"], "--image-size: must be at least 16, got 4"),
-        (["--extractors", "alexnet"], "--image-size: 32 is too small for alexnet; as published it is 224"),
+        (["--backbones", "alexnet"], "--image-size: 32 is too small for alexnet; as published it is 224"),
         (["--steps", "0"], "--steps: must be at least 1, got 0"),
         (["--seeds"], "--seeds: name at least one"),
         (["--ck", "somewhere"], "real faces need at least two of --ck, --mmi and --oulu"),
