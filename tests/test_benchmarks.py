@@ -405,34 +405,57 @@ def test_real_data_that_do_not_fit_are_named(sources, monkeypatch, options, mess
         _real(sources, **options)
 
 
-def _command(*arguments, launcher):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [*launcher, str(ROOT / "benchmarks" / "digits.py"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=540)
+METHODS_OF_THE_JOB = ("gradient reversal", "upper bound", "PL all groups (default)")
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    [(sys.executable,), (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")],
-    ids=["python", "accelerate launch"],
-)
-def test_main_job_writes_table_json_and_figures(tmp_path, launcher):
-    methods = "gradient reversal", "upper bound", "PL all groups (default)"
-    options = ["--seeds", "0", "--steps", "6", "--out", str(tmp_path), "--methods", *methods]
-    run = _command(*options, launcher=launcher)
-    assert run.returncode == 0, run.stderr
+def _main_job(monkeypatch, out, *arguments):
+    """The main job in this process, short and with one tuning seed."""
+    options = ["--seeds", "0", "--steps", "6", "--workers", "1", "--out", str(out), "--methods", *METHODS_OF_THE_JOB]
+    monkeypatch.setattr(digits, "TUNING_SEEDS", (1001,))
+    monkeypatch.setattr(sys, "argv", ["digits.py", *options, *arguments])
+    digits.main()
+
+
+def test_main_job_writes_table_json_and_figures_and_resumes(tmp_path, monkeypatch, capsys):
+    _main_job(monkeypatch, tmp_path)
     for task in ("colour", "photo"):
         folder = tmp_path / f"{task}-small-bn"
         report = json.loads((folder / "report.json").read_text())
         assert {"commit", "versions", "machine", "arguments", "rows"} <= report.keys()
-        assert {(one["method"], one["by"]) for one in report["chosen"]} == {(methods[0], by) for by in ("validation", "oracle")}
-        assert {row["method"] for row in report["rows"]} >= {*methods, "goal 1 only"}
+        assert {row["method"] for row in report["rows"]} >= {*METHODS_OF_THE_JOB, "goal 1 only"}
+        chosen = {(one["method"], one["by"]) for one in report["chosen"]}
+        assert chosen == {("gradient reversal", by) for by in ("validation", "oracle")}
         assert (folder / "report.md").read_text().count("\n|") >= 6
         assert all((folder / name).stat().st_size > 5000 for name in ("accuracy.png", "critic.png", "components.png"))
-    runs = len((tmp_path / "results.jsonl").read_text().splitlines())
-    if launcher == (sys.executable,):
-        assert _command(*options, "--resume", launcher=launcher).returncode == 0
-        assert len((tmp_path / "results.jsonl").read_text().splitlines()) == runs
+    first = (tmp_path / "results.jsonl").read_text()
+    _main_job(monkeypatch, tmp_path, "--resume")
+    assert (tmp_path / "results.jsonl").read_text() == first
+    _main_job(monkeypatch, tmp_path)
+    again = (tmp_path / "results.jsonl").read_text()
+    assert again != first  # at least the times of the steps
+    assert again.count("\n") == first.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "methods"),
+    [
+        ([], ["upper bound"]),
+        pytest.param(
+            ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"],
+            ["upper bound", "gradient reversal"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["two workers", "accelerate launch"],
+)
+def test_main_job_on_two_processes(tmp_path, launcher, methods):
+    options = ["--tasks", "photo", "--seeds", "0", "--steps", "2", "--workers", "2", "--out", str(tmp_path)]
+    command = [sys.executable, *launcher, str(ROOT / "benchmarks" / "digits.py"), *options, "--methods", *methods]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=540)
+    assert run.returncode == 0, run.stderr
+    report = json.loads((tmp_path / "photo-small-bn" / "report.json").read_text())
+    assert {row["method"] for row in report["rows"]} >= {*methods, "goal 1 only"}
 
 
 @pytest.mark.parametrize(
