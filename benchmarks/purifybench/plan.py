@@ -47,9 +47,9 @@ class Plan:
         """Runs that choose the options of the methods that declare a grid; they read validation data alone."""
         for backbone in self.backbones:
             for method in self._wanted():
-                for options in candidates(self.methods[method]):
-                    for seed in self.tuning_seeds:
-                        settings = self.settings(backbone, seed)
+                for seed in self.tuning_seeds:  # outside, as a task is built once per seed
+                    settings = self.settings(backbone, seed)
+                    for options in candidates(self.methods[method]):
                         yield Job(self.task, method, settings, options=options, test=False, data=self.data)
 
     def chosen_options(self, store: ResultsStore) -> Chosen:
