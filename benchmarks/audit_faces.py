@@ -17,11 +17,12 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
+from purifybench.arguments import refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.backbones import build_network
 from purifybench.faces.sets import TASK_SETS, auxiliary_faces
 from purifybench.methods import FACE_METHODS
 from purifybench.network import Network
-from purifybench.tasks import Task, cartoon_faces
+from purifybench.tasks import TASKS, Task
 from purifybench.tasks._types import to_float
 from rich.console import Console
 
@@ -70,12 +71,9 @@ class Arguments:
 def main() -> None:
     """Audit, train, measure, report."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    if arguments.train not in TASK_SETS:
-        raise SystemExit(f"--train: {arguments.train!r} is none of {', '.join(map(repr, TASK_SETS))}")
-    if not arguments.seeds:
-        raise SystemExit("--seeds: name at least one")
-    if not 0 <= arguments.bias <= 1:
-        raise SystemExit(f"--bias: must be in [0, 1], got {arguments.bias}")
+    refuse_unknown("train", [arguments.train], TASK_SETS)
+    refuse_empty("seeds", arguments.seeds)
+    refuse_no_share("bias", arguments.bias)
     console = Console(width=max(Console().width, 120))
     datasets.disable_progress_bars()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +95,7 @@ def main() -> None:
 
 def audited(seed: int, arguments: Arguments) -> Audit:
     """The audit of one seed, of a network with fresh weights."""
-    task = cartoon_faces.build(seed=seed, train=arguments.train, cache=arguments.cache, bias=arguments.bias)
+    task = TASKS[arguments.train](seed=seed, cache=arguments.cache, bias=arguments.bias)
     faces = auxiliary_faces(arguments.train, seed=seed, size=32, cache=arguments.cache)
     others = [task.tests[name] for name in TASK_SETS if name != arguments.train]
     evaluation = torch.cat([split.images for split in others]), torch.cat([split.labels for split in others])
@@ -122,7 +120,7 @@ def fresh(seed: int, task: Task) -> Network:
 
 def leakages(seed: int, arguments: Arguments) -> dict[str, Leakage]:
     """Leakage of the hair colour in the features of networks that were trained on the task in several ways."""
-    task = cartoon_faces.build(seed=seed, train=arguments.train, cache=arguments.cache, bias=arguments.bias)
+    task = TASKS[arguments.train](seed=seed, cache=arguments.cache, bias=arguments.bias)
     held = to_float(task.auxiliary.images[-HELD_OUT:]), task.auxiliary.groups[-HELD_OUT:]
     seen = replace(task.auxiliary, images=task.auxiliary.images[:-HELD_OUT], groups=task.auxiliary.groups[:-HELD_OUT])
     task = replace(task, auxiliary=seen)

@@ -16,13 +16,15 @@ from pathlib import Path
 import tyro
 from accelerate import PartialState
 from purifybench import cross_table
+from purifybench.arguments import refuse_unknown
+from purifybench.backbones import BACKBONES
 from purifybench.faces.sets import TASK_SETS
 from purifybench.jobs import Job, run_jobs
 from purifybench.methods import METHODS, PUBLISHED_CRITIC, Method
 from purifybench.methods.purified import Purified
 from purifybench.report import estimate
 from purifybench.results import ResultsStore
-from purifybench.tasks import Task, biased_colour, cartoon_faces, photo
+from purifybench.tasks import TASKS, Task, options_for
 from purifybench.training import Settings
 from rich.console import Console
 from torch import nn
@@ -35,7 +37,8 @@ TUNING_SEEDS: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(TASK_SETS, (1001, 1002, 1003)),
 }
 STEPS: Mapping[str, int] = {"colour": 400, "photo": 400, **dict.fromkeys(TASK_SETS, 500)}
-FACE_BIAS = 0.95
+#: Of the colour task and of the faces.
+BIAS = 0.95
 
 VARIANTS: Mapping[str, Callable[..., Method]] = {
     "goal 1 only": METHODS["goal 1 only"],
@@ -72,12 +75,12 @@ class Arguments:
 
     Attributes:
         backbones: names of networks.
-        variants: which of them; all by default.
-        tasks: colour, photo, or sets of faces; all by default.
+        variants: names of variants; all by default.
+        tasks: names of tasks, colour, photo or sets of faces; all by default.
         cache: folder for drawn faces.
         workers: runs side by side on a CPU.
         out: folder for results.
-        resume: go on where a killed run stopped.
+        resume: keep what is there of these runs, such as after a kill; otherwise they are made anew.
     """
 
     backbones: tuple[str, ...] = ("small-bn", "small-gn")
@@ -91,25 +94,23 @@ class Arguments:
 
 def build_task(job: Job, *, cache: Path) -> Task:
     """The task of a job."""
-    if job.task in TASK_SETS:
-        return cartoon_faces.build(seed=job.settings.seed, train=job.task, cache=cache, bias=FACE_BIAS)
-    return {"colour": biased_colour.build, "photo": photo.build}[job.task](seed=job.settings.seed)
+    builder = TASKS[job.task]
+    return builder(seed=job.settings.seed, **options_for(builder, {"cache": cache, "bias": BIAS}))
 
 
 def main() -> None:
     """Run every variant and print a table per backbone."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    for option, given, known in (("variants", arguments.variants, VARIANTS), ("tasks", arguments.tasks, TUNING_SEEDS)):
-        for name in given:
-            if name not in known:
-                raise SystemExit(f"--{option}: {name!r} is none of {', '.join(map(repr, known))}")
+    refuse_unknown("backbones", arguments.backbones, BACKBONES)
+    refuse_unknown("variants", arguments.variants, VARIANTS)
+    refuse_unknown("tasks", arguments.tasks, TUNING_SEEDS)
     store = ResultsStore(arguments.out / "results.jsonl")
     state = PartialState()
     builder = partial(build_task, cache=arguments.cache)
     with state.main_process_first():  # runs side by side only read the cache
         for task in arguments.tasks:
             for seed in TUNING_SEEDS[task] if task in TASK_SETS else ():
-                cartoon_faces.build(seed=seed, train=task, cache=arguments.cache)
+                TASKS[task](seed=seed, cache=arguments.cache)
     for backbone in arguments.backbones:
         jobs = {
             (variant, task): [

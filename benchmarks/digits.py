@@ -2,6 +2,7 @@
 
     python benchmarks/digits.py                 embedded data, under five minutes on two cores
     accelerate launch benchmarks/digits.py      the same, on whatever Accelerate finds
+    python benchmarks/digits.py --tasks colour  one of the embedded tasks, or one of your own in `TASKS`
     python benchmarks/digits.py --train ylecun/mnist --aux ufldl-stanford/svhn:cropped_digits --test Mike0307/MNIST-M
 
 Writes a table per task and the paper's Table II, `results.jsonl` (one line per run), `report.json`, `report.md` and figures to
@@ -18,17 +19,18 @@ from typing import Any
 import tyro
 from accelerate import PartialState
 from purifybench import figures, paper_tables, report
+from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.backbones import BACKBONES
 from purifybench.jobs import Job
 from purifybench.methods import METHODS
-from purifybench.plan import Plan, carry_out
+from purifybench.plan import Chosen, Plan, carry_out
 from purifybench.report import BASELINE
 from purifybench.results import Record, ResultsStore, provenance
-from purifybench.tasks import Task, biased_colour, photo, real_digits
+from purifybench.tasks import TASKS, Task, needed_options, options_for
 from purifybench.training import Settings
 from rich.console import Console
 
-#: Seeds that choose the opponent's weight; no reported seed takes part.
+#: Seeds that choose the options of tuned methods; no reported seed takes part.
 TUNING_SEEDS = (1001, 1002, 1003, 1004)
 
 
@@ -63,18 +65,20 @@ class Arguments:
 
     Attributes:
         real: data of your own; the embedded digits otherwise.
+        tasks: names of tasks; by default colour and photo, or real where --train is given.
         backbones: names of networks.
         methods: names of methods; all by default. Goal 1 is always among them.
         seeds: one run each.
         steps: optimiser steps per run; 400 for embedded, 1,500 for real data by default.
         image_size: pixels; 16 for embedded, 32 for real data by default.
-        bias: share of biased training digits of the embedded colour task.
+        bias: share of training digits whose colour goes with the digit, in the colour task.
         workers: runs side by side on a CPU.
         out: folder for results.
-        resume: go on where a killed run stopped.
+        resume: keep what is there of these runs, such as after a kill; otherwise they are made anew.
     """
 
     real: tyro.conf.OmitArgPrefixes[RealData] = RealData()
+    tasks: tuple[str, ...] = ()
     backbones: tuple[str, ...] = ("small-bn",)
     methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -87,7 +91,7 @@ class Arguments:
 
 
 def main() -> None:
-    """Tune the opponent, run everything, report."""
+    """Tune what is to be tuned, run everything, report."""
     arguments = tyro.cli(Arguments, description=__doc__)
     check(arguments)
     state = PartialState()
@@ -100,7 +104,7 @@ def main() -> None:
         jobs = carry_out([planned], builder, store, workers=arguments.workers, resume=arguments.resume, title=task)
         if state.is_main_process:
             found = store.found(job.key() for job in jobs)
-            write_report(task, arguments, planned.chosen_weights(store), found, console)
+            write_report(task, arguments, planned.chosen_options(store), found, console)
             made += found
     if state.is_main_process:
         paper_tables.write(made, arguments.out, console, tables=("2",))
@@ -108,32 +112,39 @@ def main() -> None:
 
 def check(arguments: Arguments) -> None:
     """Say what is wrong with the arguments before anything runs."""
-    for name, given, known in (("backbones", arguments.backbones, BACKBONES), ("methods", arguments.methods, METHODS)):
-        for value in given:
-            if value not in known:
-                raise SystemExit(f"--{name}: {value!r} is none of {', '.join(map(repr, known))}")
+    options = task_options(arguments)
+    refuse_unknown("tasks", arguments.tasks, [name for name in TASKS if options.keys() >= set(needed_options(TASKS[name]))])
+    refuse_unknown("backbones", arguments.backbones, BACKBONES)
+    refuse_unknown("methods", arguments.methods, METHODS)
+    for name in ("backbones", "seeds"):
+        refuse_empty(name, getattr(arguments, name))
+    for name in ("steps", "image_size", "workers"):
+        refuse_below(name, getattr(arguments, name), 1)
+    refuse_no_share("bias", arguments.bias)
     real = arguments.real
     if real.train and not (real.aux and real.test):
         raise SystemExit("--train needs --aux (auxiliary images) and --test (a shifted test set)")
     if not real.train and (real.aux or real.test):
         raise SystemExit("--aux and --test need --train (task data)")
-    if not arguments.seeds:
-        raise SystemExit("--seeds: name at least one")
+    if "real" in arguments.tasks and not real.train:
+        raise SystemExit("--tasks real needs --train (task data)")
 
 
 def task_names(arguments: Arguments) -> list[str]:
-    """The embedded tasks, colour first, or the real one."""
-    return ["real"] if arguments.real.train else ["colour", "photo"]
+    """The tasks to run, in the order of their tables."""
+    usual = ("real",) if arguments.real.train else ("colour", "photo")
+    return list(dict.fromkeys(arguments.tasks or usual))
 
 
 def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
-    seed = job.settings.seed
-    if job.task == "colour":
-        return biased_colour.build(seed=seed, image_size=arguments.image_size or 16, bias=arguments.bias)
-    if job.task == "photo":
-        return photo.build(seed=seed, image_size=arguments.image_size or 16)
-    return real_digits.build(**asdict(arguments.real), image_size=arguments.image_size or 32, seed=seed)
+    builder = TASKS[job.task]
+    return builder(seed=job.settings.seed, **options_for(builder, task_options(arguments)))
+
+
+def task_options(arguments: Arguments) -> dict[str, Any]:
+    """All that a task's builder may ask for."""
+    return {"bias": arguments.bias, "image_size": arguments.image_size, **asdict(arguments.real)}
 
 
 def describe_data(arguments: Arguments) -> dict[str, Any]:
@@ -142,9 +153,9 @@ def describe_data(arguments: Arguments) -> dict[str, Any]:
     return json.loads(json.dumps(described))
 
 
-def settings(arguments: Arguments, backbone: str, seed: int) -> Settings:
+def settings(task: str, arguments: Arguments, backbone: str, seed: int) -> Settings:
     """The settings of one run."""
-    real = arguments.real.train is not None
+    real = task == "real"
     steps = arguments.steps or (1500 if real else 400)
     return Settings(backbone=backbone, steps=steps, batch_size=128 if real else 64, seed=seed)
 
@@ -154,19 +165,16 @@ def plan(task: str, arguments: Arguments) -> Plan:
     return Plan(
         task=task,
         methods=METHODS,
-        opponent="gradient reversal",
         methods_wanted=(BASELINE, *arguments.methods) if arguments.methods else tuple(METHODS),
         backbones=arguments.backbones,
         seeds=arguments.seeds,
         tuning_seeds=TUNING_SEEDS,
-        settings=partial(settings, arguments),
+        settings=partial(settings, task, arguments),
         data=describe_data(arguments),
     )
 
 
-def write_report(
-    task: str, arguments: Arguments, weights: dict[tuple[str, str], float], made: list[Record], console: Console
-) -> None:
+def write_report(task: str, arguments: Arguments, chosen: Chosen, made: list[Record], console: Console) -> None:
     """Print the table and write JSON, Markdown and figures."""
     for backbone in arguments.backbones:
         records = [record for record in made if record["key"]["settings"]["backbone"] == backbone]
@@ -181,7 +189,11 @@ def write_report(
         (folder / "report.md").write_text(f"{title}\n\n{report.markdown_table(rows)}\n")
         described = {
             "arguments": json.loads(json.dumps(asdict(arguments), default=str)),
-            "reversal_weights": {validation: weight for (name, validation), weight in weights.items() if name == backbone},
+            "chosen": [
+                {"method": method, "by": validation, "options": dict(options)}
+                for (name, method, validation), options in chosen.items()
+                if name == backbone
+            ],
             "rows": [asdict(row) for row in rows],
         }
         (folder / "report.json").write_text(json.dumps(provenance() | described, indent=1))

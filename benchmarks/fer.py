@@ -3,7 +3,7 @@
     accelerate launch benchmarks/fer.py              embedded cartoon faces, Table I, under ten minutes on two cores
     accelerate launch benchmarks/fer.py --table 3    hair colour against smiling as the label to purify of
     accelerate launch benchmarks/fer.py --table bias accuracy against the strength of the bias
-    accelerate launch benchmarks/fer.py --ck PATH --mmi PATH --oulu PATH --celeba PATH --image-size 224 --extractors vgg19
+    accelerate launch benchmarks/fer.py --ck PATH --mmi PATH --oulu PATH --celeba PATH --image-size 224 --backbones vgg19
 
 Every run is a line of `results.jsonl` in `--out`, where runs of all tables accumulate; tables, figures and `accuracy.csv` lie
 beside it, and `benchmarks/report.py` makes them anew. Drawn faces are kept in `--cache`.
@@ -11,15 +11,17 @@ beside it, and `benchmarks/report.py` makes them anew. Drawn faces are kept in `
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import datasets
 import tyro
 from accelerate import PartialState
 from purifybench import paper_tables
+from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.backbones import BACKBONES, reads
 from purifybench.faces.sets import TASK_SETS, auxiliary_faces, task_faces
 from purifybench.jobs import Job
@@ -27,11 +29,11 @@ from purifybench.methods import FACE_METHODS
 from purifybench.plan import Plan, carry_out
 from purifybench.report import BASELINE, DEFAULT, UPPER_BOUND
 from purifybench.results import ResultsStore, provenance
-from purifybench.tasks import Task, cartoon_faces, real_faces
+from purifybench.tasks import TASKS, Task, options_for
 from purifybench.training import Settings
 from rich.console import Console
 
-#: Seed that chooses the opponent's weight; no reported seed takes part.
+#: Seed that chooses the options of tuned methods; no reported seed takes part.
 TUNING_SEEDS = (1001,)
 #: Biases of the figure.
 BIASES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -69,7 +71,7 @@ class Arguments:
     Attributes:
         real: faces of your own.
         table: which of the paper's tables, or the accuracy against the bias.
-        extractors: names of networks; small-bn for CPU, alexnet, vgg19 and resnet34 as published (224 pixels).
+        backbones: names of networks; small-bn for CPU, alexnet, vgg19 and resnet34 as published (224 pixels).
         methods: names of methods; all by default. Goal 1 is always among them.
         seeds: one run each.
         steps: optimiser steps per run.
@@ -85,7 +87,7 @@ class Arguments:
 
     real: tyro.conf.OmitArgPrefixes[RealFaces] = RealFaces()
     table: Literal["1", "3", "bias"] = "1"
-    extractors: tuple[str, ...] = ("small-bn",)
+    backbones: tuple[str, ...] = ("small-bn",)
     methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1)
     steps: int = 500
@@ -122,24 +124,15 @@ def main() -> None:
 
 def check(arguments: Arguments) -> None:
     """Say what is wrong with the arguments before anything runs."""
-    for name, given, known in (
-        ("extractors", arguments.extractors, BACKBONES),
-        ("methods", arguments.methods, FACE_METHODS),
-    ):
-        for value in given:
-            if value not in known:
-                raise SystemExit(f"--{name}: {value!r} is none of {', '.join(map(repr, known))}")
-    for name in ("seeds", "extractors", "auxiliary"):
-        if not getattr(arguments, name):
-            raise SystemExit(f"--{name}: name at least one")
+    refuse_unknown("backbones", arguments.backbones, BACKBONES)
+    refuse_unknown("methods", arguments.methods, FACE_METHODS)
+    for name in ("backbones", "seeds", "auxiliary"):
+        refuse_empty(name, getattr(arguments, name))
     for name in ("steps", "workers"):
-        if getattr(arguments, name) < 1:
-            raise SystemExit(f"--{name}: must be at least 1, got {getattr(arguments, name)}")
-    if not 0 <= arguments.bias <= 1:
-        raise SystemExit(f"--bias: must be in [0, 1], got {arguments.bias}")
-    if arguments.image_size < 16:
-        raise SystemExit(f"--image-size: must be at least 16, got {arguments.image_size}")
-    for name in arguments.extractors:
+        refuse_below(name, getattr(arguments, name), 1)
+    refuse_below("image_size", arguments.image_size, 16)
+    refuse_no_share("bias", arguments.bias)
+    for name in arguments.backbones:
         if not reads(name, arguments.image_size):
             raise SystemExit(f"--image-size: {arguments.image_size} is too small for {name}; as published it is 224")
     real = arguments.real
@@ -156,11 +149,11 @@ def prepare(arguments: Arguments) -> None:
     if arguments.real.celeba:
         try:
             for name in arguments.real.folders():
-                build_real(name, arguments.seeds[0], "hair", arguments)
+                _build(name, {"label": "hair"}, arguments, seed=arguments.seeds[0])
         except (ValueError, ImportError) as error:
             raise SystemExit(str(error)) from error
         return
-    tunes = arguments.table != "3" and (not arguments.methods or "AMTL" in arguments.methods)
+    tunes = any(list(plan.tuning_jobs()) for plan in plans(arguments))
     for seed in (*arguments.seeds, *(TUNING_SEEDS if tunes else ())):
         where = {"seed": seed, "size": arguments.image_size, "cache": arguments.cache}
         for name in TASK_SETS:
@@ -203,9 +196,8 @@ def _plan(name: str, arguments: Arguments, methods: tuple[str, ...], label: str,
     return Plan(
         task=name,
         methods=FACE_METHODS,
-        opponent="AMTL",
         methods_wanted=methods,
-        backbones=arguments.extractors,
+        backbones=arguments.backbones,
         seeds=arguments.seeds,
         tuning_seeds=TUNING_SEEDS,
         settings=partial(settings, arguments),
@@ -220,39 +212,23 @@ def row_name(row: str, *, label: str, auxiliary: str) -> str:
     return row if auxiliary == "same" else f"{row}, auxiliary faces: {auxiliary}"
 
 
-def settings(arguments: Arguments, extractor: str, seed: int) -> Settings:
+def settings(arguments: Arguments, backbone: str, seed: int) -> Settings:
     """The settings of one run."""
-    return Settings(backbone=extractor, steps=arguments.steps, batch_size=64, seed=seed)
+    return Settings(backbone=backbone, steps=arguments.steps, batch_size=64, seed=seed)
 
 
 def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
-    if arguments.real.celeba:
-        return build_real(job.task, job.settings.seed, job.data["label"], arguments)
-    return cartoon_faces.build(
-        seed=job.settings.seed,
-        train=job.task,
-        cache=arguments.cache,
-        image_size=arguments.image_size,
-        bias=job.data["bias"],
-        label=job.data["label"],
-        auxiliary=job.data["auxiliary"],
-    )
+    return _build(job.task, job.data, arguments, seed=job.settings.seed)
 
 
-def build_real(name: str, seed: int, label: str, arguments: Arguments) -> Task:
-    """The task of the user's own faces."""
+def _build(name: str, data: Mapping[str, Any], arguments: Arguments, *, seed: int) -> Task:
+    """A task of the cartoon faces or of the user's own; `data` is what sets it apart from the others of this command."""
     real = arguments.real
-    assert real.celeba is not None
-    return real_faces.build(
-        seed=seed,
-        train=name,
-        folders=real.folders(),
-        celeba=real.celeba,
-        image_size=arguments.image_size,
-        label=label,
-        auxiliary_rows=real.auxiliary_rows,
-    )
+    given = {"cache": arguments.cache, "image_size": arguments.image_size}
+    given |= {"folders": real.folders(), "celeba": real.celeba, "auxiliary_rows": real.auxiliary_rows}
+    builder = TASKS[name]
+    return builder(seed=seed, **options_for(builder, {**data, **given}))
 
 
 if __name__ == "__main__":

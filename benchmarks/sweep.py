@@ -1,6 +1,6 @@
 """A grid of runs on many machines: each point of the grid is one job of Slurm, or one local process, by submitit.
 
-    python benchmarks/sweep.py fer.py --over seeds=0,1,2,3,4 --over extractors=small-bn,small-gn --fixed steps=500
+    python benchmarks/sweep.py fer.py --over seeds=0,1,2,3,4 --over backbones=small-bn,small-gn --fixed steps=500
     python benchmarks/sweep.py digits.py --over backbones=resnet18,vgg11 --executor slurm --slurm partition=gpu gpus_per_node=1
 
 Every job is a call of the script with `--resume` and an `--out` folder of its own below `--out`: start the same sweep again
@@ -33,7 +33,7 @@ class Arguments:
     Attributes:
         script: which benchmark.
         over: `option=value,value,...` of the script, once per axis of the grid.
-        fixed: `option=value` of the script, the same in all jobs; values with spaces are several.
+        fixed: `option=value` of the script, the same in all jobs; values with spaces are several, but for quoted ones.
         executor: local processes, or Slurm.
         parallel: jobs at a time; 1 by default for local ones, which then use all cores, and no limit for Slurm.
         slurm: `parameter=value` of submitit's Slurm executor, without its prefix.
@@ -77,7 +77,7 @@ def main() -> None:
 def expand(arguments: Arguments) -> Iterator[tuple[str, list[str]]]:
     """Name and command of every job."""
     axes = [(name, values.split(",")) for name, values in _pairs(arguments.over, "over")]
-    fixed = [part for name, values in _pairs(arguments.fixed, "fixed") for part in (f"--{name}", *values.split())]
+    fixed = [part for name, values in _pairs(arguments.fixed, "fixed") for part in (f"--{name}", *shlex.split(values))]
     for name in ("out", "resume"):
         if f"--{name}" in fixed or name in dict(axes):
             raise SystemExit(f"--{name}: the sweep gives each job its own")

@@ -14,16 +14,14 @@ import audit_faces
 
 
 @pytest.fixture
-def start(tmp_path, monkeypatch):
+def start(tmp_path, faces_cache, monkeypatch):
     """Run the script on small sets."""
-    monkeypatch.setattr(sets, "SPLITS", {"train": 72, "validation": 12, "test": 24})
-    monkeypatch.setattr(sets, "AUXILIARY_ROWS", 320)
-    monkeypatch.setattr(audit_faces, "HELD_OUT", 140)
+    monkeypatch.setattr(sets, "SPLITS", {"train": 60, "validation": 6, "test": 24})
+    monkeypatch.setattr(sets, "AUXILIARY_ROWS", 200)
+    monkeypatch.setattr(audit_faces, "HELD_OUT", 100)
 
     def run(*arguments):
-        monkeypatch.setattr(
-            sys, "argv", ["audit_faces.py", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path), *arguments]
-        )
+        monkeypatch.setattr(sys, "argv", ["audit_faces.py", "--cache", str(faces_cache), "--out", str(tmp_path), *arguments])
         audit_faces.main()
         return tmp_path
 

@@ -1,4 +1,4 @@
-"""The digit benchmark: its data, its run loop, its report, and that a newcomer's method needs one class alone."""
+"""The digit benchmark: its data, its run loop, its report, and that newcomers, methods and data sets, need one file each."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import datasets
 import digits
@@ -17,11 +18,12 @@ import torch
 from PIL import Image
 from purifybench.backbones import BACKBONES, build_network
 from purifybench.jobs import Job, run_jobs
-from purifybench.methods import METHODS
+from purifybench.methods import METHODS, candidates
 from purifybench.methods.plain import Plain
+from purifybench.plan import Plan
 from purifybench.report import Estimate, estimate, markdown_table, share, summarise
 from purifybench.results import ResultsStore
-from purifybench.tasks import Auxiliary, Split, Task, biased_colour, photo, real_digits
+from purifybench.tasks import TASKS, Auxiliary, Split, Task, biased_colour, needed_options, options_for, photo, real_digits
 from purifybench.tasks.handwriting import load_handwriting
 from purifybench.training import Settings, train
 from torch.testing import assert_close
@@ -142,6 +144,116 @@ class _Newcomer(Plain):
 def test_a_newcomers_method_needs_one_class(colour):
     outcome = train(colour, _Newcomer, Settings(steps=2), device=CPU)
     assert set(outcome.accuracy) == {"validation", "clean", "shifted"}
+
+
+class _Scaled(Plain):
+    """A newcomer that wants two options tuned."""
+
+    GRID: ClassVar = {"scale": (1.0, 0.0, 0.5), "bend": (1, 2)}
+
+    def __init__(self, network, task, *, scale=1.0, bend=1, **given):
+        super().__init__(network, task, **given)
+        self.scale = scale
+
+    def loss(self, images, labels):
+        return self.scale * super().loss(images, labels)
+
+
+def test_a_grid_has_all_its_points_but_for_options_that_are_given():
+    assert candidates(Plain) == []
+    assert candidates(METHODS["gradient reversal"]) == [(("weight", weight),) for weight in (0.03, 0.1, 0.3, 1.0)]
+    points = [{"bend": bend, "scale": scale} for bend in (1, 2) for scale in (1.0, 0.0, 0.5)]
+    assert [dict(options) for options in candidates(_Scaled)] == points
+    assert candidates(partial(_Scaled, scale=0.5)) == [(("bend", 1),), (("bend", 2),)]
+    assert candidates(partial(_Scaled, scale=0.5, bend=1)) == []
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    """A plan with two tuned methods, and its store, where the runs of the tuning seeds are already."""
+    methods = {"goal 1 only": Plain, "scaled": _Scaled, "given": partial(_Scaled, scale=0.5)}
+    settings = partial(Settings, steps=1)
+    plan = Plan(
+        "tiny", methods, tuple(methods), ("small-bn",), (0,), (1001, 1002), lambda name, seed: settings(name, seed=seed)
+    )
+    store = ResultsStore(tmp_path / "results.jsonl")
+    for job in plan.tuning_jobs():
+        options = dict(job.options)
+        change = 1.0 if job.settings.seed == 1001 else -1.0
+        accuracy = {"validation": 50.0 + change - options.get("scale", 0.0), "oracle": 50.0 + change + options["bend"]}
+        store.add({"key": job.key(), "accuracy": accuracy})
+    return plan, store
+
+
+def test_every_method_with_a_grid_is_tuned_by_validation_rows_and_by_the_oracle(tuned):
+    plan, store = tuned
+    assert len(store.records()) == 2 * (6 + 2)
+    assert not any(job.test for job in plan.tuning_jobs())
+    chosen = plan.chosen_options(store)
+    best = {where: dict(options) for where, options in chosen.items()}
+    assert best == {
+        ("small-bn", "scaled", "validation"): {"bend": 1, "scale": 0.0},  # either bend does as well: the first one
+        ("small-bn", "scaled", "oracle"): {"bend": 2, "scale": 1.0},
+        ("small-bn", "given", "validation"): {"bend": 1},
+        ("small-bn", "given", "oracle"): {"bend": 2},
+    }
+    rows = [(job.row, dict(job.options)) for job in plan.reported_jobs(chosen)]
+    assert rows == [
+        ("goal 1 only", {}),
+        ("scaled", {"bend": 1, "scale": 0.0}),
+        ("scaled, oracle bend and scale", {"bend": 2, "scale": 1.0}),
+        ("given", {"bend": 1}),
+        ("given, oracle bend", {"bend": 2}),
+    ]
+
+
+def test_runs_of_the_tuned_opponent_are_found_in_stores_of_older_versions():
+    """A change of this key would make `--resume` do all runs of stored benchmarks anew."""
+    plan = digits.plan("photo", digits.Arguments(seeds=(3,), methods=("gradient reversal",)))
+    real = {"train": None, "test": [], "aux": None, "blend_photos": False, "image_column": "image", "label_column": "label"}
+    stored = {
+        "task": "photo",
+        "method": "gradient reversal",
+        "settings": {"backbone": "small-bn", "steps": 400, "batch_size": 64, "lr": 0.01, "seed": 1001},
+        "options": [["weight", 0.03]],
+        "row": "gradient reversal",
+        "test": False,
+        "data": {"bias": 0.95, "image_size": None, "real": {**real, "group_column": None, "rows": 20_000}},
+    }
+    assert next(iter(plan.tuning_jobs())).key() == stored
+    chosen = {("small-bn", "gradient reversal", "oracle"): (("weight", 0.3),)}
+    *_, reported = plan.reported_jobs(chosen)
+    settings = {**stored["settings"], "seed": 3}
+    changed = {"settings": settings, "options": [["weight", 0.3]], "row": "gradient reversal, oracle weight", "test": True}
+    assert reported.key() == {**stored, **changed}
+
+
+def _newcomers_data(*, seed, image_size=8, bias=0.5):
+    """A data set in one small function, whose options are those of the benchmark."""
+    images = torch.full((40, 3, image_size, image_size), round(100 * bias), dtype=torch.uint8)
+    images[:20] += seed
+    split = Split(images, torch.arange(40) % 2)
+    return Task("newcomer", 2, split, split, {"clean": split, "shifted": split}, Auxiliary(images, ["a", "b"] * 20, fixed="a"))
+
+
+def test_a_newcomers_data_set_needs_a_line_in_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(digits, "TASKS", {**TASKS, "newcomer": _newcomers_data})
+    options = ["--methods", "upper bound", "--seeds", "0", "1", "--steps", "1", "--workers", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["digits.py", "--tasks", "newcomer", *options])
+    digits.main()
+    report = json.loads((tmp_path / "newcomer-small-bn" / "report.json").read_text())
+    assert [row["method"] for row in report["rows"]] == ["goal 1 only", "upper bound"]
+    assert {path.name for path in tmp_path.glob("*-small-bn")} == {"newcomer-small-bn"}
+
+
+def test_a_builder_gets_the_options_that_it_names_and_lacks():
+    options = {"bias": 0.25, "image_size": None, "train": "elsewhere", "cache": None}
+    assert options_for(_newcomers_data, options) == {"bias": 0.25}
+    assert options_for(_newcomers_data, options | {"image_size": 6}) == {"bias": 0.25, "image_size": 6}
+    assert options_for(TASKS["ck-like"], options) == {"bias": 0.25}  # the table says already what to train on
+    assert needed_options(_newcomers_data) == []
+    assert needed_options(TASKS["real"]) == ["train", "test", "aux"]
+    assert needed_options(TASKS["ck+"]) == ["folders", "celeba", "image_size"]
 
 
 def _record(row, seed, shifted, milliseconds=5.0):
@@ -293,33 +405,57 @@ def test_real_data_that_do_not_fit_are_named(sources, monkeypatch, options, mess
         _real(sources, **options)
 
 
-def _command(*arguments, launcher):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [*launcher, str(ROOT / "benchmarks" / "digits.py"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=540)
+METHODS_OF_THE_JOB = ("gradient reversal", "upper bound", "PL all groups (default)")
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    [(sys.executable,), (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")],
-    ids=["python", "accelerate launch"],
-)
-def test_main_job_writes_table_json_and_figures(tmp_path, launcher):
-    methods = "gradient reversal", "upper bound", "PL all groups (default)"
-    options = ["--seeds", "0", "--steps", "6", "--out", str(tmp_path), "--methods", *methods]
-    run = _command(*options, launcher=launcher)
-    assert run.returncode == 0, run.stderr
+def _main_job(monkeypatch, out, *arguments):
+    """The main job in this process, short and with one tuning seed."""
+    options = ["--seeds", "0", "--steps", "6", "--workers", "1", "--out", str(out), "--methods", *METHODS_OF_THE_JOB]
+    monkeypatch.setattr(digits, "TUNING_SEEDS", (1001,))
+    monkeypatch.setattr(sys, "argv", ["digits.py", *options, *arguments])
+    digits.main()
+
+
+def test_main_job_writes_table_json_and_figures_and_resumes(tmp_path, monkeypatch, capsys):
+    _main_job(monkeypatch, tmp_path)
     for task in ("colour", "photo"):
         folder = tmp_path / f"{task}-small-bn"
         report = json.loads((folder / "report.json").read_text())
         assert {"commit", "versions", "machine", "arguments", "rows"} <= report.keys()
-        assert {row["method"] for row in report["rows"]} >= {*methods, "goal 1 only"}
+        assert {row["method"] for row in report["rows"]} >= {*METHODS_OF_THE_JOB, "goal 1 only"}
+        chosen = {(one["method"], one["by"]) for one in report["chosen"]}
+        assert chosen == {("gradient reversal", by) for by in ("validation", "oracle")}
         assert (folder / "report.md").read_text().count("\n|") >= 6
         assert all((folder / name).stat().st_size > 5000 for name in ("accuracy.png", "critic.png", "components.png"))
-    runs = len((tmp_path / "results.jsonl").read_text().splitlines())
-    if launcher == (sys.executable,):
-        assert _command(*options, "--resume", launcher=launcher).returncode == 0
-        assert len((tmp_path / "results.jsonl").read_text().splitlines()) == runs
+    first = (tmp_path / "results.jsonl").read_text()
+    _main_job(monkeypatch, tmp_path, "--resume")
+    assert (tmp_path / "results.jsonl").read_text() == first
+    _main_job(monkeypatch, tmp_path)
+    again = (tmp_path / "results.jsonl").read_text()
+    assert again != first  # at least the times of the steps
+    assert again.count("\n") == first.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "methods"),
+    [
+        ([], ["upper bound"]),
+        pytest.param(
+            ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"],
+            ["upper bound", "gradient reversal"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["two workers", "accelerate launch"],
+)
+def test_main_job_on_two_processes(tmp_path, launcher, methods):
+    options = ["--tasks", "photo", "--seeds", "0", "--steps", "2", "--workers", "2", "--out", str(tmp_path)]
+    command = [sys.executable, *launcher, str(ROOT / "benchmarks" / "digits.py"), *options, "--methods", *methods]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=540)
+    assert run.returncode == 0, run.stderr
+    report = json.loads((tmp_path / "photo-small-bn" / "report.json").read_text())
+    assert {row["method"] for row in report["rows"]} >= {*methods, "goal 1 only"}
 
 
 @pytest.mark.parametrize(
@@ -327,6 +463,14 @@ def test_main_job_writes_table_json_and_figures(tmp_path, launcher):
     [
         (["--backbones", "resnet19"], "--backbones: 'resnet19' is none of 'small-bn'"),
         (["--methods", "magic"], "--methods: 'magic' is none of 'goal 1 only'"),
+        (["--tasks", "ck+"], "--tasks: 'ck\\+' is none of 'colour', 'photo', 'real'$"),
+        (["--tasks", "real"], "--tasks real needs --train"),
+        (["--seeds"], "--seeds: name at least one"),
+        (["--backbones"], "--backbones: name at least one"),
+        (["--steps", "0"], "--steps: must be at least 1, got 0"),
+        (["--workers", "0"], "--workers: must be at least 1, got 0"),
+        (["--image-size", "0"], "--image-size: must be at least 1, got 0"),
+        (["--bias", "1.5"], r"--bias: must be in \[0, 1\], got 1.5"),
         (["--train", "somewhere"], "--train needs --aux"),
         (["--aux", "somewhere"], "--aux and --test need --train"),
     ],

@@ -66,6 +66,17 @@ TIMM = {
     "volo_d1_224": {"img_size": 64},
     "xcit_nano_12_p8_224": {"img_size": 64, "depth": 2},
 }
+#: One of each kind of head: linear, with a norm and a layer before it, of tokens, a 1x1 convolution, two heads in one, a layer
+#: after the pooling, of channels last.
+FEW_OF_TIMM = (
+    "resnet10t",
+    "test_convnext",
+    "test_vit",
+    "dla46_c",
+    "levit_128s",
+    "mobilenetv3_small_050",
+    "swin_tiny_patch4_window7_224",
+)
 
 #: What the layer is called and how wide its input is, as read in torchvision's sources.
 TORCHVISION = {
@@ -90,7 +101,15 @@ TORCHVISION = {
     "vgg11_bn": ("classifier.6", 4096, {"init_weights": False}),
     "vit_b_32": ("heads.head", 768, {"image_size": 32}),
 }
+#: Likewise: linear, a sequence, a 1x1 convolution, auxiliary heads beside it, of tokens.
+FEW_OF_TORCHVISION = ("resnet18", "mobilenet_v3_small", "squeezenet1_1", "googlenet", "vit_b_32")
 SIZES = {"inception_v3": 96, "vit_b_32": 32, "maxvit_t": 224}
+
+
+def _slow_but_for(few, names):
+    """All names as parameters; those that are no representative of a kind of head are left to `make test-slow`."""
+    assert set(few) <= set(names)
+    return [name if name in few else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def _caught(model, *inputs, layer=None, **named):
@@ -104,7 +123,7 @@ def _caught(model, *inputs, layer=None, **named):
     return tap, features.detach()
 
 
-@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize("name", _slow_but_for(FEW_OF_TIMM, TIMM))
 def test_timm_features_are_what_timm_calls_pre_logits(name):
     model = pytest.importorskip("timm").create_model(name, num_classes=5, **TIMM[name]).eval()
     size = 224 if name == "efficientformer_l1" else TIMM[name].get("img_size", 64)
@@ -154,7 +173,7 @@ def test_without_a_classifier_the_features_are_the_output(name):
     assert_close(pool_features(features, tap.feature_dim or expected.shape[1]), expected)
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", _slow_but_for(FEW_OF_TORCHVISION, TORCHVISION))
 def test_torchvision_features_are_the_output_of_the_model_without_its_classifier(name):
     models = pytest.importorskip("torchvision.models")
     layer, width, options = TORCHVISION[name]

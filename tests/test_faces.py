@@ -17,7 +17,7 @@ pytest.importorskip("resvg_py")
 @pytest.fixture(autouse=True)
 def _small_sets(monkeypatch):
     monkeypatch.setattr(sets, "SPLITS", {"train": 36, "validation": 12, "test": 24})
-    monkeypatch.setattr(sets, "AUXILIARY_ROWS", 36)
+    monkeypatch.setattr(sets, "AUXILIARY_ROWS", 180)
 
 
 def _face(style="adventurer", seed=0, **changes):
@@ -59,9 +59,9 @@ def test_sets_depend_on_the_seed_alone_and_come_from_the_cache_the_second_time(t
     assert len(sets.task_faces("ck-like", seed=0, size=32, cache=tmp_path / "one")) == 2 * (36 + 12 + 24)
 
 
-def test_a_grey_set_is_grey_and_the_others_are_not(tmp_path):
+def test_a_grey_set_is_grey_and_the_others_are_not(faces_cache):
     grey, colour = (
-        np.asarray(sets.task_faces(name, seed=0, size=32, cache=tmp_path)[0]["image"]).astype(int)
+        np.asarray(sets.task_faces(name, seed=0, size=32, cache=faces_cache)[0]["image"]).astype(int)
         for name in ("ck-like", "mmi-like")
     )
     assert np.ptp(grey, axis=2).max() <= 1
@@ -69,9 +69,9 @@ def test_a_grey_set_is_grey_and_the_others_are_not(tmp_path):
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.5, 1.0])
-def test_the_bias_is_the_share_of_faces_whose_hair_goes_with_the_expression(tmp_path, bias, monkeypatch):
+def test_the_bias_is_the_share_of_faces_whose_hair_goes_with_the_expression(faces_cache, bias, monkeypatch):
     monkeypatch.setattr(sets, "SPLITS", {"train": 120, "validation": 6, "test": 6})
-    faces = sets.task_faces("mmi-like", seed=0, size=16, cache=tmp_path)
+    faces = sets.task_faces("mmi-like", seed=0, size=16, cache=faces_cache)
     paired = np.array(faces["draw"]) < bias
     kept = faces.select(np.flatnonzero((np.array(faces["paired"]) == paired) & (np.array(faces["split"]) == "train")))
     assert len(set(kept["person"])) == len(kept) == 120
@@ -82,22 +82,21 @@ def test_the_bias_is_the_share_of_faces_whose_hair_goes_with_the_expression(tmp_
     assert abs(np.mean(goes) - (bias + (1 - bias) / 6)) < 0.12
 
 
-def test_a_task_tests_on_other_people_and_other_sets(tmp_path):
-    task = cartoon_faces.build(seed=0, train="ck-like", cache=tmp_path, image_size=16)
+def test_a_task_tests_on_other_people_and_other_sets(faces_cache):
+    task = cartoon_faces.build(seed=0, train="ck-like", cache=faces_cache, image_size=16)
     assert list(task.tests) == ["within", "unbiased", "mmi-like", "oulu-like"]
     assert task.train.images.shape == (36, 3, 16, 16)
     assert task.train.images.dtype == torch.uint8
     assert sorted(set(task.auxiliary.groups)) == sorted(HAIR_COLOURS)
     assert torch.equal(task.upper.labels, task.train.labels)
-    smiling = cartoon_faces.build(seed=0, train="ck-like", cache=tmp_path, image_size=16, label="smiling")
+    smiling = cartoon_faces.build(seed=0, train="ck-like", cache=faces_cache, image_size=16, label="smiling")
     assert set(smiling.auxiliary.groups) == {True, False}
     with pytest.raises(ValueError, match=r"`bias` must be in \[0, 1\], got 2"):
-        cartoon_faces.build(seed=0, train="ck-like", cache=tmp_path, bias=2)
+        cartoon_faces.build(seed=0, train="ck-like", cache=faces_cache, bias=2)
 
 
 @pytest.mark.parametrize("method", FACE_METHODS)
-def test_every_method_runs_on_faces(tmp_path, method, monkeypatch):
-    monkeypatch.setattr(sets, "AUXILIARY_ROWS", 300)
-    task = cartoon_faces.build(seed=0, train="ck-like", cache=tmp_path, image_size=16)
+def test_every_method_runs_on_faces(faces_cache, method):
+    task = cartoon_faces.build(seed=0, train="ck-like", cache=faces_cache, image_size=16)
     outcome = train(task, FACE_METHODS[method], Settings(steps=4, batch_size=12), device=torch.device("cpu"))
     assert all(0 <= accuracy <= 100 for accuracy in outcome.accuracy.values())

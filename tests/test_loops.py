@@ -65,6 +65,13 @@ def _run(script, folder, capsys):
     return _losses(capsys.readouterr().out), torch.load(folder / "model.pt", weights_only=True)
 
 
+def _be_the_only_rank(monkeypatch):
+    """What `torchrun --nproc_per_node 1` says to a script."""
+    said = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    for name, value in said.items():
+        monkeypatch.setenv(name, str(value))
+
+
 def _launch(page, script, folder):
     folder.mkdir(exist_ok=True)
     for one, two in ON_TWO.get(page, {}).items():
@@ -104,16 +111,19 @@ def _faults(plain, watched, purified):
 PAGES = sorted(path.stem for path in FOLDER.glob("*.md") if path.stem != "README")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "imagenet"])
-def test_a_page_changes_what_is_trained_and_with_strength_zero_nothing(page, tmp_path, capsys):
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_changes_what_is_trained_and_with_strength_zero_nothing(page, tmp_path, capsys, monkeypatch):
     if page in NEEDS:
         pytest.importorskip(NEEDS[page])
+    if page == "imagenet":
+        _be_the_only_rank(monkeypatch)
     before, after = _scripts(page)
     torch._dynamo.reset()
     runs = [before, _with_strength(after, 0.0), after]
     assert _faults(*(_run(script, tmp_path / str(number), capsys) for number, script in enumerate(runs))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", LAUNCHERS)
 def test_a_page_does_the_same_on_two_processes(page, tmp_path):
     if page in NEEDS:

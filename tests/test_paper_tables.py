@@ -132,12 +132,15 @@ def _sweep(monkeypatch, *arguments):
 
 
 def test_a_sweep_is_a_command_per_point_of_the_grid(monkeypatch, capsys):
-    grid = ["--over", "seeds=0,1", "--over", "backbones=small-bn,small-gn", "--fixed", "steps=7", "--launch", "cpu"]
-    _sweep(monkeypatch, "digits.py", *grid, "--out", "there", "--dry-run")
+    grid = ["--over", "seeds=0,1", "--over", "backbones=small-bn,small-gn", "--launch", "cpu"]
+    fixed = ["--fixed", "steps=7", "--fixed", "methods=TL 'upper bound'"]
+    _sweep(monkeypatch, "digits.py", *grid, *fixed, "--out", "there", "--dry-run")
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 4
     assert "accelerate.commands.launch --cpu" in lines[1]
-    assert lines[1].endswith("--seeds 0 --backbones small-gn --steps 7 --resume --out there/seeds=0_backbones=small-gn")
+    assert lines[1].endswith(
+        "--seeds 0 --backbones small-gn --steps 7 --methods TL 'upper bound' --resume --out there/seeds=0_backbones=small-gn"
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,13 +157,15 @@ def test_wrong_grids_are_named(arguments, message, monkeypatch, tmp_path):
         _sweep(monkeypatch, "digits.py", *arguments)
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_its_jobs_goes_on_after_a_failure_and_reports(monkeypatch, tmp_path, capsys):
     pytest.importorskip("submitit")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    methods = ["--fixed", "methods=gradient reversal", "--fixed", "steps=1", "--fixed", "workers=1", "--fixed", "image-size=4"]
+    fixed = ["tasks=photo", 'methods="upper bound"', "steps=1", "workers=1", "image-size=4"]
+    options = [part for option in fixed for part in ("--fixed", option)]
     grid = ["--over", "seeds=0", "--over", "backbones=small-bn,none", "--launch", "cpu", "--out", str(tmp_path / "s")]
     with pytest.raises(SystemExit, match="1 of 2 jobs failed; start the sweep again to go on"):
-        _sweep(monkeypatch, "digits.py", *grid, *methods[2:])
+        _sweep(monkeypatch, "digits.py", *grid, *options)
     printed = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "seeds=0_backbones=none: failed, see" in printed
     assert "'none' is none of 'small-bn'" in printed

@@ -1,5 +1,6 @@
-"""Which runs a benchmark makes: the opponent tuned on validation rows of tuning seeds, then every method on every seed."""
+"""Which runs a benchmark makes: methods that declare a grid tuned on validation data, then every method on every seed."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,12 +10,12 @@ import numpy as np
 from accelerate import PartialState
 
 from .jobs import Job, TaskBuilder, run_jobs
-from .methods import Method
-from .results import ResultsStore
+from .methods import Method, Options, candidates
+from .results import Record, ResultsStore
 from .training import Settings
 
-#: Candidates for the weight of the opponent's reversed gradient.
-REVERSAL_WEIGHTS = (0.03, 0.1, 0.3, 1.0)
+#: Best options by backbone, method and the validation set that chose them.
+Chosen = Mapping[tuple[str, str, str], Options]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,6 @@ class Plan:
     Attributes:
         task: name of the task.
         methods: names and constructors, in the order of the tables.
-        opponent: the method whose weight is tuned.
         methods_wanted: names of the methods to run.
         backbones: names of networks.
         seeds, tuning_seeds: one run each; no reported seed takes part in tuning.
@@ -35,7 +35,6 @@ class Plan:
 
     task: str
     methods: Mapping[str, Callable[..., Method]]
-    opponent: str
     methods_wanted: Sequence[str]
     backbones: Sequence[str]
     seeds: Sequence[int]
@@ -45,47 +44,64 @@ class Plan:
     rename: Callable[[str], str] = str
 
     def tuning_jobs(self) -> Iterable[Job]:
-        """Runs that choose the opponent's weight; they read validation data alone."""
-        if self.opponent not in self.methods_wanted:
-            return
+        """Runs that choose the options of the methods that declare a grid; they read validation data alone."""
         for backbone in self.backbones:
-            for weight in REVERSAL_WEIGHTS:
-                for seed in self.tuning_seeds:
-                    chosen = self.settings(backbone, seed)
-                    yield Job(self.task, self.opponent, chosen, options=(("weight", weight),), test=False, data=self.data)
+            for method in self._wanted():
+                for seed in self.tuning_seeds:  # outside, as a task is built once per seed
+                    settings = self.settings(backbone, seed)
+                    for options in candidates(self.methods[method]):
+                        yield Job(self.task, method, settings, options=options, test=False, data=self.data)
 
-    def chosen_weights(self, store: ResultsStore) -> dict[tuple[str, str], float]:
-        """Best weight per backbone and validation set, by mean accuracy over the tuning seeds; of equals the smaller."""
-        records = store.found(job.key() for job in self.tuning_jobs())
-        best = {}
-        for backbone in self.backbones:
-            mine = [record for record in records if record["key"]["settings"]["backbone"] == backbone]
-            for validation in mine[0]["accuracy"] if mine else ():
-                score = {
-                    weight: np.mean([r["accuracy"][validation] for r in mine if r["key"]["options"] == [["weight", weight]]])
-                    for weight in REVERSAL_WEIGHTS
-                }
-                best[backbone, validation] = max(score, key=lambda weight: score[weight])
-        return best
+    def chosen_options(self, store: ResultsStore) -> Chosen:
+        """The best options by mean accuracy over the tuning seeds; of equals those that the grid has first."""
+        by_run: dict[tuple[str, str], list[Record]] = {}
+        for record in store.found(job.key() for job in self.tuning_jobs()):
+            key = record["key"]
+            by_run.setdefault((key["settings"]["backbone"], key["method"]), []).append(record)
+        return {
+            (backbone, method, validation): _best(candidates(self.methods[method]), records, validation)
+            for (backbone, method), records in by_run.items()
+            for validation in records[0]["accuracy"]
+        }
 
-    def reported_jobs(self, weights: Mapping[tuple[str, str], float]) -> Iterable[Job]:
+    def reported_jobs(self, chosen: Chosen) -> Iterable[Job]:
         """The runs of the table, seed by seed, so that an interrupted benchmark has whole seeds."""
         for backbone in self.backbones:
             for seed in self.seeds:
-                for method in (name for name in self.methods if name in self.methods_wanted):
+                for method in self._wanted():
                     job = partial(Job, self.task, method, self.settings(backbone, seed), data=self.data)
-                    if method != self.opponent:
+                    if not candidates(self.methods[method]):
                         yield job(row=self.rename(method))
                         continue
-                    for validation, row in (("validation", method), ("oracle", f"{method}, oracle weight")):
-                        if (backbone, validation) in weights:
-                            yield job(options=(("weight", weights[backbone, validation]),), row=self.rename(row))
+                    for validation in ("validation", "oracle"):
+                        if (backbone, method, validation) in chosen:
+                            options = chosen[backbone, method, validation]
+                            yield job(options=options, row=self.rename(_row(method, options, validation)))
+
+    def _wanted(self) -> list[str]:
+        """The methods to run, in the order of the tables."""
+        return [name for name in self.methods if name in self.methods_wanted]
+
+
+def _best(grid: Sequence[Options], records: Sequence[Record], validation: str) -> Options:
+    """The point of a grid whose runs have the highest mean accuracy on a validation set."""
+
+    def score(options: Options) -> float:
+        stored = json.loads(json.dumps(options))
+        return float(np.mean([run["accuracy"][validation] for run in records if run["key"]["options"] == stored]))
+
+    return max(grid, key=score)
+
+
+def _row(method: str, options: Options, validation: str) -> str:
+    """A tuned method under its own name; one whose options were chosen by data that no user has says so."""
+    return method if validation == "validation" else f"{method}, oracle {' and '.join(name for name, _ in options)}"
 
 
 def carry_out(
     plans: Sequence[Plan], build_task: TaskBuilder, store: ResultsStore, *, workers: int, resume: bool, title: str
 ) -> list[Job]:
-    """Choose the opponent's weights, then make every run.
+    """Tune the methods that declare a grid, then make every run.
 
     Args:
         plans: of the same methods.
@@ -106,7 +122,7 @@ def carry_out(
         state.wait_for_everyone()
         run_jobs(jobs, build_task, store, workers=workers, title=f"{title}: {stage}", methods=plans[0].methods)
 
-    make([job for plan in plans for job in plan.tuning_jobs()], "choosing the opponent's weight")
-    reported = [job for plan in plans for job in plan.reported_jobs(plan.chosen_weights(store))]
+    make([job for plan in plans for job in plan.tuning_jobs()], "tuning")
+    reported = [job for plan in plans for job in plan.reported_jobs(plan.chosen_options(store))]
     make(reported, "all methods")
     return reported

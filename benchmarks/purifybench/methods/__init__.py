@@ -1,6 +1,7 @@
 """Methods: how the loss of a batch is made. One small file each; a new one needs a file and a line in `METHODS`.
 
 A method is a class with the constructor and members of `_types.Method`. `METHODS` names what the tables show, in their order.
+A class with an attribute `GRID`, candidate values by option, is tuned on validation data first; `gradient_reversal.py` has one.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +11,8 @@ from torch import nn
 
 from wdpurify import Critic, OneSided, WeightClipping
 
+from ._grid import Options as Options
+from ._grid import candidates as candidates
 from ._types import Method as Method
 from .auxiliary_head import MultiTask, Transfer
 from .gradient_reversal import GradientReversal

@@ -6,7 +6,7 @@ with the group labels, on the same rows that Purified Learning sees.
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from purifybench.network import Network
@@ -37,11 +37,14 @@ class GradientReversal(MultiTask):
     Args:
         network, task, seed, device: as for every method.
         steps: length of the run, which the schedule of the weight needs.
-        weight: lambda, the final factor of the reversed gradient; to be tuned on validation data.
+        weight: lambda, the final factor of the reversed gradient; benchmarks tune it on validation data.
         batch_size: auxiliary rows per step.
 
     Source: Ganin et al. 2016, JMLR 17(1), Sec. 5.2.2; Li et al. 2021, arXiv:2102.10955, Sec. IV-B for AMTL.
     """
+
+    #: In ascending order: of equally good weights the first is chosen, which changes least.
+    GRID: ClassVar = {"weight": (0.03, 0.1, 0.3, 1.0)}
 
     def __init__(
         self,

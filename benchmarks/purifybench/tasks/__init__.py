@@ -1,5 +1,27 @@
-"""Tasks: each file builds one `Task` from data; see `_types.py` for what a task is."""
+"""Tasks: how the data of a run are made. One small file each; a new one needs a file and a line in `TASKS`.
 
+A file has a function `build` that returns a `Task`; see `_types.py` for what a task is. It takes `seed` and, by their names,
+those options of the benchmark that its data depend on, such as `image_size` and `bias`.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from purifybench.faces.layouts import LAYOUTS
+from purifybench.faces.sets import TASK_SETS
+
+from . import biased_colour, cartoon_faces, photo, real_digits, real_faces
+from ._options import needed_options as needed_options
+from ._options import options_for as options_for
 from ._types import Auxiliary as Auxiliary
 from ._types import Split as Split
 from ._types import Task as Task
+
+#: Task name -> builder, called as ``TASKS[name](seed=..., **options_for(TASKS[name], options))``.
+TASKS: Mapping[str, Callable[..., Task]] = {
+    "colour": biased_colour.build,
+    "photo": photo.build,
+    "real": real_digits.build,
+    **{name: partial(cartoon_faces.build, train=name) for name in TASK_SETS},
+    **{name: partial(real_faces.build, train=name) for name in LAYOUTS},
+}

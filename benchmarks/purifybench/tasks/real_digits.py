@@ -20,13 +20,13 @@ def build(
     train: str,
     test: Sequence[str],
     aux: str,
-    blend_photos: bool,
-    image_column: str,
-    label_column: str,
-    group_column: str | None,
-    rows: int,
-    image_size: int,
     seed: int,
+    blend_photos: bool = False,
+    image_column: str = "image",
+    label_column: str = "label",
+    group_column: str | None = None,
+    rows: int = 20_000,
+    image_size: int = 32,
 ) -> Task:
     """Rows of `train` as task data, other rows of it and those of `aux` as auxiliary data.
 
@@ -35,12 +35,12 @@ def build(
         test: sources of shifted tests; of each the test split.
         aux: source of auxiliary images; of it the train split. Without `group_column` their group is "aux", and as many
             unseen rows of `train` are the group "train".
+        seed: which rows.
         blend_photos: the auxiliary images are photographs: blend unseen digits of `train` with their crops (MNIST-M).
         image_column, label_column: names in every source; a source without them is named in the error.
         group_column: column of `aux` with the irrelevant label, if it has one.
         rows: training rows (20,000 in the paper).
         image_size: pixels.
-        seed: which rows.
     """
     generator = torch.Generator().manual_seed(seed)
     source = open_source(train, "train", (image_column, label_column))
