@@ -130,8 +130,7 @@ class PurifyRegularizer:
     ) -> "PurifyRegularizer":
         """A regularizer for loops that never see features: it taps the input of a layer. Use with :meth:`criterion`.
 
-        Auxiliary rows pass the model without the user's own hooks, and attributes that its ``forward`` writes are as they were
-        afterwards.
+        Auxiliary rows pass the model without the user's own hooks; attributes that it writes are as they were afterwards.
 
         Args:
             model, sampler: the user's model, wrapped or not, and what draws auxiliary batches.
@@ -161,10 +160,7 @@ class PurifyRegularizer:
 
     @staticmethod
     def of(model: nn.Module) -> "PurifyRegularizer":
-        """The regularizer made for a model or for a part of it, where a function receives the model alone.
-
-        Args:
-            model: the model, or the module whose method extracts the features; wrapped or not.
+        """The regularizer made for a model, wrapped or not, or for a part of it, where a function receives the model alone.
 
         Raises:
             LookupError: if there is none, or more than one.

@@ -35,7 +35,7 @@ class Checkpoint:
     ) -> None:
         self._options = {name: described(value) for name, value in options.items()}
         self._trainer = trainer
-        self._parts = {"game": game, "sampler": sampler, "forward": forward}
+        self._parts: dict[str, Any] = {"game": game, "sampler": sampler, "forward": forward}
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all parts, as tensors and primitives."""
