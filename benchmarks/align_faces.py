@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.progress import track
 
 COPIED_SUFFIXES = (".txt", ".xml", ".csv")
-NO_FACE, BROKEN = "no-face.txt", "broken.txt"
+NO_FACE = "no-face.txt"
+BROKEN = "broken.txt"
 #: Finds the face of an image and gives it cropped, or None.
 Detector = Callable[[Image.Image], Image.Image | None]
 
@@ -78,7 +79,8 @@ class Job:
 
 def plan(arguments: Arguments) -> list[Job]:
     """Say what is wrong with the arguments, or give every image and video below the source, by name."""
-    source, target = arguments.source.resolve(), arguments.target.resolve()
+    source = arguments.source.resolve()
+    target = arguments.target.resolve()
     if not source.is_dir():
         raise SystemExit(f"IN: {source} is {'a file, not a folder' if source.exists() else 'not there'}")
     if target.is_relative_to(source):

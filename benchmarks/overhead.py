@@ -131,7 +131,8 @@ def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[s
     """Median and quartiles of the time over the plain loop's, and milliseconds per step, per method."""
     task = random_task(arguments)
     turns = {name: Turn(make, backbone, task, device) for name, make in compared(arguments.batch_size // 2).items()}
-    images, labels = to_float(task.train.images.to(device)), task.train.labels.to(device)
+    images = to_float(task.train.images.to(device))
+    labels = task.train.labels.to(device)
     for turn in turns.values():
         turn.seconds(images, labels, arguments.steps)
     rounds = []

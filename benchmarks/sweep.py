@@ -99,7 +99,9 @@ def run(commands: dict[str, list[str]], arguments: Arguments) -> dict[str, str]:
     if slurm and arguments.executor != "slurm":
         raise SystemExit("--slurm needs --executor slurm")
     limit = arguments.parallel or (1 if arguments.executor == "local" else len(commands))
-    waiting, running, failed = list(commands), {}, {}
+    waiting = list(commands)
+    running = {}
+    failed = {}
     with Progress() as progress:
         bar = progress.add_task("jobs", total=len(commands))
         while waiting or running:

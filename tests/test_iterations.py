@@ -306,7 +306,7 @@ def test_a_state_saved_between_micro_batches_and_steps_goes_on_as_if_nothing_had
 def test_a_criterion_that_hardly_weighs_the_term_does_not_blow_up_the_balance():
     strength = BalancedStrength(1.0, fade=0.0)
     for weight in (1.0, 1.0, 1e-4):  # mixup: the first of two criteria times a coefficient near 0
-        strength.observe(torch.tensor(2.0 / weight), torch.tensor(weight))
+        strength.record(torch.tensor(2.0 / weight), torch.tensor(weight))
     assert strength.task_norm < 2.5
 
 

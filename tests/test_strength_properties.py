@@ -61,7 +61,7 @@ def test_a_fixed_strength_does_depend_on_the_critics_scale():
 @given(st.floats(-2, 2, width=32), strengths)
 def test_the_pull_fades_linearly_below_the_named_separation(separation, value):
     strength = BalancedStrength(value, fade=0.5)
-    strength.observe(torch.tensor(5.0), torch.tensor(1.0))
+    strength.record(torch.tensor(5.0), torch.tensor(1.0))
     factor = strength.factor(torch.tensor(2.0), torch.tensor(separation))
     assert_close(factor.item(), value * 5.0 / 2.0 * min(1.0, max(0.0, separation / 0.5)), rtol=1e-5, atol=1e-6)
 
@@ -70,7 +70,7 @@ def test_nothing_is_applied_before_a_task_gradient_was_seen_and_none_by_a_dead_c
     strength = BalancedStrength(1.0)
     apart = torch.tensor(1.0)
     assert strength.factor(torch.tensor(3.0), apart) == 0
-    strength.observe(torch.tensor(1.0), torch.tensor(1.0))
+    strength.record(torch.tensor(1.0), torch.tensor(1.0))
     assert strength.factor(torch.tensor(3.0), apart) > 0
     assert strength.factor(torch.tensor(0.0), apart) == 0
 
@@ -78,10 +78,10 @@ def test_nothing_is_applied_before_a_task_gradient_was_seen_and_none_by_a_dead_c
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 def test_a_step_with_an_infinite_gradient_teaches_nothing(bad):
     strength = BalancedStrength(1.0)
-    strength.observe(torch.tensor(2.0), torch.tensor(1.0))
-    strength.observe(torch.tensor(bad), torch.tensor(1.0))
+    strength.record(torch.tensor(2.0), torch.tensor(1.0))
+    strength.record(torch.tensor(bad), torch.tensor(1.0))
     assert strength.task_norm == 2.0
-    strength.observe(torch.tensor(0.0), torch.tensor(1.0))
+    strength.record(torch.tensor(0.0), torch.tensor(1.0))
     assert_close(strength.task_norm, torch.tensor(1.8))
 
 
@@ -95,7 +95,7 @@ def _with_decays(value, falling, rising, **options):
 def _memory_after(*norms, falling=0.9, rising=0.99):
     strength = _with_decays(1.0, falling, rising)
     for norm in norms:
-        strength.observe(torch.tensor(norm), torch.tensor(1.0))
+        strength.record(torch.tensor(norm), torch.tensor(1.0))
     return strength.task_norm.item()
 
 

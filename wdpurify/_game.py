@@ -108,7 +108,7 @@ class Game:
         if not current.record.handed:
             self.begin_pass()
             current.record.handed = True
-        tap.hear_on(current.features[-1].device)
+        tap.place_probe(current.features[-1].device)
         return self._term(current)
 
     def term_at(self, features: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class Game:
         zero = torch.zeros((), dtype=newest.dtype, device=newest.device)
         if not torch.is_grad_enabled():
             return zero
-        self._forward.follow(newest)
+        self._forward.record_autocast(newest)
         if self.iterations.number < 0:
             self.monitor.warn(CriticNotSteppedWarning, "`loss()` without `critic_step()`: call it once per iteration")
         if not newest.requires_grad:
@@ -171,7 +171,7 @@ class Game:
         """The pass that these features belong to: the one under way if it is theirs, or a new one."""
         if self._current is None or self._current.record.closed or self._current.features[0] is not features:
             record = PassRecord()
-            record.watch(features)
+            record.read_at(features)
             self._current = CapturedPass([features], record)
         return self._current
 

@@ -23,7 +23,7 @@ def ignore_steps_of(optimizer: torch.optim.Optimizer) -> None:
     _critics.add(optimizer)
 
 
-def _hear_steps(iterations: "Iterations") -> None:
+def _register(iterations: "Iterations") -> None:
     """Tell an object of optimiser steps for as long as it lives.
 
     One hook serves all and stays: one of its own, taken off when its object is collected, could be taken off while torch goes
@@ -76,7 +76,7 @@ class Iterations:
         self._versions: list[int] = []
         self._witness: Tensor | None = None
         self._known: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
-        _hear_steps(self)
+        _register(self)
 
     @property
     def announced(self) -> bool:

@@ -8,11 +8,11 @@ from .features import CapturedPass, FeatureTap
 
 
 class Reach:
-    """Watches for loops in which a term comes to other parameters than those that are trained.
+    """Recognises loops in which a term comes to other parameters than those that are trained.
 
     Args:
         monitor: says the warnings.
-        iterations: hears of the optimisers.
+        iterations: knows of the optimisers' steps.
         through_model: whether the pull goes to the model's own parameters, not to whatever made the task's features.
 
     Attributes:

@@ -36,7 +36,7 @@ class PurifyRegularizer:
         objective: :class:`TwoSided` minimises the gap through the extractor on the auxiliary rows (Eq. 20-21);
             :class:`OneSided` moves the task features along the critic (Eq. 25), which has no lower bound.
         strength: a number for :class:`BalancedStrength`, the ratio of purify to task gradient at the features in the iterations
-            in which it acts, at least 0; or a strength object. 0 only watches: the run is bit-identical to one without.
+            in which it acts, at least 0; or a strength object. 0 only measures: the run is bit-identical to one without.
         constraint: holds the critic's Lipschitz constant: :class:`GradientPenalty`, :class:`WeightClipping`,
             :class:`SpectralClipping` or any object with the same methods.
         critic: a module from ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``, or what makes one of these two widths.
@@ -175,10 +175,7 @@ class PurifyRegularizer:
 
     @outside_graphs
     def critic_step(self) -> None:
-        """Announce a backward pass; in the first one of every ``every``-th iteration train the critic on one auxiliary batch.
-
-        Changes critic parameters only. Call it before the forward pass or after it, but before :meth:`loss`.
-        """
+        """Announce a backward pass, before :meth:`loss`; in an iteration to act in, train the critic on one auxiliary batch."""
         self._game.begin_pass()
 
     def optimizer_stepped(self) -> None:

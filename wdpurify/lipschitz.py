@@ -5,10 +5,11 @@ they say is true for every input.
 """
 
 import math
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+
+from ._torch import full_precision
 
 #: Activations whose slope never exceeds 1, so that they leave a product of spectral norms valid.
 ONE_LIPSCHITZ = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Identity, nn.Hardtanh)
@@ -65,7 +66,7 @@ def spectral_norm_bound(weight: Tensor, *, iterations: int = 6) -> Tensor:
         raise ValueError(f"`weight` must have shape (out, in), got {tuple(weight.shape)}")
     if not iterations >= 1:
         raise ValueError(f"`iterations` must be at least 1, got {iterations}")
-    with torch.autocast(weight.device.type, enabled=False) if weight.device.type != "meta" else nullcontext():
+    with full_precision(weight.device.type):
         return _gram_bound(weight.detach().float(), iterations)
 
 

@@ -63,7 +63,8 @@ def _verdict(
     cells: Mapping[str, Mapping[str, Estimate]], averages: Mapping[str, Mapping[int, float]], method: str, tie: float
 ) -> tuple[int, int, int, float]:
     gains = [row[method].mean - row[BASELINE].mean for row in cells.values() if method in row and BASELINE in row]
-    won, lost = sum(gain > tie for gain in gains), sum(gain < -tie for gain in gains)
+    won = sum(gain > tie for gain in gains)
+    lost = sum(gain < -tie for gain in gains)
     seeds = [seed for seed in averages[method] if seed in averages[BASELINE]]
     p_value = float("nan")
     paired = [averages[method][seed] - averages[BASELINE][seed] for seed in seeds]
@@ -112,7 +113,8 @@ def upright(title: str, rows: Sequence[Sequence[str]]) -> Table:
 
 def turned(title: str, rows: Sequence[Sequence[str]]) -> Table:
     """Rows of text as a table for the terminal, on its side, as methods have long names; pairs lose their intervals."""
-    table, names = Table(title=title), [cells[0] for cells in rows]
+    table = Table(title=title)
+    names = [cells[0] for cells in rows]
     for number, cells in enumerate(zip(*rows, strict=True)):
         if number == 0:
             for place, cell in enumerate(cells):

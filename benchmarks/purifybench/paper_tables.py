@@ -171,7 +171,8 @@ def _digit_table(records: list[Record], console: Console) -> str:
 def _described(records: Sequence[Record]) -> str:
     """What the runs were, for a title."""
     key = records[0]["key"]
-    data, settings = key["data"], key["settings"]
+    data = key["data"]
+    settings = key["settings"]
     seeds = {record["key"]["settings"]["seed"] for record in records}
     biases = {record["key"]["data"].get("bias") for record in records}
     real = data.get("folders") or (data.get("real") or {}).get("train")

@@ -9,7 +9,9 @@ from scipy import stats
 
 from .results import Record
 
-BASELINE, UPPER_BOUND, DEFAULT = "goal 1 only", "upper bound", "PL all groups (default)"
+BASELINE = "goal 1 only"
+UPPER_BOUND = "upper bound"
+DEFAULT = "PL all groups (default)"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def summarise(records: Sequence[Record]) -> list[Row]:
     by_row: dict[str, dict[int, Record]] = {}
     for record in records:
         by_row.setdefault(record["key"]["row"], {})[record["key"]["settings"]["seed"]] = record
-    baseline, upper = by_row.get(BASELINE, {}), by_row.get(UPPER_BOUND, {})
+    baseline = by_row.get(BASELINE, {})
+    upper = by_row.get(UPPER_BOUND, {})
     return [_row(name, runs, baseline, upper) for name, runs in by_row.items()]
 
 
@@ -110,10 +113,12 @@ def verdict(rows: Sequence[Row]) -> str:
     found = {row.method: row for row in rows}
     if DEFAULT not in found or BASELINE not in found:
         return ""
-    before, after = found[BASELINE], found[DEFAULT]
+    before = found[BASELINE]
+    after = found[DEFAULT]
     clean, *_, shifted = after.accuracy
     gain = after.gain or Estimate(float("nan"), float("nan"))
-    lowest, highest = gain.mean - gain.half_width, gain.mean + gain.half_width
+    lowest = gain.mean - gain.half_width
+    highest = gain.mean + gain.half_width
     verb = "gained" if lowest > 0 else "lost" if highest < 0 else "changed nothing for sure:"
     return (
         f"Purifying {verb} {gain.mean:+.1f} points on the {shifted} set ({before.accuracy[shifted].mean:.1f} to "

@@ -16,7 +16,8 @@ from .tasks import Split, Task
 from .tasks._types import to_float
 
 #: Steps between two looks at a method's figures, and between two checkpoints of a long run.
-FIGURES_EVERY, CHECKPOINT_EVERY = 20, 250
+FIGURES_EVERY = 20
+CHECKPOINT_EVERY = 250
 
 
 @dataclass(frozen=True)

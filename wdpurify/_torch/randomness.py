@@ -19,8 +19,11 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def private_generator(device: torch.device, seed: int) -> torch.Generator | None:
-    """A seeded generator on ``device``; None on the meta device, which draws nothing."""
-    return None if device.type == "meta" else torch.Generator(device=device).manual_seed(seed)
+    """A seeded generator on ``device``; None where the device draws nothing and has none."""
+    try:
+        return torch.Generator(device=device).manual_seed(seed)
+    except RuntimeError:
+        return None
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class AuxiliaryForward:
         with self.lent(with_grad=False):
             return int(pool_features(self(two, step=-1, with_grad=False), None, pool=pool).shape[1])
 
-    def follow(self, features: Tensor) -> None:
+    def record_autocast(self, features: Tensor) -> None:
         """Remember the autocast setting that made these task features, to replay it."""
         half = features.dtype in (torch.float16, torch.bfloat16) and self.place()[1] == torch.float32
         made = AutocastState(features.device.type, features.dtype) if half else None

@@ -64,7 +64,7 @@ class _CaptureHook(_InertHook):
             if isinstance(self.features, Tensor):
                 self.earlier.append(weakref.ref(self.features))
             if isinstance(features, Tensor):
-                self.record.watch(features)
+                self.record.read_at(features)
             self.weight = _first_weight(module)
         self.features = features
         if not compiled or not isinstance(features, Tensor):  # refused by name where the features are used
@@ -91,9 +91,9 @@ class CapturedPass:
 
     Attributes:
         features: what the tapped layer read, forward by forward; the last one is certainly there.
-        record: hears of the backward pass.
+        record: of the backward pass.
         swapped: whether the layer ran with parameters that are not the model's own.
-        probe: in a compiled graph the leaf that hears the gradient; None where a hook on the features does.
+        probe: in a compiled graph the leaf that gets the gradient's square; None where a hook on the features reads it.
     """
 
     def __init__(
@@ -164,8 +164,8 @@ class FeatureTap:
         self._hook.evaluated = False
         return evaluated
 
-    def hear_on(self, device: torch.device) -> None:
-        """Let compiled graphs report on ``device`` from their next forward on."""
+    def place_probe(self, device: torch.device) -> None:
+        """Have compiled graphs report on ``device`` from their next forward on."""
         if self._hook.probe.device != device:
             self._hook.probe = torch.zeros((), device=device, requires_grad=True)
 

@@ -31,7 +31,7 @@ class PassRecord:
         self._probed = False
         self._came = False
         self._counted = False
-        self._watched = 0
+        self._forwards = 0
         self._awaited: set[int] = set()
         self._own: Sequence[Tensor | None] = ()
 
@@ -40,36 +40,36 @@ class PassRecord:
         """Whether a term was handed over whose backward is still to come."""
         return self._ledger is not None and not (self.closed or self._counted)
 
-    def watch(self, features: Tensor) -> None:
-        """Hear of the gradient that comes to the features of one more forward of this pass."""
+    def read_at(self, features: Tensor) -> None:
+        """Read the gradient that comes to the features of one more forward of this pass."""
         if features.requires_grad:
-            features.register_hook(_Reader(self, self._watched))
-        self._watched += 1
+            features.register_hook(_Reader(self, self._forwards))
+        self._forwards += 1
 
     def report_to(self, ledger: TaskGradient, *, probe: Tensor | None) -> None:
-        """Tell a ledger what is heard, by the hooks or by the probe of a compiled graph."""
+        """Tell a ledger what is read, by the hooks or by the probe of a compiled graph."""
         if self._ledger is None:
             self._ledger = ledger
             self._probed = probe is not None
             if probe is not None:
-                ledger.listen_to(probe)
+                ledger.read_probe(probe)
 
     def term_came(self, scale: Tensor, own: Sequence[Tensor | None]) -> None:
-        """The backward has come to the term; ``own`` are the gradients that it sends to the watched features."""
+        """The backward has come to the term; ``own`` are the gradients that it sends to the features."""
         if self._ledger is None:
             return
         self._ledger.add_weight(scale, first=not self._came)
         self._came = True
         self._counted = True
         if self._probed:
-            self._ledger.await_probe(self._close)
+            self._ledger.expect_probe(self._close)
             return
         known = self._own if self._awaited else [None] * len(own)
         self._own = [_sum(first, second) for first, second in zip(known, own, strict=True)]
-        self._awaited = set(range(self._watched))
+        self._awaited = set(range(self._forwards))
 
     def gradient_came(self, number: int, gradient: Tensor | None) -> None:
-        """The backward has come to the watched features of this number; a pass without the term teaches nothing."""
+        """The backward has come to the features of this number; a pass without the term teaches nothing."""
         self.closed = True
         if number not in self._awaited or self._ledger is None:
             return
@@ -129,9 +129,9 @@ def hand_over(
 
     Args:
         value: detached scalar tensor.
-        record: hears of the factor by which the scalar is scaled in the backward pass.
-        features: the watched task features, each with its gradient or None. Those with None still come after this node in the
-            backward pass, so that their hooks find the record prepared.
+        record: is told the factor by which the scalar is scaled in the backward pass.
+        features: the task features that are read, each with its gradient or None. Those with None still come after this node
+            in the backward pass, so that their hooks find the record prepared.
         parameters: parameters of the extractor, each with its gradient.
 
     Returns:

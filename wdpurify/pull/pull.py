@@ -47,7 +47,7 @@ class Pull:
         rows = self._ledger.take(iterations)
         joint = gathered(moved(rows, device)) if world > 1 else rows[None]
         for task_norm, weight in observations(joint):
-            self.strength.observe(task_norm, weight)
+            self.strength.record(task_norm, weight)
 
     def factor(self, norm: Tensor, separation: Tensor) -> Tensor:
         """What to multiply a gradient at the features with, scalar; remembers the separation for pulls at the task's rows.
@@ -103,7 +103,7 @@ class Pull:
         Args:
             features: what the task's head reads in this pass, forward by forward.
             record: of this pass.
-            probe: hears the gradient in a compiled graph.
+            probe: gets the gradient's square in a compiled graph.
             own: what :meth:`at_task_rows` gave, if the objective acts there.
             ranks: how many ranks train one model.
         """

@@ -18,8 +18,8 @@ class Strength(Protocol):
     """What the regularizer asks of a strength.
 
     Attributes:
-        value: what was asked for, at least 0; 0 only watches.
-        needs_task_gradient: whether the factor stays 0 until a task gradient was observed.
+        value: what was asked for, at least 0; 0 only measures.
+        needs_task_gradient: whether the factor stays 0 until a task gradient was recorded.
     """
 
     value: float
@@ -29,7 +29,7 @@ class Strength(Protocol):
         """What to multiply a purify gradient of this norm with, a scalar tensor; `separation` is the gap over the spread."""
         ...
 
-    def observe(self, task_norm: Tensor, weight: Tensor) -> None:
+    def record(self, task_norm: Tensor, weight: Tensor) -> None:
         """Record an iteration's task gradient.
 
         Args:
@@ -60,8 +60,8 @@ class FixedStrength:
     def factor(self, gradient_norm: Tensor, separation: Tensor) -> Tensor:
         return torch.full((), self.value, device=gradient_norm.device)
 
-    def observe(self, task_norm: Tensor, weight: Tensor) -> None:
-        """A fixed factor does not look at the task."""
+    def record(self, task_norm: Tensor, weight: Tensor) -> None:
+        """A fixed factor needs none."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -93,7 +93,7 @@ class BalancedStrength:
     Attributes:
         falling_decay, rising_decay: share of the memory that an iteration with a smaller, a larger task gradient keeps, in
             [0, 1); equal ones give a plain moving average, 0 keeps nothing.
-        task_norm: the memory, a scalar tensor; NaN until a task gradient was observed.
+        task_norm: the memory, a scalar tensor; NaN until a task gradient was recorded.
     """
 
     needs_task_gradient = True
@@ -115,7 +115,7 @@ class BalancedStrength:
         # A dead critic has no direction to give: 0 rather than a huge factor on rounding noise.
         return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
 
-    def observe(self, task_norm: Tensor, weight: Tensor) -> None:
+    def record(self, task_norm: Tensor, weight: Tensor) -> None:
         known = moved(self.task_norm, task_norm.device)
         held = moved(self._weight, task_norm.device)
         first = torch.isnan(known)

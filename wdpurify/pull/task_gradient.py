@@ -30,7 +30,7 @@ class TaskGradient:
         self._passes = 0
         self._closed: list[tuple[Tensor, Tensor]] = []
         self._probe: Tensor | None = None
-        self._awaiting_probe: list[Callable[[], None]] = []
+        self._expecting_probe: list[Callable[[], None]] = []
 
     def add_weight(self, weight: Tensor, *, first: bool) -> None:
         """Record by which factor a term was scaled, a scalar; ``first`` for the first term of a pass."""
@@ -45,16 +45,16 @@ class TaskGradient:
         self._norm = norm if self._norm is None else torch.hypot(moved(self._norm, norm.device), norm)
         self.latest = self._norm / self._weight
 
-    def listen_to(self, probe: Tensor) -> None:
+    def read_probe(self, probe: Tensor) -> None:
         """Take squared norms from a leaf that compiled graphs report to."""
         if self._probe is not probe:
             self._probe = probe
             probe.register_hook(self._probe_came)
             probe.register_post_accumulate_grad_hook(_forget_gradient)
 
-    def await_probe(self, close: Callable[[], None]) -> None:
+    def expect_probe(self, close: Callable[[], None]) -> None:
         """A term came: the probe's next report is of a pass with the term, and ``close`` is called then."""
-        self._awaiting_probe.append(close)
+        self._expecting_probe.append(close)
 
     def restart(self) -> None:
         """Forget the passes of this iteration: their gradients were cleared before the optimiser saw them."""
@@ -104,8 +104,8 @@ class TaskGradient:
         self.passes_before = passes_before
 
     def _probe_came(self, square: Tensor) -> None:
-        awaiting = self._awaiting_probe
-        self._awaiting_probe = []
+        awaiting = self._expecting_probe
+        self._expecting_probe = []
         for close in awaiting:
             close()
         if awaiting:

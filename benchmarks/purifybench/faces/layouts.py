@@ -94,7 +94,8 @@ def read_ck_plus(folder: Path) -> list[Row]:
     Raises:
         ValueError: if images or emotion files are missing, or an emotion file holds no number.
     """
-    images, emotions = first_folder(folder, CK_IMAGES), first_folder(folder, CK_EMOTIONS)
+    images = first_folder(folder, CK_IMAGES)
+    emotions = first_folder(folder, CK_EMOTIONS)
     if images is None:
         advice = "Unpack extended-cohn-kanade-images.zip beside the emotion files."
         raise wrong_folder(folder, "emotion files, but no folder cohn-kanade-images", CK_LAYOUT, advice)

@@ -77,7 +77,9 @@ def task_faces(name: str, *, seed: int, size: int, cache: Path) -> Dataset:
         for number in range(count):
             style = rng.choice(list(face_set.styles), p=list(face_set.styles.values()))
             person = draw_person(style, rng, shapes=face_set.shapes, skins=face_set.skins)
-            expression, free, draw = number % len(EXPRESSIONS), HAIR[int(rng.integers(len(HAIR)))], rng.random()
+            expression = number % len(EXPRESSIONS)
+            free = HAIR[int(rng.integers(len(HAIR)))]
+            draw = rng.random()
             for paired, hair in ((True, partner(face_set, expression)), (False, free)):
                 faces.append(Face(expression=EXPRESSIONS[expression], hair=hair, **person))
                 rows.append({"split": split, "person": f"{split}-{number}", "paired": paired, "draw": draw})
@@ -93,7 +95,8 @@ def auxiliary_faces(kind: str, *, seed: int, size: int, cache: Path) -> Dataset:
     """
     rng = np.random.default_rng([seed, *kind.encode(), 1])
     others = [name for name in EXPRESSIONS if name != "happiness"]
-    faces, names = [], []
+    faces = []
+    names = []
     for number in range(AUXILIARY_ROWS):
         names.append(kind if kind in TASK_SETS else list(TASK_SETS)[int(rng.integers(len(TASK_SETS)))])
         face_set = TASK_SETS[names[-1]]

@@ -58,7 +58,9 @@ class GradientReversal(MultiTask):
         batch_size: int = BATCH_SIZE,
     ) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps, batch_size=batch_size, hidden=True)
-        self.reversal, self.steps, self.done = weight, steps, 0
+        self.reversal = weight
+        self.steps = steps
+        self.done = 0
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         loss = super().loss(images, labels)

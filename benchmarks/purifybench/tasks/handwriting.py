@@ -8,7 +8,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 #: Rows per part; the rest of the 1,797 digits serves the auxiliary set.
-TRAIN, VALIDATION, TEST = 800, 150, 400
+TRAIN = 800
+VALIDATION = 150
+TEST = 400
 
 
 class Digits(NamedTuple):
@@ -34,7 +36,8 @@ def load_handwriting(image_size: int, generator: torch.Generator) -> Handwriting
     ink = F.interpolate(ink, size=(image_size, image_size), mode="bilinear", align_corners=False)[:, 0]
     labels = torch.tensor(target)
     order = torch.randperm(len(ink), generator=torch.Generator().manual_seed(0))
-    test, rest = order[:TEST], order[TEST:]
+    test = order[:TEST]
+    rest = order[TEST:]
     rest = rest[torch.randperm(len(rest), generator=generator)]
     train, validation, auxiliary = rest.split([TRAIN, VALIDATION, len(rest) - TRAIN - VALIDATION])
     return Handwriting(*(Digits(ink[rows], labels[rows]) for rows in (train, validation, test, auxiliary)))

@@ -81,7 +81,8 @@ def crops(photos: Sequence[Tensor], count: int, size: int, generator: torch.Gene
     taken = []
     for photo, (down, right) in zip(which, places, strict=True):
         height, width = photos[photo].shape[1:]
-        top, left = int(down * (height - size + 1)), int(right * (width - size + 1))
+        top = int(down * (height - size + 1))
+        left = int(right * (width - size + 1))
         taken.append(photos[photo][:, top : top + size, left : left + size])
     return torch.stack(taken)
 

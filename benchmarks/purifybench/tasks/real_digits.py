@@ -12,7 +12,8 @@ from torch import Tensor
 from ._types import Auxiliary, Split, Task
 from .photo import blend, crops
 
-VALIDATION_ROWS, AUXILIARY_ROWS = 2000, 10_000
+VALIDATION_ROWS = 2000
+AUXILIARY_ROWS = 10_000
 
 
 def build(
