@@ -119,6 +119,16 @@ def test_two_forwards_for_one_criterion_are_one_pass():
     assert purify.sampler.state_dict()["drawn"] == 1
 
 
+@pytest.mark.parametrize("objective", [TwoSided(), OneSided()], ids=["two-sided", "one-sided"])
+def test_a_forward_whose_features_nothing_keeps_does_not_upset_the_others(objective):
+    model = _model()
+    model.head.requires_grad_(False)  # so that the graph needs its weight alone, not the features
+    purify = PurifyRegularizer.for_model(model, small_sampler(), every=1, objective=objective, strength=FixedStrength(0.5))
+    criterion = purify.criterion(lambda *scores: sum(each.square().mean() for each in scores))
+    criterion(*(model(_data(step)[0]) for step in range(3))).backward()
+    assert purify.metrics().gradient_ratio > 0
+
+
 def _gradient(model):
     return torch.cat([parameter.grad.flatten() for parameter in model.body.parameters()])
 

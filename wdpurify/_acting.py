@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._sampler import GroupBatch
-from ._torch import gathered, moved, rank_and_world
+from ._torch import gathered, is_free_to_read, moved, rank_and_world
 from .critic import CriticTrainer
 from .features import (
     LARGEST_INPUT,
@@ -96,13 +96,13 @@ def acting_step(
         gap = group_gap(found.scores, rows.groups, rows.population)
         spread = feature_spread(rows.features, rows.population)
         separation = gap / spread.clamp(min=torch.finfo(torch.float32).tiny)
-        pull.set_separation(separation)
+        pull.separation = separation
         if pulls and raw.requires_grad:
             mine = found.gradient[rank::world] * world
             at_raw = unpooled(raw, mine, pool=pool, mask=mask)
             # Pooling spreads each row's gradient over its tokens or places, which changes the norm.
             norm = at_raw.norm() if world == 1 else found.gradient.norm() * _ratio(at_raw.norm(), mine.norm())
-            factor = pull.factor(norm, separation)
+            factor = pull.factor(norm)
             half = raw.dtype == torch.float16
             scale = HALF_PRECISION_SCALE if half else 1.0
             gradients = loan.gradients(raw, (at_raw * factor * scale).to(raw.dtype))
@@ -168,9 +168,10 @@ def _only_finite(
     if not gradients:
         return value, []
     local = [gradient.to_local() if hasattr(gradient, "to_local") else gradient for _, gradient in gradients]
-    finite = torch.stack([part.sum().float().to(value.device) for part in local]).isfinite().all()
-    kept = []
-    for parameter, gradient in gradients:
-        unscaled = gradient if scale == 1.0 else gradient / scale
-        kept.append((parameter, torch.where(moved(finite, gradient.device), unscaled, torch.zeros_like(unscaled))))
-    return torch.where(finite, value, torch.zeros_like(value)), kept
+    norms = torch.stack([moved(norm, value.device) for norm in torch._foreach_norm(local)])
+    finite = norms.isfinite().all()
+    unscaled = [(parameter, gradient if scale == 1.0 else gradient / scale) for parameter, gradient in gradients]
+    if is_free_to_read(finite):
+        return (value, unscaled) if finite else (torch.zeros_like(value), [])
+    kept = [(parameter, torch.where(moved(finite, each.device), each, 0.0)) for parameter, each in unscaled]
+    return torch.where(finite, value, 0.0), kept

@@ -172,7 +172,7 @@ class Game:
         if self._current is None or self._current.record.closed or self._current.features[0] is not features:
             record = PassRecord()
             record.read_at(features)
-            self._current = CapturedPass([features], record)
+            self._current = CapturedPass([features], [0], record)
         return self._current
 
     def _check(self, features: Any) -> None:
@@ -214,7 +214,9 @@ class Game:
         if self._objective.acts_on == "task":
             value, gradients = at_task_rows(current.features, self._trainer, self._objective, pool=self._pool)
             own = self._pull.at_task_rows(value, gradients, ranks=self._world)
-        term = self._pull.hand_over(current.features, current.record, probe=current.probe, own=own, ranks=self._world)
+        term = self._pull.hand_over(
+            current.features, current.numbers, current.record, probe=current.probe, own=own, ranks=self._world
+        )
         self._last_record = weakref.ref(current.record)
         self._record()
         return term

@@ -7,7 +7,7 @@ from .autocast import (
     replayed,
 )
 from .compiled import outside_graphs
-from .devices import moved
+from .devices import is_free_to_read, moved
 from .randomness import (
     derive_seed,
     private_generator,

@@ -9,3 +9,8 @@ def moved(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None
     if tensor.device.type == "cpu" and device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, dtype, non_blocking=device.type != "cpu")
+
+
+def is_free_to_read(tensor: Tensor) -> bool:
+    """Whether the host can read a tensor without waiting for a device, and so may save itself work that depends on it."""
+    return tensor.device.type == "cpu"

@@ -91,15 +91,23 @@ class CapturedPass:
 
     Attributes:
         features: what the tapped layer read, forward by forward; the last one is certainly there.
+        numbers: of these forwards in the pass.
         record: of the backward pass.
         swapped: whether the layer ran with parameters that are not the model's own.
         probe: in a compiled graph the leaf that gets the gradient's square; None where a hook on the features reads it.
     """
 
     def __init__(
-        self, features: list[Tensor], record: PassRecord, *, swapped: bool = False, probe: Tensor | None = None
+        self,
+        features: list[Tensor],
+        numbers: list[int],
+        record: PassRecord,
+        *,
+        swapped: bool = False,
+        probe: Tensor | None = None,
     ) -> None:
         self.features = features
+        self.numbers = numbers
         self.record = record
         self.swapped = swapped
         self.probe = probe
@@ -149,10 +157,11 @@ class FeatureTap:
         """The pass that is under way: the training forwards since the last one, or that one until its backward is through."""
         hook = self._hook
         if hook.features is not None:
-            earlier = [features for reference in hook.earlier if (features := reference()) is not None]
+            forwards = [reference() for reference in hook.earlier] + [hook.features]
+            alive = {number: features for number, features in enumerate(forwards) if features is not None}
             swapped = hook.weight is not None and _was_swapped(hook.weight(), _first_weight(self._module))
             probe = hook.probe if hook.compiled else None
-            self._current = CapturedPass([*earlier, hook.features], hook.record, swapped=swapped, probe=probe)
+            self._current = CapturedPass(list(alive.values()), list(alive), hook.record, swapped=swapped, probe=probe)
             self._reset_hook()
         if self._current is not None and self._current.record.closed:
             self._current = None

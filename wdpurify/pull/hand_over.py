@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wdpurify._torch import is_free_to_read
+
 from .task_gradient import TaskGradient
 
 
@@ -33,7 +35,7 @@ class PassRecord:
         self._counted = False
         self._forwards = 0
         self._awaited: set[int] = set()
-        self._own: Sequence[Tensor | None] = ()
+        self._own: dict[int, Tensor] = {}
 
     @property
     def pending(self) -> bool:
@@ -54,8 +56,8 @@ class PassRecord:
             if probe is not None:
                 ledger.read_probe(probe)
 
-    def term_came(self, scale: Tensor, own: Sequence[Tensor | None]) -> None:
-        """The backward has come to the term; ``own`` are the gradients that it sends to the features."""
+    def term_came(self, scale: Tensor, own: dict[int, Tensor]) -> None:
+        """The backward has come to the term; ``own`` are the gradients that it sends to the features, by their number."""
         if self._ledger is None:
             return
         self._ledger.add_weight(scale, first=not self._came)
@@ -64,8 +66,8 @@ class PassRecord:
         if self._probed:
             self._ledger.expect_probe(self._close)
             return
-        known = self._own if self._awaited else [None] * len(own)
-        self._own = [_sum(first, second) for first, second in zip(known, own, strict=True)]
+        known = self._own if self._awaited else {}
+        self._own = {number: known[number] + sent if number in known else sent for number, sent in own.items()}
         self._awaited = set(range(self._forwards))
 
     def gradient_came(self, number: int, gradient: Tensor | None) -> None:
@@ -74,14 +76,13 @@ class PassRecord:
         if number not in self._awaited or self._ledger is None:
             return
         self._awaited.discard(number)
-        own = self._own[number]
+        own = self._own.pop(number, None)
         if gradient is None:  # nothing of the task came back to these features
             self._ledger.add_norm(torch.zeros((), device="cpu"))
         else:
             task = gradient.detach().float()
             self._ledger.add_norm((task if own is None else task - own.float()).norm())
         if not self._awaited:
-            self._own = ()
             self._came = False
 
     def _close(self) -> None:
@@ -102,17 +103,20 @@ class _Reader:
 
 class _HandOver(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, record: PassRecord, n_features: int, *pairs: Tensor | None) -> Tensor:
+    def forward(ctx: Any, value: Tensor, record: PassRecord, numbers: Sequence[int], *pairs: Tensor | None) -> Tensor:
         ctx.record = record
-        ctx.n_features = n_features
+        ctx.numbers = numbers
         ctx.save_for_backward(*pairs[1::2])  # freed with the user's graph, however long he keeps the loss
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         (scale,) = grad_outputs
-        scaled = [None if gradient is None else gradient * scale.to(gradient) for gradient in ctx.saved_tensors]
-        ctx.record.term_came(scale.detach(), scaled[: ctx.n_features])
+        scaled = ctx.saved_tensors
+        if not (is_free_to_read(scale) and scale == 1):
+            scaled = [None if gradient is None else gradient * scale.to(gradient) for gradient in scaled]
+        sent = zip(ctx.numbers, scaled, strict=False)
+        ctx.record.term_came(scale.detach(), {number: gradient for number, gradient in sent if gradient is not None})
         handed: list[Tensor | None] = [None, None, None]
         for gradient in scaled:
             handed += [gradient, None]
@@ -122,7 +126,7 @@ class _HandOver(torch.autograd.Function):
 def hand_over(
     value: Tensor,
     record: PassRecord,
-    features: Sequence[tuple[Tensor, Tensor | None]],
+    features: Sequence[tuple[int, Tensor, Tensor | None]],
     parameters: Sequence[tuple[Tensor, Tensor]],
 ) -> Tensor:
     """A scalar equal to ``value`` whose gradient at each given tensor is the one given with it.
@@ -130,15 +134,16 @@ def hand_over(
     Args:
         value: detached scalar tensor.
         record: is told the factor by which the scalar is scaled in the backward pass.
-        features: the task features that are read, each with its gradient or None. Those with None still come after this node
-            in the backward pass, so that their hooks find the record prepared.
+        features: the task features that are read: their number in the pass, the tensor, and its gradient or None. Those with
+            None still come after this node in the backward pass, so that their hooks find the record prepared.
         parameters: parameters of the extractor, each with its gradient.
 
     Returns:
         A scalar tensor.
     """
-    pairs = [part for pair in (*features, *parameters) for part in pair]
-    result: Tensor = _HandOver.apply(value, record, len(features), *pairs)
+    numbers = [number for number, _, _ in features]
+    pairs = [part for pair in (*((each, gradient) for _, each, gradient in features), *parameters) for part in pair]
+    result: Tensor = _HandOver.apply(value, record, numbers, *pairs)
     return result
 
 
@@ -164,9 +169,3 @@ def measured(features: Tensor, probe: Tensor) -> Tensor:
     """
     result: Tensor = _Measure.apply(features, probe)
     return result
-
-
-def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return first + second

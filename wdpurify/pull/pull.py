@@ -27,13 +27,14 @@ class Pull:
 
     Attributes:
         applied_norm: norm of the last pull at the features, scalar; None before the first.
+        separation: how far apart the critic found the groups, scalar.
     """
 
     def __init__(self, strength: Strength) -> None:
         self.strength = strength
         self.applied_norm: Tensor | None = None
         self._ledger = TaskGradient()
-        self._separation = torch.zeros(())
+        self.separation = torch.zeros(())
         self._value: Tensor | None = None
         self._parameters: list[tuple[Tensor, Tensor]] = []
 
@@ -49,15 +50,9 @@ class Pull:
         for task_norm, weight in observations(joint):
             self.strength.record(task_norm, weight)
 
-    def factor(self, norm: Tensor, separation: Tensor) -> Tensor:
-        """What to multiply a gradient at the features with, scalar; remembers the separation for pulls at the task's rows.
-
-        Args:
-            norm: norm of that gradient over the rows of all ranks, scalar.
-            separation: how far apart the groups are, scalar.
-        """
-        self._separation = separation
-        factor = self.strength.factor(norm, moved(separation, norm.device))
+    def factor(self, norm: Tensor) -> Tensor:
+        """What to multiply a gradient at the features with, scalar, given its norm over the rows of all ranks."""
+        factor = self.strength.factor(norm, moved(self.separation, norm.device))
         self.applied_norm = norm * factor
         return factor
 
@@ -72,10 +67,6 @@ class Pull:
         self._value = self._reported(value, factor)
         self._parameters = parameters
 
-    def set_separation(self, separation: Tensor) -> None:
-        """Remember how far apart the groups are."""
-        self._separation = separation
-
     def at_task_rows(self, value: Tensor, gradients: Sequence[Tensor], *, ranks: int) -> tuple[Tensor, list[Tensor]]:
         """The value to report and the gradients to hand over of an objective that acts on the task's rows.
 
@@ -86,12 +77,13 @@ class Pull:
         """
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         joint = norm_of_all_passes(norm, self._ledger.passes_before * ranks)
-        factor = self.factor(joint, self._separation)
+        factor = self.factor(joint)
         return self._reported(value, factor), [gradient * factor for gradient in gradients]
 
     def hand_over(
         self,
         features: Sequence[Tensor],
+        numbers: Sequence[int],
         record: PassRecord,
         *,
         probe: Tensor | None,
@@ -102,6 +94,7 @@ class Pull:
 
         Args:
             features: what the task's head reads in this pass, forward by forward.
+            numbers: of these forwards in the pass.
             record: of this pass.
             probe: gets the gradient's square in a compiled graph.
             own: what :meth:`at_task_rows` gave, if the objective acts there.
@@ -124,7 +117,7 @@ class Pull:
             if ranks > 1:
                 reachable = reachable_parameters(features)
                 parameters = [(parameter, pull) for parameter, pull in parameters if id(parameter) in reachable]
-        return hand_over(value, record, list(zip(features, pulls, strict=True)), parameters)
+        return hand_over(value, record, list(zip(numbers, features, pulls, strict=True)), parameters)
 
     def drop(self) -> None:
         """Let go of the prepared pull."""
@@ -145,14 +138,14 @@ class Pull:
         return {
             "strength": self.strength.state_dict(),
             "ledger": self._ledger.state_dict(),
-            "separation": self._separation.detach().cpu().clone(),
+            "separation": self.separation.detach().cpu().clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state; a pull that was prepared before is dropped."""
         self.strength.load_state_dict(state["strength"])
         self._ledger.load_state_dict(state["ledger"])
-        self._separation = state["separation"].clone()
+        self.separation = state["separation"].clone()
         self.drop()
 
     def _reported(self, value: Tensor, factor: Tensor) -> Tensor:
