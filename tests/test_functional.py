@@ -1,11 +1,21 @@
 """The pure formulas: signs, groups that are missing, and shapes."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from wdpurify.functional import gap_weights, gradient_penalty, group_gap, one_sided_loss, pair_with_population
+from wdpurify.functional import (
+    gap_weights,
+    gradient_penalty,
+    group_gap,
+    norm_of_all_passes,
+    one_sided_loss,
+    pair_with_population,
+    task_norms,
+)
 
 
 def _reference_gap(scores, groups, population):
@@ -118,3 +128,40 @@ def test_partners_come_from_the_population_alone():
 def test_wrong_shapes_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def _reference_task_norms(norms, weights):
+    """Rank by rank in float64: the joint gradient is the mean of the ranks', rows of different ranks are orthogonal."""
+    joint, mean_weights = [], []
+    for iteration in range(norms.shape[1]):
+        squares = sum((float(norm) / len(norms)) ** 2 for norm in norms[:, iteration])
+        weight = sum(float(each) for each in weights[:, iteration]) / len(weights)
+        joint.append(math.sqrt(squares) / weight)
+        mean_weights.append(weight)
+    return torch.tensor(joint), torch.tensor(mean_weights)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_task_norms_are_those_of_the_mean_of_the_ranks(ranks):
+    norms, weights = torch.rand(ranks, 4) + 0.1, torch.rand(ranks, 4) + 0.1
+    for found, expected in zip(task_norms(norms, weights), _reference_task_norms(norms, weights), strict=True):
+        assert_close(found, expected.float())
+
+
+def test_an_iteration_that_was_not_recorded_gives_no_norm():
+    norms, _ = task_norms(torch.tensor([[1.0, math.nan]]), torch.tensor([[1.0, math.nan]]))
+    assert norms.isfinite().tolist() == [True, False]
+
+
+def _reference_pull_of_passes(norms, ratio):
+    """Length of the mean of orthogonal pulls, each with the ratio that its norm asks for."""
+    factors = [ratio / (norm / math.sqrt(len(norms))) for norm in norms]
+    return math.sqrt(sum((factor * norm / len(norms)) ** 2 for factor, norm in zip(factors, norms, strict=True)))
+
+
+@pytest.mark.parametrize("passes", [1, 2, 4, 9])
+def test_pulls_of_several_passes_come_out_as_strong_as_one(passes):
+    norms = [1.0 + number for number in range(passes)]
+    assert math.isclose(_reference_pull_of_passes(norms, 0.3), 0.3)
+    for norm in norms:
+        assert_close(norm_of_all_passes(torch.tensor(norm), passes), torch.tensor(norm / math.sqrt(passes)))

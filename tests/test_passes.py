@@ -233,6 +233,7 @@ def test_a_fixed_strength_never_warns_of_a_balanced_one():
             purify.critic_step()
             features = model.body(_data(step)[0])
             (model.head(features.detach()).sum() + purify.loss(features)).backward()
+    assert purify.sampler.state_dict()["drawn"] == 9
 
 
 @pytest.mark.parametrize("objective", [TwoSided(), OneSided()], ids=["two-sided", "one-sided"])
