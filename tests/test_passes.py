@@ -191,6 +191,17 @@ def test_a_retained_graph_gets_the_term_of_each_backward():
     assert_close(_pulled(twice), 2 * _pulled(_once), rtol=1e-4, atol=1e-6)
 
 
+def test_who_asks_for_the_gradient_at_the_features_first_loses_no_term():
+    """Representation self-challenging: the features are masked by their own gradient before the loss is made."""
+
+    def masked(model, criterion, images, labels):
+        features = model.body(images)
+        (gradient,) = torch.autograd.grad(model.head(features).sum(), features)
+        criterion(model.head(features * (gradient < gradient.max())), labels).backward()
+
+    assert _pulled(masked).norm() > 1e-4
+
+
 def test_a_loss_of_another_model_gets_no_term_and_the_right_one_does():
     other = _model()
 

@@ -23,7 +23,7 @@ class PassRecord:
 
     Attributes:
         handed: whether a term was handed over for this pass.
-        closed: whether the backward has come to the features, so that their graph is gone.
+        closed: whether a backward has gone through the features, so that their graph is gone.
     """
 
     def __init__(self) -> None:
@@ -46,6 +46,9 @@ class PassRecord:
         """Read the gradient that comes to the features of one more forward of this pass."""
         if features.requires_grad:
             features.register_hook(_Reader(self, self._forwards))
+        if features.grad_fn is not None:
+            # Not the tensor's hook: that one is called, too, by who only asks for the gradient at the features.
+            features.grad_fn.register_hook(self._through)
         self._forwards += 1
 
     def report_to(self, ledger: TaskGradient, *, probe: Tensor | None) -> None:
@@ -72,7 +75,6 @@ class PassRecord:
 
     def gradient_came(self, number: int, gradient: Tensor | None) -> None:
         """The backward has come to the features of this number; a pass without the term teaches nothing."""
-        self.closed = True
         if number not in self._awaited or self._ledger is None:
             return
         self._awaited.discard(number)
@@ -84,6 +86,9 @@ class PassRecord:
             self._ledger.add_norm((task if own is None else task - own.float()).norm())
         if not self._awaited:
             self._came = False
+
+    def _through(self, *_: Any) -> None:
+        self.closed = True
 
     def _close(self) -> None:
         self.closed = True
