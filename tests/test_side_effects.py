@@ -161,3 +161,15 @@ def test_dict_rows_reach_the_extractor_by_keyword():
         purify = PurifyRegularizer(Extract(), sampler)
         purify.critic_step()
         assert purify.metrics().feature_norm > 0
+
+
+def test_updated_statistics_do_not_upset_a_backward_that_is_still_to_come():
+    """The wrapped criterion acts between the user's forward and his backward."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6), nn.Linear(6, 4))
+    purify = PurifyRegularizer.for_model(model, small_sampler(), update_statistics=True, every=1)
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    scores = model(torch.rand(8, 3, 8, 8))
+    before = model[2].running_mean.clone()
+    loss = criterion(scores, torch.zeros(8, dtype=torch.long))
+    assert not torch.equal(before, model[2].running_mean)
+    loss.backward()

@@ -61,7 +61,7 @@ class AuxiliaryForward:
 
     def lent(self, *, with_grad: bool) -> AbstractContextManager[Loan]:
         """The block in which the model is at our disposal; auxiliary forwards and their backward passes happen inside."""
-        return lent(self.model, keep_buffers=self._update_statistics, with_grad=with_grad)
+        return lent(self.model, update_buffers=self._update_statistics, with_grad=with_grad)
 
     def __call__(self, images: Any, *, step: int, with_grad: bool) -> Any:
         """Features of ``images``, which are :meth:`placed`; a graph is recorded only ``with_grad``."""

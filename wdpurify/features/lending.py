@@ -53,16 +53,16 @@ class Loan:
 
     Args:
         model: the user's module, unwrapped.
-        keep_buffers: leave the buffers in place, so that running statistics are updated as by a training forward.
+        update_buffers: take over what the forward has written into the buffers, as after a training forward.
         with_grad: give trainable parameters stand-ins, so that a backward pass meets none of the user's hooks.
     """
 
-    def __init__(self, model: nn.Module, *, keep_buffers: bool, with_grad: bool) -> None:
+    def __init__(self, model: nn.Module, *, update_buffers: bool, with_grad: bool) -> None:
         refuse_gradients_per_sample(model)
         self._modules = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
         self._saved = [dict(vars(part)) for part in self._modules]
         self._sharded = with_grad and is_sharded(model)
-        self._keep_buffers = keep_buffers
+        self._update_buffers = update_buffers
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad] if with_grad else []
         self._stand_ins: dict[int, Tensor] = {}
         if with_grad and not self._sharded:
@@ -79,6 +79,8 @@ class Loan:
         """Give everything back."""
         for module, saved in zip(self._modules, self._saved, strict=True):
             attributes = vars(module)
+            if self._update_buffers:
+                _take_over(saved["_buffers"], attributes["_buffers"])
             attributes.clear()
             attributes.update(saved)
 
@@ -109,7 +111,7 @@ class Loan:
         if name == "_parameters":
             return value if self._sharded else {key: self._stand_in(parameter) for key, parameter in value.items()}
         if name == "_buffers":
-            return value if self._keep_buffers else {key: self._copied(buffer) for key, buffer in value.items()}
+            return {key: self._copied(buffer) for key, buffer in value.items()}
         if type(value) is Tensor:
             return self._copied(value)
         return self._container(value)
@@ -133,14 +135,24 @@ class Loan:
 
 
 @contextmanager
-def lent(model: nn.Module, *, keep_buffers: bool, with_grad: bool) -> Iterator[Loan]:
+def lent(model: nn.Module, *, update_buffers: bool, with_grad: bool) -> Iterator[Loan]:
     """Lend a model for the length of a block, see :class:`Loan`."""
-    loan = Loan(model, keep_buffers=keep_buffers, with_grad=with_grad)
+    loan = Loan(model, update_buffers=update_buffers, with_grad=with_grad)
     try:
         loan.begin()
         yield loan
     finally:
         loan.end()
+
+
+def _take_over(originals: dict[str, Any], written: dict[str, Any]) -> None:
+    """Let buffers hold what stand-ins hold, past their version counters: a backward of the user's may still need them."""
+    for name, buffer in written.items():
+        original = originals.get(name)
+        if isinstance(original, Tensor) and isinstance(buffer, Tensor) and original.shape == buffer.shape:
+            original.data.copy_(buffer)
+        else:
+            originals[name] = buffer
 
 
 def _by_backward(inputs: Sequence[Tensor], outputs: Tensor, gradient: Tensor) -> list[Tensor | None]:
