@@ -195,12 +195,10 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], points: Tensor, groups:
 def task_norms(norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Norm of the task gradient at the features in units of the unscaled loss, from what every rank recorded.
 
-    The ranks' losses are averaged, so their rows make one concatenated batch: squared norms add, and norms and weights fall
-    with the number of ranks.
+    The ranks' losses are averaged: their rows make one batch, squared norms add, norms and weights fall with the ranks.
 
     Args:
-        norms: norms of the task gradients as they came, shape ``(ranks, iterations)``.
-        weights: sums of the factors by which the loss was scaled, of the same shape.
+        norms, weights: of the task gradients as they came, and the factors of the loss; shape ``(ranks, iterations)`` each.
 
     Returns:
         The norms and the mean weights, shape ``(iterations,)`` each; not finite where an iteration was not recorded.
@@ -216,15 +214,37 @@ def task_norms(norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 def norm_of_all_passes(norm: Tensor, passes: int) -> Tensor:
     """What a pull on the task's rows counts as in one of several passes of an iteration.
 
-    Passes (micro-batches, ranks) see other rows each. If every one pulled with the full ratio, the pulls, divided like the loss
-    and orthogonal as those of independent rows, would come out weaker than in one concatenated batch by the square root of
-    their number; so each norm is taken for smaller by that factor, and the pull grows by it.
-
-    Args:
-        norm: norm of the pull's gradient at the features of one pass, scalar.
-        passes: how many passes make up the iteration, at least 1.
+    Passes (micro-batches, ranks) see other rows each. Pulls of the full ratio, divided like the loss and orthogonal as those of
+    independent rows, would come out weaker than in one concatenated batch by the square root of their number, ``passes``; so
+    the ``norm`` of each is taken for smaller by that factor.
 
     >>> norm_of_all_passes(torch.tensor(6.0), 4)
     tensor(3.)
     """
     return norm / math.sqrt(passes)
+
+
+def transferred_error_bound(error: float, distance: float, *, lipschitz: float) -> float:
+    """What the error under one distribution of features says of the error under another.
+
+    The bound, ``error + 2 * lipschitz * distance``, holds if *both* the classifier and an ideal one are Lipschitz functions of
+    the features (certified for a linear head by its spectral norm, assumed for the ideal one), and ``distance`` is the true W1:
+    with a critic's estimate from below it may be too small, by as much as the estimate falls short.
+
+    Args:
+        error: mean Euclidean distance between the outputs of the two, under the distribution at hand, at least 0.
+        distance: W1 between the two distributions of features, at least 0.
+        lipschitz: constant of both classifiers with respect to the features, at least 0.
+
+    Raises:
+        ValueError: if an argument is negative or NaN.
+
+    Source: Li et al. 2021, arXiv:2102.10955, Theorem 1 and Eq. 16.
+
+    >>> transferred_error_bound(0.25, 0.5, lipschitz=2.0)
+    2.25
+    """
+    for name, value in (("error", error), ("distance", distance), ("lipschitz", lipschitz)):
+        if not value >= 0:
+            raise ValueError(f"`{name}` must be at least 0, got {value}")
+    return error + 2.0 * lipschitz * distance
