@@ -169,6 +169,37 @@ def test_a_first_result_that_only_weighs_or_is_logged_leaves_the_term_to_the_sec
     assert_close(_pulled(weighed), pull, rtol=1e-4, atol=1e-6)
 
 
+def _weak_and_strong(model, criterion, images, labels, *, together=True, mask=1.0):
+    """FixMatch: both forwards come first, then a loss of each."""
+    weak, strong = model(images[:8]), model(images[8:])
+    losses = criterion(weak, labels[:8]), mask * criterion(strong, labels[8:])
+    if together:
+        (sum(losses) / 2).backward()
+    else:
+        for loss in losses:
+            (loss / 2).backward()
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_losses_made_after_all_forwards_carry_the_term_of_their_own_forward(together):
+    def both(*arguments):
+        _weak_and_strong(*arguments, together=together)
+
+    assert_close(_pulled(both), _pulled(_once), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_masked_second_loss_leaves_the_term_to_the_first(compiled):
+    if compiled:
+        torch._dynamo.reset()
+
+    def masked(model, *arguments):
+        run = torch.compile(model, backend="aot_eager") if compiled else model
+        _weak_and_strong(run, *arguments, mask=0.0)
+
+    assert_close(_pulled(masked), 0.5 * _pulled(_once), rtol=1e-4, atol=1e-6)
+
+
 def test_two_criteria_of_one_batch_weighted_by_mixup_pull_as_one():
     def mixed(model, criterion, images, labels):
         scores = model(images)

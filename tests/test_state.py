@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+import warnings
 from functools import partial
 
 import pytest
@@ -143,3 +144,15 @@ def test_loading_inside_inference_mode_leaves_a_regularizer_that_trains():
         purify.critic_step()
         purify.optimizer_stepped()
     assert not equal_states(state["critic"], state_of(purify.critic))
+
+
+def test_a_resumed_run_is_not_taken_for_one_without_a_task_gradient():
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, every=1)
+    train(network, purify, 9)
+    resumed = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, every=1)
+    resumed.load_state_dict(purify.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(network, resumed, 2, start=9)
+    assert resumed.metrics().gradient_ratio >= 0

@@ -99,7 +99,7 @@ def test_a_healthy_run_warns_of_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strength": -1.0}, "`value` must be a finite number of at least 0"),
+        ({"strength": -1.0}, "`strength` must be a finite number of at least 0, got -1.0"),
         ({"every": 0}, "`every` must be at least 1, got 0"),
         ({"critic_steps": 0}, "`critic_steps` must be at least 1, got 0"),
         ({"critic_lr": 0.0}, "`critic_lr` must be positive, got 0.0"),

@@ -15,7 +15,7 @@ from ._torch import rank_and_world
 from .critic import CriticTrainer
 from .exceptions import CriticNotSteppedWarning, FeaturesWithoutGradWarning
 from .features import AuxiliaryForward, CapturedPass, FeatureTap, Pool, check_features, check_pool
-from .pull import Objective, PassRecord, Pull, check_objective, depends_on
+from .pull import Objective, PassRecord, Pull, check_objective
 
 
 class Game:
@@ -101,7 +101,7 @@ class Game:
         current = tap.current()
         if current is not None:
             self._check(current.features[-1])
-        if current is None or (loss is not None and not depends_on(loss, current.features[-1])):
+        if current is None or not (part := current if loss is None else current.part_of(loss)):
             self._reach.missed(tap)
             return None
         self._reach.caught()
@@ -109,7 +109,7 @@ class Game:
             self.begin_pass()
             current.record.handed = True
         tap.place_probe(current.features[-1].device)
-        return self._term(current)
+        return self._term(part)
 
     def term_at(self, features: Tensor) -> Tensor:
         """The term for features in the user's hands."""
@@ -202,7 +202,7 @@ class Game:
         self._prepared_at = self.iterations.versions()
         if learn:
             self._record(**figures)
-            self.monitor.check(acted=self.acted)
+            self.monitor.check()
 
     def _weights_changed(self) -> bool:
         """Whether the pull that was prepared in this iteration is that of other weights, as after the climb of SAM."""

@@ -51,6 +51,7 @@ class Monitor:
         self.figures: dict[str, Tensor] = {}
         self._needs_task_gradient = needs_task_gradient
         self._said: set[type[PurifyWarning]] = set()
+        self._checks = 0
         self._zero_readings = {"critic_gradient_norm": 0, "task_norm": 0}
         self._landing: tuple[Tensor, torch.cuda.Event] | None = None
 
@@ -101,10 +102,11 @@ class Monitor:
                 frame = frame.f_back
             warnings.warn(message, category, stacklevel=level - 1)
 
-    def check(self, *, acted: int) -> None:
+    def check(self) -> None:
         """Check the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""
+        self._checks += 1
         names = [name for name in self._zero_readings if name in self.figures]
-        if acted > PATIENCE and "applied_norm" in self.figures and "task_norm" not in self.figures:
+        if self._checks > PATIENCE and "applied_norm" in self.figures and "task_norm" not in self.figures:
             self._warn_of_no_task_gradient()
         if not names:
             return
@@ -128,8 +130,9 @@ class Monitor:
         if self._zero_readings["critic_gradient_norm"] >= PATIENCE:
             self.warn(
                 DeadCriticWarning,
-                "the critic's gradient is zero, so purifying pulls nothing: use `constraint=GradientPenalty()`, or a "
-                "`critic` with `activation=nn.LeakyReLU`; if the features themselves are constant, lower `strength`",
+                "the critic's gradient is zero, so purifying pulls nothing: use `constraint=GradientPenalty()`, or a `critic` "
+                "with `activation=nn.LeakyReLU`; if `metrics().dropped_rows` is high, mend the auxiliary rows, which are not "
+                "finite; if the features themselves are constant, lower `strength`",
             )
         if self._zero_readings["task_norm"] >= PATIENCE:
             self._warn_of_no_task_gradient()

@@ -63,7 +63,7 @@ class Reach:
                 "for the model that is trained (a copy has other parameters), or, where that model is updated by hand, call "
                 "`purify.optimizer_stepped()` after each update",
             )
-        if self._iterations.counts_passes():
+        elif self._iterations.counts_passes():
             self._monitor.warn(
                 OptimizerNotSeenWarning,
                 "no step of an optimiser that holds the model's parameters was seen, so passes are counted as iterations: if "

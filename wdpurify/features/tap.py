@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wdpurify._torch import in_backward, in_functional_transform, unwrap
-from wdpurify.pull import PassRecord, measured
+from wdpurify.pull import PassRecord, depends_on, measured
 
 from .classifier import candidates, find_classifier, input_width
 
@@ -111,6 +111,17 @@ class CapturedPass:
         self.record = record
         self.swapped = swapped
         self.probe = probe
+
+    def part_of(self, loss: Tensor) -> "CapturedPass | None":
+        """The forwards that a loss comes from: the graph of the others may be freed before it is back-propagated.
+
+        In a compiled graph earlier forwards are not kept: a loss that does not come from the last one may come from them.
+        """
+        kept = [(number, each) for number, each in zip(self.numbers, self.features, strict=True) if depends_on(loss, each)]
+        if not kept:
+            return self if self.probe is not None and loss.requires_grad else None
+        numbers = [number for number, _ in kept]
+        return CapturedPass([each for _, each in kept], numbers, self.record, swapped=self.swapped, probe=self.probe)
 
 
 class FeatureTap:

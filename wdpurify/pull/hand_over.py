@@ -59,8 +59,8 @@ class PassRecord:
             if probe is not None:
                 ledger.read_probe(probe)
 
-    def term_came(self, scale: Tensor, own: dict[int, Tensor]) -> None:
-        """The backward has come to the term; ``own`` are the gradients that it sends to the features, by their number."""
+    def term_came(self, scale: Tensor, numbers: Sequence[int], own: dict[int, Tensor]) -> None:
+        """The backward has come to a term for forwards of these numbers; ``own`` is what it sends to their features."""
         if self._ledger is None:
             return
         self._ledger.add_weight(scale, first=not self._came)
@@ -71,7 +71,7 @@ class PassRecord:
             return
         known = self._own if self._awaited else {}
         self._own = {number: known[number] + sent if number in known else sent for number, sent in own.items()}
-        self._awaited = set(range(self._forwards))
+        self._awaited |= set(numbers)
 
     def gradient_came(self, number: int, gradient: Tensor | None) -> None:
         """The backward has come to the features of this number; a pass without the term teaches nothing."""
@@ -121,7 +121,8 @@ class _HandOver(torch.autograd.Function):
         if not (is_free_to_read(scale) and scale == 1):
             scaled = [None if gradient is None else gradient * scale.to(gradient) for gradient in scaled]
         sent = zip(ctx.numbers, scaled, strict=False)
-        ctx.record.term_came(scale.detach(), {number: gradient for number, gradient in sent if gradient is not None})
+        own = {number: gradient for number, gradient in sent if gradient is not None}
+        ctx.record.term_came(scale.detach(), ctx.numbers, own)
         handed: list[Tensor | None] = [None, None, None]
         for gradient in scaled:
             handed += [gradient, None]

@@ -117,7 +117,9 @@ class Pull:
             if ranks > 1:
                 reachable = reachable_parameters(features)
                 parameters = [(parameter, pull) for parameter, pull in parameters if id(parameter) in reachable]
-        return hand_over(value, record, list(zip(numbers, features, pulls, strict=True)), parameters)
+        edges = list(zip(numbers, features, pulls, strict=True))
+        # A compiled forward reports by its probe; an edge to its features could free a graph that another loss needs.
+        return hand_over(value, record, edges if probe is None or own is not None else [], parameters)
 
     def drop(self) -> None:
         """Let go of the prepared pull."""

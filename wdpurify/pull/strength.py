@@ -144,7 +144,7 @@ def as_strength(strength: float | Strength) -> Strength:
         TypeError: for anything else.
     """
     if isinstance(strength, int | float | Real):
-        return BalancedStrength(float(strength))
+        return BalancedStrength(check_not_negative("strength", float(strength)))
     if not hasattr(strength, "factor"):
         raise TypeError(f"`strength` must be a number or a strength object, got {type(strength).__name__}")
     return strength
