@@ -76,7 +76,9 @@ def _task(parts: Parts, split: Callable[[Tensor], Split], names: Sequence[str], 
         train=split(parts.train),
         validation=split(parts.validation),
         tests={"paired": Split(test.images[paired], test.labels[paired]), "unbiased": test},
-        auxiliary=Auxiliary(auxiliary.images, [group_names[group] for group in auxiliary.groups.tolist()], fixed=group_names[0]),
+        auxiliary=Auxiliary(
+            auxiliary.images, [group_names[group] for group in auxiliary.groups.tolist()], fixed=group_names[0]
+        ),
         upper=split(parts.upper),
         oracle=split(parts.oracle),
     )
