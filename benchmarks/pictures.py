@@ -83,7 +83,7 @@ def main() -> None:
     builder = partial(build_task, arguments=arguments)
     jobs = carry_out([planned], builder, store, workers=arguments.workers, resume=arguments.resume, title="pictures")
     if state.is_main_process:
-        console = Console(width=max(Console().width, 140))  # narrower than that, the table would be unreadable
+        console = Console(width=max(Console().width, 160))  # narrower than that, the table would be unreadable
         network = arguments.fine_tuning.network
         title = f"pictures ({network}, bias {arguments.bias}, {steps(arguments)} steps)"
         found = store.found(job.key() for job in jobs)

@@ -351,6 +351,19 @@ def test_distances_are_those_of_their_formulas():
         assert abs(distance(first, first).item()) < 1e-12 < distance(first, second).item()
 
 
+def test_the_sliced_distance_is_the_mean_w1_of_projections_drawn_anew_in_every_step(parquet):
+    pytest.importorskip("ot")
+    network = network_named(f"{__name__}:Tiny", 2, {})
+    method = PICTURE_METHODS["sliced Wasserstein"](network, _build(parquet), seed=0, device=CPU, steps=9, batch_size=8)
+    line = torch.arange(4.0)[:, None]
+    assert_close(method.sliced_distance(line, 2.0 * line + 1.0), torch.tensor(2.5))  # means of 1, 2, 3 and 4
+    first, second = torch.randn(6, 5), torch.randn(6, 5)
+    before = method.sliced_distance(first, second)
+    assert_close(method.sliced_distance(first, second), before)
+    method.sampler.next_batch()
+    assert not torch.allclose(method.sliced_distance(first, second), before)
+
+
 def test_the_mean_distance_is_over_pairs_of_groups_with_two_rows():
     features = torch.tensor([[0.0], [0.0], [1.0], [1.0], [3.0], [3.0], [50.0]], requires_grad=True)
     groups = torch.tensor([0, 0, 1, 1, 2, 2, 3])

@@ -105,7 +105,7 @@ def _header(rows: Sequence[Row]) -> list[str]:
 
 
 def _cells(row: Row, measured: Sequence[str]) -> list[str]:
-    gain = "" if row.gain is None else f"{row.gain.mean:+.1f} ± {row.gain.half_width:.1f}"
+    gain = "" if row.gain is None else f"{'' if row.gain.mean < 0 else '+'}{row.gain}"
     recovered = "" if row.recovered is None else str(row.recovered)
     figures = [str(row.measures.get(name, "")) for name in measured]
     return [row.method, *map(str, row.accuracy.values()), *figures, gain, recovered, f"{row.milliseconds:.1f}"]

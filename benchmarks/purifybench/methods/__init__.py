@@ -20,6 +20,7 @@ from .gradient_reversal import GradientReversal
 from .maximum_mean_discrepancy import MaximumMeanDiscrepancy
 from .plain import Plain
 from .purified import Purified
+from .sliced_wasserstein import SlicedWasserstein
 
 #: The critic of the paper; what it does not state, the activation, is ReLU.
 PUBLISHED_CRITIC = partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU)
@@ -75,5 +76,6 @@ PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
     "gradient reversal, protected statistics": partial(GradientReversal, protect_statistics=True, **PICTURE_ROWS),
     "CORAL": partial(Coral, **PICTURE_ROWS),
     "MMD": partial(MaximumMeanDiscrepancy, **PICTURE_ROWS),
+    "sliced Wasserstein": partial(SlicedWasserstein, **PICTURE_ROWS),
     "PL all groups (default)": partial(Purified, **PICTURE_ROWS),
 }
