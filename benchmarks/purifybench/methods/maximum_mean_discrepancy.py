@@ -15,7 +15,7 @@ class MaximumMeanDiscrepancy(GroupMatching):
     """The task loss and the squared MMD between groups; see `GroupMatching` for the arguments."""
 
     #: In ascending order: of equally good weights the first is chosen, which changes least.
-    GRID: ClassVar = {"weight": (0.1, 1.0, 10.0, 100.0)}
+    GRID: ClassVar = {"weight": (0.03, 0.1, 0.3, 1.0)}
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, distance=squared_mmd, **options)
