@@ -18,14 +18,15 @@ from typing import Any
 
 import tyro
 from accelerate import PartialState
-from purifybench import figures, paper_tables, report
+from purifybench import paper_tables
 from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.backbones import BACKBONES
 from purifybench.jobs import Job
 from purifybench.methods import METHODS
 from purifybench.plan import Chosen, Plan, carry_out
 from purifybench.report import BASELINE
-from purifybench.results import Record, ResultsStore, provenance
+from purifybench.results import Record, ResultsStore
+from purifybench.task_report import write_task_report
 from purifybench.tasks import TASKS, Task, needed_options, options_for
 from purifybench.training import Settings
 from rich.console import Console
@@ -178,26 +179,8 @@ def write_report(task: str, arguments: Arguments, chosen: Chosen, made: list[Rec
     """Print the table and write JSON, Markdown and figures."""
     for backbone in arguments.backbones:
         records = [record for record in made if record["key"]["settings"]["backbone"] == backbone]
-        rows = report.summarise(records)
         title = f"{task} ({backbone}, {records[0]['key']['settings']['steps']} steps)"
-        console.print(report.terminal_table(title, rows))
-        console.print(report.verdict(rows))
-        folder = arguments.out / f"{task}-{backbone}"
-        figures.accuracy_bars(rows, title, folder / "accuracy.png")
-        figures.critic_over_steps(records, title, folder / "critic.png")
-        figures.component_shares(records, title, folder / "components.png")
-        (folder / "report.md").write_text(f"{title}\n\n{report.markdown_table(rows)}\n")
-        described = {
-            "arguments": json.loads(json.dumps(asdict(arguments), default=str)),
-            "chosen": [
-                {"method": method, "by": validation, "options": dict(options)}
-                for (name, method, validation), options in chosen.items()
-                if name == backbone
-            ],
-            "rows": [asdict(row) for row in rows],
-        }
-        (folder / "report.json").write_text(json.dumps(provenance() | described, indent=1))
-        console.print(f"figures, report.md and report.json: {folder}")
+        write_task_report(title, records, chosen, asdict(arguments), arguments.out / f"{task}-{backbone}", console)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make the paper's tables anew, from stored results of any number of runs of `digits.py`, `fer.py` and `sweep.py`.
+"""Make the paper's tables anew, from stored results of any number of runs of the other benchmarks.
 
     python benchmarks/report.py results/faces results/digits --out results/report
 
@@ -54,7 +54,7 @@ def read(stores: tuple[Path, ...]) -> list[Record]:
             raise SystemExit(f"{given}: there is no such file or folder")
         paths = sorted(given.rglob("results.jsonl")) if given.is_dir() else [given]
         if not paths:
-            raise SystemExit(f"{given}: no results.jsonl in it; `digits.py`, `fer.py` and `sweep.py` write one to their --out")
+            raise SystemExit(f"{given}: no results.jsonl in it; the benchmarks write one to their --out")
         for path in paths:
             runs = ResultsStore(path).records()
             if not all(isinstance(run, dict) and {"key", "accuracy"} <= run.keys() for run in runs) or not runs:

@@ -43,7 +43,7 @@ class Arguments:
         dry_run: print the commands alone.
     """
 
-    script: Annotated[Literal["digits.py", "fer.py"], tyro.conf.Positional]
+    script: Annotated[Literal["digits.py", "fer.py", "pictures.py"], tyro.conf.Positional]
     over: Given = field(default_factory=list)
     fixed: Given = field(default_factory=list)
     executor: Literal["local", "slurm"] = "local"

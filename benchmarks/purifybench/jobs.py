@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .methods import METHODS, Method
 from .results import Record, ResultsStore, key_digest
 from .tasks import Task
-from .training import Settings, train
+from .training import Settings, describe, train
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Job:
 
     def key(self) -> dict[str, Any]:
         """What the run depends on, as plain values."""
-        return asdict(self) | {"options": [list(pair) for pair in self.options], "row": self.row or self.method}
+        written = {"options": [list(pair) for pair in self.options], "row": self.row or self.method}
+        return asdict(self) | {"settings": describe(self.settings)} | written
 
 
 #: Builds the task of a job.

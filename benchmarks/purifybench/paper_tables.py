@@ -30,17 +30,21 @@ def write(
         records: runs that read the test sets, of any tasks, methods, seeds, biases and networks.
         out: folder; one below it per network, bias and length of run.
         console: where to print.
-        tables: which of `TABLES`.
+        tables: which of `TABLES`; pictures have a table of their own in any case.
         tie: difference of means, in points, below which a pair of sets counts as tied.
 
     Returns:
         The reports written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _write_tidy(records, out / "accuracy.csv")
+    write_accuracies(records, out / "accuracy.csv")
     faces = [record for record in records if "label" in record["key"]["data"]]
-    digits = [record for record in records if record not in faces]
+    pictures = [record for record in records if "pictures" in record["key"]["data"]]
+    digits = [record for record in records if record not in faces and record not in pictures]
     written = []
+    for described, family in _families(pictures, lambda data: data).items():
+        folder = out / f"pictures-{described}"
+        written.append(_save(folder, [_picture_table(family, folder, console)]))
     for described, family in _families(faces, lambda data: data).items():
         folder = out / f"faces-{described}"
         if parts := _face_tables(family, folder, console, tables, tie):
@@ -73,13 +77,18 @@ def _families(
         family = (
             settings["backbone"] if by_backbone else "all",
             *(settings[name] for name in ("steps", "batch_size", "lr")),
+            json.dumps([settings.get(name) for name in ("recipe", "network_options")], sort_keys=True),
             json.dumps(data, sort_keys=True),
         )
         found.setdefault(family, []).append(record)
     named: dict[str, list[Record]] = {}
     for (backbone, steps, *_, data), family in found.items():
         bias = json.loads(data).get("bias")
-        name = "-".join(str(part) for part in (backbone, None if bias is None else f"bias-{bias}", f"{steps}-steps") if part)
+        name = "-".join(
+            str(part)
+            for part in (backbone.replace(":", "."), None if bias is None else f"bias-{bias}", f"{steps}-steps")
+            if part
+        )
         while name in named:
             name += "-other"  # the same but for batch size, rate or image size
         named[name] = family
@@ -168,6 +177,16 @@ def _digit_table(records: list[Record], console: Console) -> str:
     return f"{title}. {_whose(backbone, 'seven')}\n\n{cross_table.markdown(lines)}"
 
 
+def _picture_table(records: list[Record], folder: Path, console: Console) -> str:
+    """Pictures with a nuisance: a row per method."""
+    settings = records[0]["key"]["settings"]
+    title = f"pictures ({settings['backbone']}, bias {records[0]['key']['data']['bias']}, {settings['steps']} steps)"
+    summary = report.summarise(records)
+    console.print(report.terminal_table(title, summary))
+    figures.accuracy_bars(summary, title, folder / "accuracy.png")
+    return f"{title}\n\n{report.markdown_table(summary)}"
+
+
 def _described(records: Sequence[Record]) -> str:
     """What the runs were, for a title."""
     key = records[0]["key"]
@@ -199,8 +218,8 @@ def _own_sets(record: Record) -> Record:
     return record | {"accuracy": own}
 
 
-def _write_tidy(records: Sequence[Mapping], path: Path) -> None:
-    """One line per run and test set."""
+def write_accuracies(records: Sequence[Mapping], path: Path) -> None:
+    """A CSV file with one line per run and test set."""
     columns = ("task", "row", "backbone", "steps", "seed", "bias", "label", "auxiliary", "test", "accuracy")
     with path.open("w", newline="") as file:
         writer = csv.writer(file)

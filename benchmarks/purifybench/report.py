@@ -1,7 +1,7 @@
 """From records to a table: means, 95 % intervals over seeds, gains over Goal 1, the share of the gap that was recovered."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from rich.table import Table
@@ -42,7 +42,10 @@ def share(gains: Sequence[float], gaps: Sequence[float]) -> Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one task: accuracies by test set (percent), gain on the shifted set (points), recovered share (percent)."""
+    """One method on one task: accuracies by test set (percent), gain on the shifted set (points), recovered share (percent).
+
+    `measures` are further figures of the shifted set in percent, where they were taken.
+    """
 
     method: str
     seeds: int
@@ -50,6 +53,7 @@ class Row:
     gain: Estimate | None
     recovered: Estimate | None
     milliseconds: float
+    measures: dict[str, Estimate] = field(default_factory=dict)
 
 
 def summarise(records: Sequence[Record]) -> list[Row]:
@@ -84,18 +88,27 @@ def _row(name: str, runs: dict[int, Record], baseline: dict[int, Record], upper:
         gain=estimate(gains) if gains else None,
         recovered=recovered,
         milliseconds=1e3 * float(np.mean([record["seconds_per_step"] for record in runs.values()])),
+        measures=_measures(list(runs.values())),
     )
+
+
+def _measures(records: Sequence[Record]) -> dict[str, Estimate]:
+    """The further figures that all runs of a row have; older stores have none."""
+    taken = [record.get("measures", {}) for record in records]
+    return {name: estimate([figures[name] for figures in taken]) for name in taken[0] if all(name in one for one in taken)}
 
 
 def _header(rows: Sequence[Row]) -> list[str]:
     tests = list(rows[0].accuracy)
-    return ["method", *(f"{test} %" for test in tests), f"gain on {tests[-1]}", "gap recovered %", "ms/step"]
+    columns = [f"{name} %" for name in (*tests, *rows[0].measures)]
+    return ["method", *columns, f"gain on {tests[-1]}", "gap recovered %", "ms/step"]
 
 
-def _cells(row: Row) -> list[str]:
-    gain = "" if row.gain is None else f"{row.gain.mean:+.1f} ± {row.gain.half_width:.1f}"
+def _cells(row: Row, measured: Sequence[str]) -> list[str]:
+    gain = "" if row.gain is None else f"{'' if row.gain.mean < 0 else '+'}{row.gain}"
     recovered = "" if row.recovered is None else str(row.recovered)
-    return [row.method, *map(str, row.accuracy.values()), gain, recovered, f"{row.milliseconds:.1f}"]
+    figures = [str(row.measures.get(name, "")) for name in measured]
+    return [row.method, *map(str, row.accuracy.values()), *figures, gain, recovered, f"{row.milliseconds:.1f}"]
 
 
 def terminal_table(title: str, rows: Sequence[Row]) -> Table:
@@ -104,7 +117,7 @@ def terminal_table(title: str, rows: Sequence[Row]) -> Table:
     for number, name in enumerate(_header(rows)):
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*_cells(row), style="bold" if row.method == DEFAULT else None)
+        table.add_row(*_cells(row, list(rows[0].measures)), style="bold" if row.method == DEFAULT else None)
     return table
 
 
@@ -130,5 +143,5 @@ def verdict(rows: Sequence[Row]) -> str:
 def markdown_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
     header = _header(rows)
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *map(_cells, rows)]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *(_cells(row, list(rows[0].measures)) for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .backbones import build_network
+from .adapted import network_named
+from .measures import measures
 from .methods import Method
 from .network import Network
+from .recipe import Recipe, augmented, make_optimizer, make_scheduler
 from .tasks import Split, Task
 from .tasks._types import to_float
 
@@ -25,11 +27,13 @@ class Settings:
     """What a run depends on beside its task and method.
 
     Attributes:
-        backbone: a name of `BACKBONES`.
+        backbone: a name of `BACKBONES`, or another that `network_named` knows.
         steps: optimiser steps.
         batch_size: task rows per step.
         lr: learning rate of SGD with momentum 0.9; it falls to a tenth at two thirds of the steps.
         seed: initial weights and order of the rows.
+        recipe: optimiser, one-cycle schedule and augmentation, in place of SGD as described under `lr`.
+        network_options: options of a network that is not of `BACKBONES`, as pairs.
     """
 
     backbone: str = "small-bn"
@@ -37,16 +41,22 @@ class Settings:
     batch_size: int = 64
     lr: float = 1e-2
     seed: int = 0
+    recipe: Recipe | None = None
+    network_options: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gives: accuracies in percent, seconds per step, figures by step, shares of variance per component."""
+    """What a run gives: accuracies in percent, seconds per step, figures by step, shares of variance per component.
+
+    `measures` are further figures of the last test set, in percent, where its irrelevant label is known.
+    """
 
     accuracy: dict[str, float]
     seconds_per_step: float
     figures: list[dict[str, float]]
     component_shares: list[float]
+    measures: dict[str, float]
 
 
 def train(
@@ -74,10 +84,11 @@ def train(
         The outcome; the same for an interrupted and resumed run, but for the seconds.
     """
     torch.manual_seed(settings.seed)
-    network = build_network(settings.backbone, task.n_classes).to(device)
+    network = network_named(settings.backbone, task.n_classes, dict(settings.network_options)).to(device)
     method = make_method(network, task, seed=settings.seed, device=device, steps=settings.steps)
-    optimizer = torch.optim.SGD([*network.parameters(), *method.parameters()], settings.lr, momentum=0.9)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, max(1, settings.steps * 2 // 3), 0.1)
+    recipe = settings.recipe
+    optimizer = make_optimizer([*network.parameters(), *method.parameters()], recipe, settings.lr)
+    scheduler = make_scheduler(optimizer, recipe, settings.lr, settings.steps)
     parts = {"network": network, "method": method, "optimizer": optimizer, "scheduler": scheduler}
     done, figures = _resume(checkpoint, parts, device)
     split = task.upper if on_upper and task.upper is not None else task.train
@@ -86,9 +97,11 @@ def train(
         _wait(device)
         started = time.perf_counter()
         rows = _rows(len(split.labels), step, settings)
-        loss = method.loss(to_float(split.images[rows].to(device)), split.labels[rows].to(device))
+        loss = method.loss(_images(split, rows, step, settings, device), split.labels[rows].to(device))
         optimizer.zero_grad()
         loss.backward()
+        if recipe is not None and recipe.clip is not None:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
         optimizer.step()
         scheduler.step()
         _wait(device)
@@ -100,10 +113,12 @@ def train(
     splits = {"validation": task.validation}
     splits |= task.tests if test else ({} if task.oracle is None else {"oracle": task.oracle})
     accuracy = {name: _accuracy(network, part, device) for name, part in splits.items()}
-    shares = _component_shares(network, list(task.tests.values())[-1], device) if test else []
+    last = list(task.tests.values())[-1]
+    shares = _component_shares(network, last, device) if test else []
+    measured = _measures(network, last, device, settings.seed) if test and last.groups is not None else {}
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
-    return Outcome(accuracy, sum(seconds) / max(1, len(seconds)), figures, shares)
+    return Outcome(accuracy, sum(seconds) / max(1, len(seconds)), figures, shares, measured)
 
 
 def _wait(device: torch.device) -> None:
@@ -117,6 +132,14 @@ def _rows(count: int, step: int, settings: Settings) -> Tensor:
     epoch, place = divmod(step, count // batch)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed * 100_003 + epoch))
     return order[place * batch : (place + 1) * batch]
+
+
+def _images(split: Split, rows: Tensor, step: int, settings: Settings, device: torch.device) -> Tensor:
+    """The task images of a step; what augmentation does to them depends on seed and step alone."""
+    images = to_float(split.images[rows].to(device))
+    if settings.recipe is None or not settings.recipe.augment:
+        return images
+    return augmented(images, torch.Generator().manual_seed(settings.seed * 100_003 + step))
 
 
 def _resume(checkpoint: Path | None, parts: dict[str, Any], device: torch.device) -> tuple[int, list[dict[str, float]]]:
@@ -150,6 +173,13 @@ def _accuracy(network: Network, split: Split, device: torch.device) -> float:
     return hits.float().mean().item() * 100.0
 
 
+def _measures(network: Network, split: Split, device: torch.device, seed: int) -> dict[str, float]:
+    features = _features(network, split, device)
+    with torch.no_grad():
+        hits = network.head(features).argmax(1).cpu() == split.labels
+    return measures(features.cpu(), hits, split.labels, split.groups, seed=seed)
+
+
 def _component_shares(network: Network, split: Split, device: torch.device, count: int = 10) -> list[float]:
     """Shares of the features' variance in the first principal components (the paper's Fig. 2)."""
     features = _features(network, split, device).double().cpu()
@@ -158,5 +188,10 @@ def _component_shares(network: Network, split: Split, device: torch.device, coun
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """Settings as plain values, for the results store."""
-    return asdict(settings)
+    """Settings as plain values, for the results store; later fields only where they are not at their defaults.
+
+    So the keys of older stores stay valid.
+    """
+    later = ("recipe", "network_options")
+    usual = {field.name for field in fields(settings) if field.name in later and getattr(settings, field.name) == field.default}
+    return {name: value for name, value in asdict(settings).items() if name not in usual}

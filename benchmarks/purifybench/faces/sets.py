@@ -83,7 +83,7 @@ def task_faces(name: str, *, seed: int, size: int, cache: Path) -> Dataset:
             for paired, hair in ((True, partner(face_set, expression)), (False, free)):
                 faces.append(Face(expression=EXPRESSIONS[expression], hair=hair, **person))
                 rows.append({"split": split, "person": f"{split}-{number}", "paired": paired, "draw": draw})
-    return _drawn(faces, rows, {name: face_set.picture}, [name] * len(faces), seed=seed, size=size, cache=cache)
+    return drawn_set(faces, rows, {name: face_set.picture}, [name] * len(faces), seed=seed, size=size, cache=cache)
 
 
 def auxiliary_faces(kind: str, *, seed: int, size: int, cache: Path) -> Dataset:
@@ -107,10 +107,10 @@ def auxiliary_faces(kind: str, *, seed: int, size: int, cache: Path) -> Dataset:
         faces.append(Face(expression=expression, hair=HAIR[int(rng.integers(len(HAIR)))], **person))
     rows: list[dict[str, object]] = [{"split": "auxiliary", "person": str(number)} for number in range(len(faces))]
     pictures = {name: TASK_SETS[name].picture for name in dict.fromkeys(names)}
-    return _drawn(faces, rows, pictures, names, seed=seed, size=size, cache=cache)
+    return drawn_set(faces, rows, pictures, names, seed=seed, size=size, cache=cache)
 
 
-def _drawn(
+def drawn_set(
     faces: list[Face],
     rows: list[dict[str, object]],
     pictures: Mapping[str, Picture],

@@ -15,9 +15,12 @@ from ._grid import Options as Options
 from ._grid import candidates as candidates
 from ._types import Method as Method
 from .auxiliary_head import MultiTask, Transfer
+from .coral import Coral
 from .gradient_reversal import GradientReversal
+from .maximum_mean_discrepancy import MaximumMeanDiscrepancy
 from .plain import Plain
 from .purified import Purified
+from .sliced_wasserstein import SlicedWasserstein
 
 #: The critic of the paper; what it does not state, the activation, is ReLU.
 PUBLISHED_CRITIC = partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU)
@@ -58,4 +61,21 @@ FACE_METHODS: Mapping[str, Callable[..., Method]] = {
     "PL all groups (default)": Purified,
     "control: statistics only": METHODS["control: statistics only"],
     "control: shuffled groups": METHODS["control: shuffled groups"],
+}
+
+#: Auxiliary rows per step of the picture benchmark, as many as task rows.
+PICTURE_ROWS = {"batch_size": 32}
+
+#: The methods of the picture benchmark.
+PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
+    "goal 1 only": Plain,
+    "upper bound": Plain,
+    "control: shuffled groups": partial(Purified, shuffled=True, **PICTURE_ROWS),
+    "gradient reversal, weight 0": partial(GradientReversal, weight=0.0, **PICTURE_ROWS),
+    "gradient reversal": partial(GradientReversal, **PICTURE_ROWS),
+    "gradient reversal, protected statistics": partial(GradientReversal, protect_statistics=True, **PICTURE_ROWS),
+    "CORAL": partial(Coral, **PICTURE_ROWS),
+    "MMD": partial(MaximumMeanDiscrepancy, **PICTURE_ROWS),
+    "sliced Wasserstein": partial(SlicedWasserstein, **PICTURE_ROWS),
+    "PL all groups (default)": partial(Purified, **PICTURE_ROWS),
 }

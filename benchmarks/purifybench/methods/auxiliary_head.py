@@ -50,14 +50,20 @@ class MultiTask(Plain):
             rank=0,  # each process trains a run of its own
             world_size=1,
         )
-        layers = (nn.Linear(FEATURE_DIM, FEATURE_DIM), nn.ReLU()) if hidden else ()
-        self.auxiliary_head = nn.Sequential(*layers, nn.Linear(FEATURE_DIM, self.sampler.n_groups)).to(device)
+        layers = (nn.Linear(network.feature_dim, FEATURE_DIM), nn.ReLU()) if hidden else ()
+        width = FEATURE_DIM if hidden else network.feature_dim
+        self.auxiliary_head = nn.Sequential(*layers, nn.Linear(width, self.sampler.n_groups)).to(device)
 
     def auxiliary_loss(self, device: torch.device) -> Tensor:
         """Cross-entropy of the auxiliary label on the next auxiliary rows."""
         batch = self.sampler.next_batch()
-        features = self.seen_by_head(self.network.features(batch.images.to(device)))
+        features = self.seen_by_head(self.auxiliary_features(batch.images.to(device)))
         return F.cross_entropy(self.auxiliary_head(features), batch.groups.to(device))
+
+    def auxiliary_features(self, images: Tensor) -> Tensor:
+        """Features of auxiliary rows."""
+        features: Tensor = self.network.features(images)
+        return features
 
     def seen_by_head(self, features: Tensor) -> Tensor:
         """What the auxiliary head gets of the features."""

@@ -39,6 +39,7 @@ class GradientReversal(MultiTask):
         steps: length of the run, which the schedule of the weight needs.
         weight: lambda, the final factor of the reversed gradient; benchmarks tune it on validation data.
         batch_size: auxiliary rows per step.
+        protect_statistics: keep auxiliary rows out of the running BatchNorm statistics, as purifying does.
 
     Source: Ganin et al. 2016, JMLR 17(1), Sec. 5.2.2; Li et al. 2021, arXiv:2102.10955, Sec. IV-B for AMTL.
     """
@@ -56,16 +57,25 @@ class GradientReversal(MultiTask):
         steps: int,
         weight: float = 0.3,
         batch_size: int = BATCH_SIZE,
+        protect_statistics: bool = False,
     ) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps, batch_size=batch_size, hidden=True)
         self.reversal = weight
         self.steps = steps
         self.done = 0
+        self.protect_statistics = protect_statistics
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         loss = super().loss(images, labels)
         self.done += 1
         return loss
+
+    def auxiliary_features(self, images: Tensor) -> Tensor:
+        if not self.protect_statistics:
+            return super().auxiliary_features(images)
+        buffers = {name: buffer.clone() for name, buffer in self.network.features.named_buffers()}
+        features: Tensor = torch.func.functional_call(self.network.features, buffers, (images,))
+        return features
 
     def seen_by_head(self, features: Tensor) -> Tensor:
         weight = self.reversal * (2.0 / (1.0 + math.exp(-10.0 * self.done / self.steps)) - 1.0)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from purifybench.network import FEATURE_DIM, Network
+from purifybench.network import Network
 from purifybench.tasks import Task
 from purifybench.tasks._types import to_float
 from torch import Tensor
@@ -69,7 +69,7 @@ class Purified(Plain):
         if rising_decay is not None:
             options["strength"].rising_decay = rising_decay
         make = PurifyRegularizer.as_published if published else PurifyRegularizer
-        self.purify = make(network.features, sampler, feature_dim=FEATURE_DIM, seed=seed, **options)
+        self.purify = make(network.features, sampler, feature_dim=network.feature_dim, seed=seed, **options)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         self.purify.critic_step()

@@ -14,10 +14,12 @@ class Split:
     Attributes:
         images: bytes, shape ``(rows, 3, height, width)``.
         labels: int64, shape ``(rows,)``.
+        groups: the irrelevant label of a test set, int64, shape ``(rows,)``, where it is known; to measure by alone.
     """
 
     images: Tensor
     labels: Tensor
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True)

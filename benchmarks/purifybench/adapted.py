@@ -1,0 +1,117 @@
+"""Networks from elsewhere in the shape of the benchmarks: timm's by name, and what any `package.module:callable` returns."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from wdpurify.features.classifier import find_classifier
+
+from .backbones import BACKBONES, build_network
+from .network import Network
+
+#: Side of the image that tells how wide the features are.
+PROBE_SIZE = 64
+
+
+class Normalised(nn.Module):
+    """A model that gets images normalised by its own mean and deviation; it is given pixels in [-1, 1].
+
+    Args:
+        model: reads ``(batch, 3, height, width)``.
+        mean, std: of pixels in [0, 1], one value or one per channel.
+    """
+
+    def __init__(self, model: nn.Module, mean: float | tuple[float, ...], std: float | tuple[float, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = (images + 1.0) / 2.0
+        found: Tensor = self.model((pixels - self.mean) / self.std)
+        return found
+
+
+class ChannelsLast(nn.Module):
+    """A model run with its channels last in memory, which makes depthwise convolutions twice as fast on a CPU."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
+        return found
+
+
+def network_named(name: str, n_classes: int, options: Mapping[str, Any]) -> Network:
+    """A network by any name that the benchmarks know.
+
+    Args:
+        name: one of `BACKBONES`, ``package.module:callable``, or a timm model.
+        n_classes: width of the new head.
+        options: for the callable, or for ``timm.create_model``; of the latter ``weights`` is a file of pretrained weights.
+
+    Raises:
+        ValueError: if there is no such network, or it has no classifier to replace.
+    """
+    if name in BACKBONES:
+        return build_network(name, n_classes)
+    if ":" in name:
+        return adapt(_called(name, options), n_classes)
+    if not timm.is_model(name):
+        raise ValueError(
+            f"`network` must be one of {', '.join(BACKBONES)}, a timm model or package.module:callable, got {name!r}"
+        )
+    return adapt(_timm_model(name, **options), n_classes)
+
+
+def adapt(model: nn.Module, n_classes: int) -> Network:
+    """The model up to its classifier as the extractor, and a new head.
+
+    Args:
+        model: its classifier is replaced by an identity.
+        n_classes: width of the new head.
+
+    Raises:
+        ValueError: if no classifier is found, or what it reads is no row per image.
+    """
+    classifier = find_classifier(model)
+    if not classifier:
+        raise ValueError("`network` must have a classifier that can be replaced, such as a last nn.Linear, and has none")
+    parent, _, own = classifier.rpartition(".")
+    setattr(model.get_submodule(parent), own, nn.Identity())
+    features = ChannelsLast(model)
+    with torch.no_grad():
+        found = features.eval()(torch.zeros(2, 3, PROBE_SIZE, PROBE_SIZE))
+    if not isinstance(found, Tensor) or found.ndim != 2:
+        came = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"`network` must give its classifier {classifier} features of shape (batch, dim), got {came}")
+    return Network(features.train(), n_classes, feature_dim=found.shape[1])
+
+
+def _called(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """What a callable returns, named as ``package.module:callable``, with dots for what is within a class."""
+    module, _, path = name.partition(":")
+    try:
+        made: Any = importlib.import_module(module)
+        for part in path.split("."):
+            made = getattr(made, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"`network` {name!r} cannot be imported: {error}") from error
+    model = made(**options)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"`network` {name!r} must return a module, got {type(model).__name__}")
+    return model
+
+
+def _timm_model(name: str, *, weights: str | None = None, pretrained: bool = False, **options: Any) -> nn.Module:
+    given = {"pretrained_cfg_overlay": {"file": weights}} if weights else {}
+    model = timm.create_model(name, pretrained=pretrained or weights is not None, **given, **options)
+    configuration = model.pretrained_cfg
+    return Normalised(model, configuration["mean"], configuration["std"])
