@@ -19,7 +19,7 @@ from .features import (
     unpooled,
     usable_rows,
 )
-from .functional import feature_spread, group_gap
+from .functional import group_gap, score_spread
 from .pull import Objective, Pull
 
 #: Under float16 autocast gradients are multiplied by this on their way through the extractor, lest they underflow.
@@ -85,8 +85,7 @@ def acting_step(
         )
         rank = rank_and_world()[0] if world > 1 else 0
         rows = _of_all_ranks(own) if world > 1 else own
-        if learn:
-            trainer.fit(rows.features, rows.groups, rows.population, step=number)
+        # Before the critic learns from these rows: what it knows of them now it knows of their groups, not of each row.
         found = trainer.differentiate(
             rows.features,
             (lambda scores: objective(scores, rows.groups, rows.population))
@@ -94,9 +93,9 @@ def acting_step(
             else (lambda scores: group_gap(scores, rows.groups, rows.population)),
         )
         gap = group_gap(found.scores, rows.groups, rows.population)
-        spread = feature_spread(rows.features, rows.population)
-        separation = gap / spread.clamp(min=torch.finfo(torch.float32).tiny)
-        pull.separation = separation
+        if learn:
+            spread = score_spread(found.scores, rows.population).clamp(min=torch.finfo(torch.float32).tiny)
+            pull.record_separation(gap / spread)
         if pulls and raw.requires_grad:
             mine = found.gradient[rank::world] * world
             at_raw = unpooled(raw, mine, pool=pool, mask=mask)
@@ -108,9 +107,11 @@ def acting_step(
             gradients = loan.gradients(raw, (at_raw * factor * scale).to(raw.dtype))
             value, gradients = _only_finite(found.value, gradients, scale)
             pull.prepare(value, factor, gradients)
+        if learn:
+            trainer.fit(rows.features, rows.groups, rows.population, step=number)
     return {
         "estimate": gap,
-        "separation": separation,
+        "separation": pull.separation,
         "critic_gradient_norm": found.gradient.norm(),
         "feature_norm": rows.features.norm(dim=1).mean(),
         "dropped_rows": (~keep).sum(),

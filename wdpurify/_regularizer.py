@@ -64,12 +64,12 @@ class PurifyRegularizer:
         *,
         feature_dim: int | None = None,
         objective: Objective = TwoSided(),  # noqa: B008 - frozen
-        strength: float | Strength = 3.0,
+        strength: float | Strength = 1.0,
         constraint: Constraint = GradientPenalty(10.0),  # noqa: B008 - frozen
         critic: nn.Module | Callable[[int, int], nn.Module] = Critic,
         critic_lr: float = 3e-3,
         critic_steps: int = 3,
-        every: int = 3,
+        every: int = 1,
         pool: Pool = "mean",
         update_statistics: bool = False,
         model: nn.Module | None = None,

@@ -14,6 +14,9 @@ from .hand_over import PassRecord, hand_over
 from .strength import Strength
 from .task_gradient import TaskGradient, observations
 
+#: Share of the remembered separation that an acting iteration keeps: one batch of few rows says little.
+SEPARATION_DECAY = 0.9
+
 
 class Pull:
     """What moves the extractor in one iteration.
@@ -27,7 +30,7 @@ class Pull:
 
     Attributes:
         applied_norm: norm of the last pull at the features, scalar; None before the first.
-        separation: how far apart the critic found the groups, scalar.
+        separation: how far apart the groups are, averaged over the last acting iterations, scalar.
     """
 
     def __init__(self, strength: Strength) -> None:
@@ -55,6 +58,13 @@ class Pull:
         factor = self.strength.factor(norm, moved(self.separation, norm.device))
         self.applied_norm = norm * factor
         return factor
+
+    def record_separation(self, separation: Tensor) -> None:
+        """Record how far apart the groups of one batch are: gap over spread of the scores, of rows not yet learned from.
+
+        From 0 on: a critic that has not yet told the groups of unseen rows apart pulls nothing.
+        """
+        self.separation = torch.lerp(moved(self.separation, separation.device), separation, 1.0 - SEPARATION_DECAY)
 
     def prepare(self, value: Tensor, factor: Tensor, parameters: list[tuple[Tensor, Tensor]]) -> None:
         """Keep a pull at the auxiliary rows for the passes of this iteration.

@@ -9,9 +9,8 @@ from torch import Tensor
 from wdpurify._checks import check_not_negative
 from wdpurify._torch import moved
 
-#: Share of the memory of the task gradient that an iteration with a smaller, with a larger task gradient keeps.
-FALLING_DECAY = 0.9
-RISING_DECAY = 0.99
+#: Iterations over which the task gradient is averaged: all of a short run, a window of a long one.
+MEMORY = 1000
 
 
 class Strength(Protocol):
@@ -73,34 +72,28 @@ class FixedStrength:
 class BalancedStrength:
     """The purify gradient scaled to a share of the task gradient at the features, fading as the groups come together.
 
-    The applied gradient is ``value * min(1, separation / fade) * EMA(||g_task||) * g / ||g||``: the scales of critic, loss,
+    The applied gradient is ``value * min(1, separation / fade) * mean(||g_task||) * g / ||g||``: the scales of critic, loss,
     loss scaler and accumulation divisor cancel. W1 has a slope of 1 however close the groups are, so without the fade a
     share that is right at the start throws purified features about at the end; with it the objective is W1 far away and
     its square nearby (as in Huber's loss). A critic that is wrong by its own estimate (below 0) pulls nothing. Until a task
-    gradient has been seen the factor is 0. Give each regularizer an object of its own: it remembers that gradient.
+    gradient has been recorded the factor is 0. Give each regularizer an object of its own: it remembers that gradient.
 
-    The memory rises slowly: a pull that upsets the task makes the task gradient grow, and a memory that followed at once would
-    answer with a stronger pull still, until nothing is left of the features.
-
-    The mean over the iterations weighs each by the factor that the loop gave the term in it, so an iteration in which the term
-    hardly counted (a mixup loop that scales the first of two criteria) says hardly anything.
+    The mean is over all iterations of a short run: a pull that upsets the task makes the task gradient grow, and a quick memory
+    would answer with a stronger pull still. It weighs each iteration by the factor that the loop gave the term in it, so one
+    in which the term hardly counted (a mixup loop that scales the first of two criteria) says hardly anything.
 
     Args:
-        value: ratio of the norms while the groups are apart, at least 0. It holds in the steps in which the term is present.
-        fade: separation (gap over the mean distance of features from their mean) below which the ratio falls linearly to 0, at
-            least 0; 0 never fades.
+        value: ratio of the norms while the groups are apart, at least 0. It holds in the iterations in which the term acts.
+        fade: separation (gap over the standard deviation of the critic's scores, on rows that it has not learned from) below
+            which the ratio falls linearly to 0, at least 0; 0 never fades.
 
     Attributes:
-        falling_decay, rising_decay: share of the memory that an iteration with a smaller, a larger task gradient keeps, in
-            [0, 1); equal ones give a plain moving average, 0 keeps nothing.
         task_norm: the memory, a scalar tensor; NaN until a task gradient was recorded.
     """
 
     needs_task_gradient = True
-    falling_decay = FALLING_DECAY
-    rising_decay = RISING_DECAY
 
-    def __init__(self, value: float = 3.0, *, fade: float = 0.1) -> None:
+    def __init__(self, value: float = 1.0, *, fade: float = 0.4) -> None:
         self.value = check_not_negative("value", value)
         self.fade = check_not_negative("fade", fade)
         self.task_norm: Tensor = torch.tensor(float("nan"), dtype=torch.float32, device="cpu")
@@ -118,16 +111,12 @@ class BalancedStrength:
     def record(self, task_norm: Tensor, weight: Tensor) -> None:
         known = moved(self.task_norm, task_norm.device)
         held = moved(self._weight, task_norm.device)
-        first = torch.isnan(known)
-        decay = torch.where(task_norm > known, self.rising_decay, self.falling_decay)
-        old = decay * held
-        new = (1.0 - decay) * weight
-        total = torch.where(first, weight, old + new)
-        mean = torch.where(first, task_norm, (old * known + new * task_norm) / total)
+        total = held + weight
+        mean = torch.where(torch.isnan(known), task_norm, (held * known + weight * task_norm) / total)
         # A step with an infinite gradient is one that a GradScaler skips: it teaches nothing.
         usable = torch.isfinite(task_norm) & (weight > 0)
         self.task_norm = torch.where(usable, mean, known)
-        self._weight = torch.where(usable, total, held)
+        self._weight = torch.where(usable, total.clamp(max=MEMORY * weight), held)
 
     def state_dict(self) -> dict[str, Any]:
         return {"task_norm": self.task_norm.detach().cpu().clone(), "weight": self._weight.detach().cpu().clone()}
