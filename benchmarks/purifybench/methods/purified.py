@@ -14,7 +14,7 @@ from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
 from .plain import Plain
 
 #: Auxiliary rows per acting step.
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 
 
 class Purified(Plain):
@@ -24,7 +24,7 @@ class Purified(Plain):
         network, task, seed, device, steps: as for every method.
         fixed: one group, the task's `fixed` value, in place of all groups at once.
         shuffled: permute the group labels among the auxiliary rows, so that they say nothing: the control.
-        strength, fade, rising_decay: of a `BalancedStrength` of the run's own; by default the library's.
+        strength, fade: of a `BalancedStrength` of the run's own; by default the library's.
         published: the paper's own settings; `objective` is then the only option.
         batch_size: auxiliary rows per acting step, of all groups together.
         **options: of `PurifyRegularizer`.
@@ -44,7 +44,6 @@ class Purified(Plain):
         batch_size: int = BATCH_SIZE,
         strength: float | None = None,
         fade: float | None = None,
-        rising_decay: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps)
@@ -64,10 +63,8 @@ class Purified(Plain):
             world_size=1,
         )
         balance = {name: value for name, value in {"value": strength, "fade": fade}.items() if value is not None}
-        if balance or rising_decay is not None:
+        if balance:
             options["strength"] = BalancedStrength(**balance)
-        if rising_decay is not None:
-            options["strength"].rising_decay = rising_decay
         make = PurifyRegularizer.as_published if published else PurifyRegularizer
         self.purify = make(network.features, sampler, feature_dim=network.feature_dim, seed=seed, **options)
 
