@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from wdpurify import GroupSampler
 
 from .plain import Plain
-from .purified import BATCH_SIZE
+
+#: Auxiliary rows per step of the methods that learn the auxiliary label, twice as many as purifying has.
+BATCH_SIZE = 64
 
 
 class MultiTask(Plain):

@@ -13,8 +13,7 @@ from purifybench.network import Network
 from purifybench.tasks import Task
 from torch import Tensor
 
-from .auxiliary_head import MultiTask
-from .purified import BATCH_SIZE
+from .auxiliary_head import BATCH_SIZE, MultiTask
 
 
 class _Reverse(torch.autograd.Function):
