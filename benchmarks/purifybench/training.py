@@ -110,6 +110,7 @@ def train(
             figures.append({"step": step + 1, "loss": loss.item(), **method.figures()})
         if checkpoint and (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < settings.steps:
             _save(checkpoint, parts, step + 1, figures)
+    method.finish()
     splits = {"validation": task.validation}
     splits |= task.tests if test else ({} if task.oracle is None else {"oracle": task.oracle})
     accuracy = {name: _accuracy(network, part, device) for name, part in splits.items()}

@@ -15,6 +15,7 @@ from ._grid import Options as Options
 from ._grid import candidates as candidates
 from ._types import Method as Method
 from .auxiliary_head import MultiTask, Transfer
+from .concept_erasure import ConceptErasure
 from .coral import Coral
 from .gradient_reversal import GradientReversal
 from .maximum_mean_discrepancy import MaximumMeanDiscrepancy
@@ -77,5 +78,6 @@ PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
     "CORAL": partial(Coral, **PICTURE_ROWS),
     "MMD": partial(MaximumMeanDiscrepancy, **PICTURE_ROWS),
     "sliced Wasserstein": partial(SlicedWasserstein, **PICTURE_ROWS),
+    "LEACE, head refitted": ConceptErasure,
     "PL all groups (default)": partial(Purified, **PICTURE_ROWS),
 }

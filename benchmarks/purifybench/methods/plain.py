@@ -24,6 +24,9 @@ class Plain:
     def figures(self) -> dict[str, float]:
         return {}
 
+    def finish(self) -> None:
+        """A plain loss leaves nothing to do."""
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
