@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench gpu clean
 
 demo: $(VENV)/.bench
 	$(BIN)/python benchmarks/digits.py
@@ -22,6 +22,9 @@ check: $(VENV)/.check
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/overhead.py
+
+gpu: $(VENV)/.test
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
