@@ -43,7 +43,7 @@ class _Memory(GeneralTracker):
         self.rows.append((step, values))
 
 
-def _train(strength, *, steps=8, accumulate=2, precision="no", load=None, save=None, norm=True, start=0, tracker=None):
+def _train(strength, *, steps=8, accumulate=2, precision="no", load=None, save=None, norm=True, start=0, tracker=None, every=1):
     torch.manual_seed(3)
     accelerator = Accelerator(
         cpu=True, gradient_accumulation_steps=accumulate, mixed_precision=precision, log_with=tracker and [tracker]
@@ -57,7 +57,7 @@ def _train(strength, *, steps=8, accumulate=2, precision="no", load=None, save=N
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     criterion, purify = nn.CrossEntropyLoss(), None
     if strength is not None:
-        purify = purified(accelerator, model, small_sampler(), strength=strength)
+        purify = purified(accelerator, model, small_sampler(), strength=strength, every=every)
         criterion = purify.criterion(criterion)
     if tracker:
         accelerator.init_trackers("run")
@@ -93,7 +93,7 @@ def test_the_term_arrives_and_strength_zero_is_the_plain_run(precision):
 
 
 def test_every_counts_accumulated_steps():
-    purify = _train(1.0)[2]
+    purify = _train(1.0, every=3)[2]
     assert purify.sampler.state_dict()["drawn"] == 3  # steps 0, 3 and 6 of 8, each of two micro-batches
 
 
@@ -119,7 +119,7 @@ def test_a_checkpoint_from_before_the_regularizer_was_added_starts_it_afresh(tmp
     _train(None, steps=4, save=str(tmp_path))
     with pytest.warns(FreshStartWarning, match=r"purify\.pt is not there: the regularizer starts afresh"):
         resumed = _train(1.0, steps=8, start=4, load=str(tmp_path))
-    assert resumed[2].sampler.state_dict()["drawn"] == 2
+    assert resumed[2].sampler.state_dict()["drawn"] == 4
 
 
 def test_a_second_regularizer_of_an_accelerator_needs_a_name_of_its_own(tmp_path):

@@ -1,5 +1,6 @@
 """What a user's set-up changes must not change the pull: scale and width of features, groups' order, loss scale, batches."""
 
+import itertools
 import math
 
 import pytest
@@ -10,7 +11,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
-from wdpurify.functional import group_gap, score_spread
+from wdpurify.functional import group_gap
+from wdpurify.pull.separation import Separation, relative_gap
 
 
 def _separation(features, groups, *, steps=60, batch_size=32, lr=3e-3):
@@ -45,26 +47,54 @@ def test_separation_does_not_fall_with_dimensions_that_repeat_others(width):
     assert _separation(repeated, labels) > 0.4
 
 
-@given(st.sampled_from([2.0**-10, 2.0**-3, 1.0, 2.0**5, 2.0**10]), st.integers(0, 100))
-def test_gap_over_spread_of_scores_is_free_of_the_scores_scale(scale, seed):
-    scores = torch.randn((12, 3), generator=torch.Generator().manual_seed(seed))
-    groups, population = torch.arange(12) % 3, torch.ones(12, dtype=torch.bool)
-    plain = group_gap(scores, groups, population) / score_spread(scores, population)
-    scaled = group_gap(scale * scores, groups, population) / score_spread(scale * scores, population)
-    assert_close(scaled, plain)
-
-
-def _reference_spread(scores, population):
-    rows = scores[population].double().numpy()
-    return rows.std(axis=0).mean()
-
-
-@given(st.integers(0, 1000), st.integers(1, 4), st.integers(2, 10))
-def test_score_spread_is_the_mean_standard_deviation_over_the_population(seed, outputs, rows):
+def _batch(seed, rows=6, outputs=2):
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.randn((rows, outputs), generator=generator)
-    population = torch.arange(rows) % 3 != 1
-    assert_close(score_spread(scores, population).double().item(), _reference_spread(scores, population), rtol=1e-4, atol=1e-5)
+    scores = torch.randn((rows, outputs), generator=generator, dtype=torch.float64)
+    groups = torch.arange(rows) % (outputs + 1) - 1
+    population = torch.randint(2, (rows,), generator=generator).bool()
+    population[:2] = True
+    return scores, groups, population
+
+
+@given(st.integers(0, 10_000), st.integers(3, 6), st.integers(1, 3))
+def test_relative_gap_and_its_variance_are_those_over_all_permutations(seed, rows, outputs):
+    scores, groups, population = _batch(seed, rows, outputs)
+    in_play = population | (groups >= 0)
+    chosen = scores[in_play]
+    spread = chosen.std(0, correction=0).mean()
+    found = [
+        group_gap(chosen[list(order)], groups[in_play], population[in_play]) / spread
+        for order in itertools.permutations(range(len(chosen)))
+    ]
+    gap, variance = relative_gap(scores, groups, population)
+    assert_close(gap, found[0], rtol=1e-5, atol=1e-6)
+    assert abs(sum(found) / len(found)) < 1e-6
+    assert_close(variance, torch.stack(found).var(correction=0), rtol=1e-5, atol=1e-6)
+
+
+@given(st.sampled_from([2.0**-10, 2.0**-3, 1.0, 2.0**5, 2.0**10]), st.floats(-5, 5), st.integers(0, 100))
+def test_relative_gap_is_free_of_the_scale_and_the_offset_of_the_scores(scale, offset, seed):
+    scores, groups, population = _batch(seed)
+    assert_close(relative_gap(scale * (scores + offset), groups, population), relative_gap(scores, groups, population))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, 3.3, 1e6])
+def test_equal_scores_tell_no_groups_apart(value):
+    _, groups, population = _batch(0)
+    gap, variance = relative_gap(torch.full((6, 2), value), groups, population)
+    assert abs(gap.item()) <= 3 and variance.isfinite()  # no more than rounding noise can give, and never infinite
+
+
+def test_separation_by_chance_is_what_permuted_labels_stay_below():
+    scores, groups, population = _batch(3, rows=24, outputs=3)
+    generator = torch.Generator().manual_seed(0)
+    below = 0
+    for _ in range(400):
+        separation = Separation()
+        for _ in range(30):
+            separation.record(scores[torch.randperm(24, generator=generator)], groups, population)
+        below += int(separation.value.abs() < separation.chance)
+    assert 0.92 < below / 400 < 0.98
 
 
 def _applied_ratio(scale=1.0, loss_scale=1.0, order=1, task_rows=16, aux_rows=16, dim=6):

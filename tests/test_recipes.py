@@ -8,6 +8,8 @@ import torch
 from small_loop import equal_states, small_sampler, state_of
 from torch import nn
 
+from wdpurify import BalancedStrength
+
 PAGE = Path(__file__).parent.parent / "docs" / "loops" / "recipes.md"
 
 
@@ -24,16 +26,17 @@ def _module():
 def test_skorch():
     pytest.importorskip("skorch")
     trained = []
-    for strength in ("", ", strength=0.0"):
+    for strength in ("BalancedStrength(1.0, fade=0.0)", "0.0"):
         torch.manual_seed(0)
         scope = {
             "torch": torch,
+            "BalancedStrength": BalancedStrength,
             "module": _module(),
             "sampler": small_sampler(),
             "images": torch.rand(256, 3, 8, 8, generator=torch.Generator().manual_seed(1)).numpy(),
             "labels": (torch.arange(256) % 4).numpy(),
         }
-        exec(_block("skorch").replace("sampler)", f"sampler{strength}, every=1)"), scope)
+        exec(_block("skorch").replace("sampler)", f"sampler, strength={strength})"), scope)
         assert scope["purify"].sampler.state_dict()["drawn"] == 4  # two epochs of 205 training rows in batches of 128
         trained.append(state_of(scope["net"].module_))
     assert not equal_states(*trained)
@@ -52,6 +55,6 @@ def test_fastai_with_mixup():
     loaders = DataLoaders.from_dsets(rows, rows, bs=16, device="cpu", num_workers=0)
     learner = Learner(loaders, _module(), loss_func=CrossEntropyLossFlat(), cbs=MixUp())
     scope = {"learner": learner, "sampler": small_sampler()}
-    exec(_block("fastai").replace("sampler)", "sampler, every=1)"), scope)
+    exec(_block("fastai").replace("sampler)", "sampler)"), scope)
     assert scope["purify"].sampler.state_dict()["drawn"] == 4
     assert scope["purify"].metrics().gradient_ratio >= 0

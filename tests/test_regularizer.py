@@ -82,8 +82,8 @@ def test_as_published_is_the_papers_setting_and_differs_from_the_default():
     assert PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6).objective == TwoSided()
 
 
-def test_critic_acts_on_every_third_call():
-    purify = PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6)
+def test_every_says_which_calls_act():
+    purify = PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, strength=0.0, every=3)
     changed = []
     for _ in range(7):
         before = state_of(purify.critic)

@@ -103,7 +103,7 @@ def _with_nan(state):
 
 
 DAMAGED = {
-    "another every": (lambda: _purified(every=2).state_dict(), "`every` 2, this regularizer has 3"),
+    "another every": (lambda: _purified(every=2).state_dict(), "`every` 2, this regularizer has 1"),
     "another objective": (lambda: _purified(objective=OneSided()).state_dict(), r"`objective` OneSided\(toward='population'\)"),
     "another pool": (lambda: _purified(pool="last").state_dict(), "`pool` last, this regularizer has mean"),
     "another width": (
@@ -115,7 +115,7 @@ DAMAGED = {
         lambda: PurifyRegularizer(small_network().features, small_sampler(batch_size=8), feature_dim=6).state_dict(),
         "`batch_size` 8, this sampler has 16",
     ),
-    "another version": (lambda: _purified().state_dict() | {"version": 99}, "version 99, this wdpurify reads 1"),
+    "another version": (lambda: _purified().state_dict() | {"version": 99}, "version 99, this wdpurify reads 2"),
     "no critic": (lambda: _without(_purified().state_dict(), "critic"), "it lacks 'critic'"),
     "no state": (lambda: [1, 2], "got list"),
     "a NaN": (lambda: _with_nan(_purified().state_dict()), "not finite in its critic"),

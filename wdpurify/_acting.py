@@ -19,7 +19,7 @@ from .features import (
     unpooled,
     usable_rows,
 )
-from .functional import group_gap, score_spread
+from .functional import group_gap
 from .pull import Objective, Pull
 
 #: Under float16 autocast gradients are multiplied by this on their way through the extractor, lest they underflow.
@@ -94,8 +94,7 @@ def acting_step(
         )
         gap = group_gap(found.scores, rows.groups, rows.population)
         if learn:
-            spread = score_spread(found.scores, rows.population).clamp(min=torch.finfo(torch.float32).tiny)
-            pull.record_separation(gap / spread)
+            pull.separation.record(found.scores, rows.groups, rows.population)
         if pulls and raw.requires_grad:
             mine = found.gradient[rank::world] * world
             at_raw = unpooled(raw, mine, pool=pool, mask=mask)
@@ -111,7 +110,8 @@ def acting_step(
             trainer.fit(rows.features, rows.groups, rows.population, step=number)
     return {
         "estimate": gap,
-        "separation": pull.separation,
+        "separation": pull.separation.value,
+        "separation_by_chance": pull.separation.chance,
         "critic_gradient_norm": found.gradient.norm(),
         "feature_norm": rows.features.norm(dim=1).mean(),
         "dropped_rows": (~keep).sum(),

@@ -23,7 +23,10 @@ class PurifyMetrics(NamedTuple):
         estimate_per_lipschitz: the same per unit of the certified Lipschitz bound: never above the true mean W1 of the
             batch; NaN for a critic that ``lipschitz_bound`` cannot bound.
         lipschitz_bound: certified constant of the critic.
-        separation: estimate over the spread of the auxiliary features, free of scale; near 0 the groups cannot be told apart.
+        separation: how far apart the critic puts the groups of rows that it has not learned from yet: the gap in standard
+            deviations of its scores, averaged over the last acting steps from 0 on; free of the features' scale and width.
+        separation_by_chance: what ``separation`` stays below, 95 times of 100, where the labels say nothing. A critic that has
+            seen a small auxiliary set many times knows its rows by heart and reads somewhat more.
         critic_gradient_norm: Euclidean norm of the gap's gradient at the auxiliary features; 0 means a dead critic.
         clip_share: share of the critic's weights at the clipping bound, in [0, 1]; 0 without weight clipping.
         feature_norm: mean Euclidean norm of the auxiliary features.
@@ -36,6 +39,7 @@ class PurifyMetrics(NamedTuple):
     estimate_per_lipschitz: float
     lipschitz_bound: float
     separation: float
+    separation_by_chance: float
     critic_gradient_norm: float
     clip_share: float
     feature_norm: float
@@ -78,6 +82,7 @@ class Monitor:
             estimate_per_lipschitz=estimate / lipschitz_bound if lipschitz_bound > 0 else float("nan"),
             lipschitz_bound=lipschitz_bound,
             separation=self.read("separation"),
+            separation_by_chance=self.read("separation_by_chance"),
             critic_gradient_norm=self.read("critic_gradient_norm"),
             clip_share=clip_share,
             feature_norm=self.read("feature_norm"),

@@ -35,4 +35,5 @@ PUBLISHED: PurifyOptions = {
     "critic": partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU),
     "critic_lr": 1e-3,
     "critic_steps": 1,
+    "every": 3,
 }

@@ -13,7 +13,7 @@ from .critic import CriticTrainer
 from .features import AuxiliaryForward
 
 #: Raised whenever the entries of a state change their meaning.
-VERSION = 1
+VERSION = 2
 ENTRIES = ("version", "options", "critic", "optimizer", "game", "sampler", "forward")
 
 

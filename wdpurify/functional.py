@@ -109,48 +109,6 @@ def one_sided_loss(scores: Tensor, *, toward: Toward = "population") -> Tensor:
     return scores.mean() if toward == "population" else -scores.mean()
 
 
-def feature_spread(features: Tensor, population: Tensor) -> Tensor:
-    """Mean Euclidean distance of the population's features from their mean: the unit in which a gap is large or small.
-
-    Args:
-        features: shape ``(batch, dim)``.
-        population: whether a row counts, bool, shape ``(batch,)``.
-
-    Returns:
-        A scalar tensor, at least 0; 0 where no row counts.
-
-    >>> feature_spread(torch.tensor([[-3.0], [3.0], [99.0]]), torch.tensor([True, True, False]))
-    tensor(3.)
-    """
-    whole = population.float()
-    count = whole.sum().clamp(min=1)
-    centre = (features * whole[:, None]).sum(0) / count
-    distance: Tensor = (features - centre).norm(dim=1)
-    return (distance * whole).sum() / count
-
-
-def score_spread(scores: Tensor, population: Tensor) -> Tensor:
-    """Mean over the critic's outputs of the standard deviation of its scores over the population.
-
-    The unit in which a gap is large or small, free of the scale and of the width of the features.
-
-    Args:
-        scores: critic outputs, shape ``(batch, n_groups)``.
-        population: whether a row counts, bool, shape ``(batch,)``.
-
-    Returns:
-        A scalar tensor, at least 0; 0 where no row counts.
-
-    >>> score_spread(torch.tensor([[-3.0], [3.0], [99.0]]), torch.tensor([True, True, False]))
-    tensor(3.)
-    """
-    whole = population.float()[:, None]
-    count = whole.sum().clamp(min=1)
-    centre = (scores * whole).sum(0) / count
-    spread: Tensor = (((scores - centre).square() * whole).sum(0) / count).sqrt().mean()
-    return spread
-
-
 def pair_with_population(features: Tensor, groups: Tensor, population: Tensor, *, mix: Tensor, order: Tensor) -> Tensor:
     """Points on the lines between each row and a row of the population, where a critic's slope is to be checked.
 

@@ -11,11 +11,9 @@ from wdpurify.functional import norm_of_all_passes
 
 from .graphs import reachable_parameters
 from .hand_over import PassRecord, hand_over
+from .separation import Separation
 from .strength import Strength
 from .task_gradient import TaskGradient, observations
-
-#: Share of the remembered separation that an acting iteration keeps: one batch of few rows says little.
-SEPARATION_DECAY = 0.9
 
 
 class Pull:
@@ -30,14 +28,14 @@ class Pull:
 
     Attributes:
         applied_norm: norm of the last pull at the features, scalar; None before the first.
-        separation: how far apart the groups are, averaged over the last acting iterations, scalar.
+        separation: how far apart the groups are.
     """
 
     def __init__(self, strength: Strength) -> None:
         self.strength = strength
         self.applied_norm: Tensor | None = None
         self._ledger = TaskGradient()
-        self.separation = torch.zeros(())
+        self.separation = Separation()
         self._value: Tensor | None = None
         self._parameters: list[tuple[Tensor, Tensor]] = []
 
@@ -55,16 +53,9 @@ class Pull:
 
     def factor(self, norm: Tensor) -> Tensor:
         """What to multiply a gradient at the features with, scalar, given its norm over the rows of all ranks."""
-        factor = self.strength.factor(norm, moved(self.separation, norm.device))
+        factor = self.strength.factor(norm, moved(self.separation.value, norm.device))
         self.applied_norm = norm * factor
         return factor
-
-    def record_separation(self, separation: Tensor) -> None:
-        """Record how far apart the groups of one batch are: gap over spread of the scores, of rows not yet learned from.
-
-        From 0 on: a critic that has not yet told the groups of unseen rows apart pulls nothing.
-        """
-        self.separation = torch.lerp(moved(self.separation, separation.device), separation, 1.0 - SEPARATION_DECAY)
 
     def prepare(self, value: Tensor, factor: Tensor, parameters: list[tuple[Tensor, Tensor]]) -> None:
         """Keep a pull at the auxiliary rows for the passes of this iteration.
@@ -150,14 +141,14 @@ class Pull:
         return {
             "strength": self.strength.state_dict(),
             "ledger": self._ledger.state_dict(),
-            "separation": self.separation.detach().cpu().clone(),
+            "separation": self.separation.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state; a pull that was prepared before is dropped."""
         self.strength.load_state_dict(state["strength"])
         self._ledger.load_state_dict(state["ledger"])
-        self.separation = state["separation"].clone()
+        self.separation.load_state_dict(state["separation"])
         self.drop()
 
     def _reported(self, value: Tensor, factor: Tensor) -> Tensor:

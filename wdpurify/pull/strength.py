@@ -97,7 +97,8 @@ class BalancedStrength:
         self.value = check_not_negative("value", value)
         self.fade = check_not_negative("fade", fade)
         self.task_norm: Tensor = torch.tensor(float("nan"), dtype=torch.float32, device="cpu")
-        self._weight: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")
+        self._weight: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")  # mean of the iterations'
+        self._count: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")
 
     def factor(self, gradient_norm: Tensor, separation: Tensor) -> Tensor:
         norm = gradient_norm.float()
@@ -110,20 +111,26 @@ class BalancedStrength:
 
     def record(self, task_norm: Tensor, weight: Tensor) -> None:
         known = moved(self.task_norm, task_norm.device)
-        held = moved(self._weight, task_norm.device)
-        total = held + weight
-        mean = torch.where(torch.isnan(known), task_norm, (held * known + weight * task_norm) / total)
+        weighed = moved(self._weight, task_norm.device)
+        count = moved(self._count, task_norm.device)
         # A step with an infinite gradient is one that a GradScaler skips: it teaches nothing.
         usable = torch.isfinite(task_norm) & (weight > 0)
+        share = 1.0 / (count + 1.0)
+        new = share * weight
+        total = torch.lerp(weighed, weight.to(weighed), share)
+        mean = known.nan_to_num() * (1.0 - new / total) + task_norm * (new / total)
         self.task_norm = torch.where(usable, mean, known)
-        self._weight = torch.where(usable, total.clamp(max=MEMORY * weight), held)
+        self._weight = torch.where(usable, total, weighed)
+        self._count = torch.where(usable, (count + 1.0).clamp(max=MEMORY - 1.0), count)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"task_norm": self.task_norm.detach().cpu().clone(), "weight": self._weight.detach().cpu().clone()}
+        memory = {"task_norm": self.task_norm, "weight": self._weight, "count": self._count}
+        return {name: value.detach().cpu().clone() for name, value in memory.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.task_norm = state["task_norm"].clone()
         self._weight = state["weight"].clone()
+        self._count = state["count"].clone()
 
 
 def as_strength(strength: float | Strength) -> Strength:
