@@ -1,5 +1,6 @@
 """The picture benchmark: which rows go where, networks from elsewhere, fine-tuning, and a run as a user starts it."""
 
+import copy
 import csv
 import json
 import re
@@ -26,7 +27,8 @@ from purifybench.recipe import Recipe, augmented, make_optimizer, make_scheduler
 from purifybench.results import ResultsStore
 from purifybench.tasks import pictures as picture_task
 from purifybench.tasks.cells import Sizes, split_cells
-from purifybench.training import Settings, train
+from purifybench.tasks._types import to_float
+from purifybench.training import Settings, _measures, train
 from torch import nn
 from torch.testing import assert_close
 
@@ -325,6 +327,26 @@ def test_worst_cell_and_leakage_are_of_the_features_given():
     assert set(measures(noise[:30], hits[:30], labels[:30], (torch.arange(30) > 25).long(), seed=0)) == {"worst cell"}
 
 
+def test_the_accuracy_with_statistics_re_estimated_is_that_of_a_network_that_has_seen_the_training_rows(parquet):
+    task = _build(parquet)
+    torch.manual_seed(0)
+    network = network_named(f"{__name__}:Tiny", 2, {})
+    norm = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    norm.running_mean.fill_(50.0)
+    before = copy.deepcopy(network.state_dict())
+    test = task.tests["unbiased"]
+    found = _measures(network, test, task.train, CPU, 0)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    rows = to_float(task.train.images)
+    assert len(rows) <= 64  # one batch: its statistics are those of all rows
+    network.train()
+    norm.momentum = 1.0
+    network(rows)
+    network.eval()
+    hits = network(to_float(test.images)).argmax(1) == test.labels
+    assert_close(found["statistics re-estimated"], 100.0 * hits.float().mean().item())
+
+
 def _reference_mmd(first, second):
     import numpy as np
 
@@ -486,7 +508,7 @@ def test_embedded_faces_go_with_their_style(start, faces_cache, monkeypatch, cap
     assert [record["key"]["row"] for record in found] == ["goal 1 only", "PL all groups (default)"]
     assert set(found[0]["accuracy"]) == {"validation", "paired", "unbiased"}
     assert found[0]["key"]["data"]["sizes"] == {"rows": 30, "auxiliary_rows": 60, "validation_rows": 30, "test_rows": 30}
-    assert set(found[0]["measures"]) == {"worst cell"}  # six rows of a style are too few for a probe
+    assert set(found[0]["measures"]) == {"worst cell", "statistics re-estimated"}  # six rows of a style are too few for a probe
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """One training run: a task, a network, a method, so many steps; then accuracy on every test set, read once."""
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .adapted import network_named
 from .measures import measures
@@ -49,7 +50,9 @@ class Settings:
 class Outcome:
     """What a run gives: accuracies in percent, seconds per step, figures by step, shares of variance per component.
 
-    `measures` are further figures of the last test set, in percent, where its irrelevant label is known.
+    `measures` are further figures of the last test set, in percent, where its irrelevant label is known; of them "statistics
+    re-estimated" is the accuracy after BatchNorm's running statistics were taken anew over the training rows: with a small
+    momentum those of a short run are still half the pretrained ones.
     """
 
     accuracy: dict[str, float]
@@ -116,7 +119,7 @@ def train(
     accuracy = {name: _accuracy(network, part, device) for name, part in splits.items()}
     last = list(task.tests.values())[-1]
     shares = _component_shares(network, last, device) if test else []
-    measured = _measures(network, last, device, settings.seed) if test and last.groups is not None else {}
+    measured = _measures(network, last, split, device, settings.seed) if test and last.groups is not None else {}
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return Outcome(accuracy, sum(seconds) / max(1, len(seconds)), figures, shares, measured)
@@ -174,11 +177,17 @@ def _accuracy(network: Network, split: Split, device: torch.device) -> float:
     return hits.float().mean().item() * 100.0
 
 
-def _measures(network: Network, split: Split, device: torch.device, seed: int) -> dict[str, float]:
+def _measures(network: Network, split: Split, train: Split, device: torch.device, seed: int) -> dict[str, float]:
     features = _features(network, split, device)
     with torch.no_grad():
         hits = network.head(features).argmax(1).cpu() == split.labels
-    return measures(features.cpu(), hits, split.labels, split.groups, seed=seed)
+    found = measures(features.cpu(), hits, split.labels, split.groups, seed=seed)
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+        fresh = copy.deepcopy(network)
+        batches = (to_float(images.to(device)) for images in train.images.split(64))
+        torch.optim.swa_utils.update_bn(batches, fresh)
+        found["statistics re-estimated"] = _accuracy(fresh, split, device)
+    return found
 
 
 def _component_shares(network: Network, split: Split, device: torch.device, count: int = 10) -> list[float]:

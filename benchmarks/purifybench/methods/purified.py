@@ -75,7 +75,12 @@ class Purified(Plain):
 
     def figures(self) -> dict[str, float]:
         metrics = self.purify.metrics()
-        return {"estimate": metrics.estimate, "gradient ratio": metrics.gradient_ratio}
+        return {
+            "estimate": metrics.estimate,
+            "gradient ratio": metrics.gradient_ratio,
+            "separation": metrics.separation,
+            "separation by chance": metrics.separation_by_chance,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return self.purify.state_dict()
