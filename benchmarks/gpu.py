@@ -81,9 +81,7 @@ def parts(out: Path) -> list[Part]:
             "pictures",
             [*bench, "benchmarks/pictures.py", "--seeds", "0", "--cache", f"{out}/cache", "--out", f"{out}/pictures"],
         ),
-        Part(
-            "faces", [*bench, "benchmarks/fer.py", "--seeds", "0", "--cache", f"{out}/cache", "--out", f"{out}/faces"]
-        ),
+        Part("faces", [*bench, "benchmarks/fer.py", "--seeds", "0", "--cache", f"{out}/cache", "--out", f"{out}/faces"]),
     ]
 
 

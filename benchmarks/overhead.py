@@ -103,16 +103,16 @@ class DeviceClock:
     """Seconds between two events on the GPU: what was launched before does not count, and what is still running does.
 
     Args:
-        event: makes an event with ``record``, ``synchronize`` and ``elapsed_time``.
+        event: makes an event that keeps time, with ``record``, ``synchronize`` and ``elapsed_time``.
     """
 
-    def __init__(self, event: Callable[[], Any] = partial(torch.cuda.Event, enable_timing=True)) -> None:
+    def __init__(self, event: Callable[..., Any] = torch.cuda.Event) -> None:
         self.event = event
-        self.started = event()
+        self.started = event(enable_timing=True)
         self.started.record()
 
     def seconds(self) -> float:
-        ended = self.event()
+        ended = self.event(enable_timing=True)
         ended.record()
         ended.synchronize()
         return float(self.started.elapsed_time(ended)) / 1e3

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -425,7 +426,11 @@ def test_main_job_writes_table_json_and_figures_and_resumes(tmp_path, monkeypatc
         assert {row["method"] for row in report["rows"]} >= {*METHODS_OF_THE_JOB, "goal 1 only"}
         chosen = {(one["method"], one["by"]) for one in report["chosen"]}
         assert chosen == {("gradient reversal", by) for by in ("validation", "oracle")}
-        assert (folder / "report.md").read_text().count("\n|") >= 6
+        written = (folder / "report.md").read_text()
+        assert written.count("\n|") >= 6
+        found = next(row["looseness"]["mean"] for row in report["rows"] if row["method"] == "PL all groups (default)")
+        assert found >= 1.0
+        assert re.search(rf"Theorem 1 bounds the error on the shifted set, .* by {found:.1f}.* times what it is", written)
         assert all((folder / name).stat().st_size > 5000 for name in ("accuracy.png", "critic.png", "components.png"))
     first = (tmp_path / "results.jsonl").read_text()
     _main_job(monkeypatch, tmp_path, "--resume")

@@ -71,12 +71,13 @@ def test_with_a_gpu_all_parts_run_after_one_that_fails_and_the_status_tells(monk
 
 
 def test_the_device_clock_waits_for_what_was_launched_and_counts_milliseconds():
-    class Event:
-        made = []
+    made = []
 
-        def __init__(self):
+    class Event:
+        def __init__(self, *, enable_timing):
+            assert enable_timing
             self.calls = []
-            self.made.append(self)
+            made.append(self)
 
         def record(self):
             self.calls.append("record")
@@ -89,4 +90,4 @@ def test_the_device_clock_waits_for_what_was_launched_and_counts_milliseconds():
             return 250.0
 
     assert overhead.DeviceClock(Event).seconds() == 0.25
-    assert [event.calls for event in Event.made] == [["record"], ["record", "synchronize"]]
+    assert [event.calls for event in made] == [["record"], ["record", "synchronize"]]

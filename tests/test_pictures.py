@@ -26,8 +26,8 @@ from purifybench.methods.plain import Plain
 from purifybench.recipe import Recipe, augmented, make_optimizer, make_scheduler
 from purifybench.results import ResultsStore
 from purifybench.tasks import pictures as picture_task
-from purifybench.tasks.cells import Sizes, split_cells
 from purifybench.tasks._types import to_float
+from purifybench.tasks.cells import Sizes, split_cells
 from purifybench.training import Settings, _measures, train
 from torch import nn
 from torch.testing import assert_close

@@ -29,10 +29,11 @@ def write_task_report(
     rows = report.summarise(records)
     console.print(report.terminal_table(title, rows))
     console.print(report.verdict(rows))
+    console.print(report.bound_line(rows))
     figures.accuracy_bars(rows, title, folder / "accuracy.png")
     figures.critic_over_steps(records, title, folder / "critic.png")
     figures.component_shares(records, title, folder / "components.png")
-    (folder / "report.md").write_text(f"{title}\n\n{report.markdown_table(rows)}\n")
+    (folder / "report.md").write_text(f"{title}\n\n{report.markdown_table(rows)}\n\n{report.bound_line(rows)}\n")
     backbone = records[0]["key"]["settings"]["backbone"]
     described = {
         "arguments": json.loads(json.dumps(arguments, default=str)),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapted import network_named
-from .measures import measures
+from .measures import looseness, measures
 from .methods import Method
 from .network import Network
 from .recipe import Recipe, augmented, make_optimizer, make_scheduler
@@ -53,6 +53,7 @@ class Outcome:
     `measures` are further figures of the last test set, in percent, where its irrelevant label is known; of them "statistics
     re-estimated" is the accuracy after BatchNorm's running statistics were taken anew over the training rows: with a small
     momentum those of a short run are still half the pretrained ones.
+    `looseness` is by how much Theorem 1's bound from the first test set exceeds the error on the last.
     """
 
     accuracy: dict[str, float]
@@ -60,6 +61,7 @@ class Outcome:
     figures: list[dict[str, float]]
     component_shares: list[float]
     measures: dict[str, float]
+    looseness: float | None = None
 
 
 def train(
@@ -120,9 +122,11 @@ def train(
     last = list(task.tests.values())[-1]
     shares = _component_shares(network, last, device) if test else []
     measured = _measures(network, last, split, device, settings.seed) if test and last.groups is not None else {}
+    ends = [(_features(network, part, device), part.labels) for part in (next(iter(task.tests.values())), last)] if test else []
+    loose = looseness(network.head, *ends) if ends else None
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
-    return Outcome(accuracy, sum(seconds) / max(1, len(seconds)), figures, shares, measured)
+    return Outcome(accuracy, sum(seconds) / max(1, len(seconds)), figures, shares, measured, loose)
 
 
 def _wait(device: torch.device) -> None:
