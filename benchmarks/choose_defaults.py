@@ -19,6 +19,7 @@ from purifybench import cross_table
 from purifybench.arguments import refuse_unknown
 from purifybench.backbones import BACKBONES
 from purifybench.faces.sets import TASK_SETS
+from purifybench.frontier import forms
 from purifybench.jobs import Job, run_jobs
 from purifybench.methods import METHODS, PUBLISHED_CRITIC, Method
 from purifybench.methods.purified import Purified
@@ -44,27 +45,19 @@ VARIANTS: Mapping[str, Callable[..., Method]] = {
     "goal 1 only": METHODS["goal 1 only"],
     "upper bound": METHODS["upper bound"],
     "default": Purified,
+    **forms(),
     "strength 0.5": partial(Purified, strength=0.5),
     "strength 2": partial(Purified, strength=2.0),
     "fade 0.2": partial(Purified, fade=0.2),
     "fade 0.8": partial(Purified, fade=0.8),
     "no fade": partial(Purified, fade=0.0),
-    "every third, strength 3": partial(Purified, every=3, strength=3.0),
-    "every third, strength 3, twice the rows": partial(Purified, every=3, strength=3.0, batch_size=64),
     "statistics updated": partial(Purified, update_statistics=True),
-    "32 rows, 1 critic step": partial(Purified, batch_size=32, critic_steps=1),
-    "16 rows, 1 critic step": partial(Purified, batch_size=16, critic_steps=1),
-    "11 rows, 1 critic step": partial(Purified, batch_size=11, critic_steps=1),
-    "11 rows": partial(Purified, batch_size=11),
-    "8 rows, 1 critic step": partial(Purified, batch_size=8, critic_steps=1),
-    "21 rows, every second, 2": partial(Purified, batch_size=21, every=2, strength=2.0),
     "1 critic step": partial(Purified, critic_steps=1),
+    "3 critic steps": partial(Purified, critic_steps=3),
     "5 critic steps": partial(Purified, critic_steps=5),
     "critic learning rate 1e-3": partial(Purified, critic_lr=1e-3),
     "critic 512-256-10": partial(Purified, critic=PUBLISHED_CRITIC),
     "critic 128-64, ReLU": partial(Purified, critic=partial(Critic, activation=nn.ReLU)),
-    "16 auxiliary rows": partial(Purified, batch_size=16),
-    "64 auxiliary rows": partial(Purified, batch_size=64),
     "spectral clipping": partial(Purified, constraint=SpectralClipping()),
     "weight clipping": partial(Purified, constraint=WeightClipping(0.1)),
     "one group": partial(Purified, fixed=True),

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 import tyro
 from accelerate import PartialState
 from purifybench.backbones import build_network
+from purifybench.frontier import forms
 from purifybench.methods import METHODS, Method
 from purifybench.methods.plain import Plain
 from purifybench.network import Network
@@ -43,10 +44,11 @@ class Arguments:
 
     Attributes:
         backbones: names of networks.
-        batch_size: task rows per step; an auxiliary batch has half as many.
+        batch_size: task rows per step; an auxiliary batch has half as many, of the default a third or a sixth.
         image_size: pixels.
         rounds: how often each method takes its turn.
-        steps: steps per turn; a multiple of three, so that every turn holds the same number of acting steps.
+        steps: steps per turn; a multiple of six, so that every turn holds the same number of acting steps.
+        frontier: the default with other numbers of auxiliary rows and acting steps, in place of other methods.
         threads: threads of torch on a CPU.
         out: where to write JSON.
     """
@@ -56,6 +58,7 @@ class Arguments:
     image_size: int = 32
     rounds: int = 15
     steps: int = 6
+    frontier: bool = False
     threads: int = 1
     out: Path = Path("results/overhead.json")
 
@@ -78,14 +81,18 @@ class TwoUpdates(Plain):
         return F.cross_entropy(self.network(images), labels)
 
 
-def compared(batch_size: int) -> dict[str, Callable[..., Method]]:
-    """The methods, with so many auxiliary rows each."""
-    return {
-        "plain loop": METHODS["goal 1 only"],
-        "PL all groups (default)": partial(METHODS["PL all groups (default)"], batch_size=batch_size),
-        "PL one-sided": partial(METHODS["PL one-sided, balanced"], batch_size=batch_size),
-        "PL, two updates (Alg. 1)": partial(TwoUpdates, batch_size=batch_size),
-        "gradient reversal (DANN, AMTL)": partial(METHODS["gradient reversal"], batch_size=batch_size),
+def compared(task_rows: int, *, frontier: bool) -> dict[str, Callable[..., Method]]:
+    """The methods, with auxiliary rows in proportion to the task's."""
+    plain = {"plain loop": METHODS["goal 1 only"]}
+    if frontier:
+        return plain | dict(forms(task_rows))
+    half = {"batch_size": task_rows // 2}
+    return plain | {
+        "PL all groups (default), a sixth": partial(METHODS["PL all groups (default)"], batch_size=max(1, task_rows // 6)),
+        "PL all groups (default), a third": partial(METHODS["PL all groups (default)"], batch_size=max(1, task_rows // 3)),
+        "PL one-sided": partial(METHODS["PL one-sided, balanced"], **half),
+        "PL, two updates (Alg. 1)": partial(TwoUpdates, **half),
+        "gradient reversal (DANN, AMTL)": partial(METHODS["gradient reversal"], **half),
     }
 
 
@@ -153,7 +160,7 @@ def random_task(arguments: Arguments) -> Task:
 def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[str, dict[str, float]]:
     """Median and quartiles of the time over the plain loop's, and milliseconds per step, per method."""
     task = random_task(arguments)
-    turns = {name: Turn(make, backbone, task, device) for name, make in compared(arguments.batch_size // 2).items()}
+    turns = {name: Turn(make, backbone, task, device) for name, make in compared(arguments.batch_size, frontier=arguments.frontier).items()}
     images = to_float(task.train.images.to(device))
     labels = task.train.labels.to(device)
     for turn in turns.values():
@@ -174,8 +181,8 @@ def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[s
 def main() -> None:
     """Measure and report."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    if arguments.steps % 3:
-        raise SystemExit("--steps: a multiple of three, so that every turn holds the same number of acting steps")
+    if arguments.steps % 6:
+        raise SystemExit("--steps: a multiple of six, so that every turn holds the same number of acting steps")
     torch.set_num_threads(arguments.threads)
     device = PartialState().device
     result: dict[str, Any] = {}

@@ -42,7 +42,7 @@ class PurifyRegularizer:
         critic: a module from ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``, or what makes one of these two widths.
         critic_lr: learning rate of the critic's Adam, above 0.
         critic_steps: critic updates per acting iteration, at least 1.
-        every: act once every this many iterations (n2 in the paper), at least 1; with 1 give a strength of about 1.
+        every: act once every this many iterations (n2 in the paper), at least 1.
         pool: how ``(batch, tokens, dim)`` becomes rows: ``"mean"``, ``"first"``, ``"last"`` (what causal classifiers read), or
             a function of features and mask. Padding is left out where auxiliary rows are dicts with an ``attention_mask``.
         update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards do.
@@ -53,8 +53,8 @@ class PurifyRegularizer:
         TypeError: for a strength or an objective that is none.
         ValueError: for a value out of range, a plain function without ``model``, a model with a gradient per sample (Opacus).
 
-    Source: Li et al. 2021, arXiv:2102.10955. Ours: all groups at once, the two-sided form in every third iteration, and the
-    strength balanced at the features.
+    Source: Li et al. 2021, arXiv:2102.10955. Ours: all groups at once, the two-sided form in every iteration, and the strength
+    balanced at the features.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class PurifyRegularizer:
         constraint: Constraint = GradientPenalty(10.0),  # noqa: B008 - frozen
         critic: nn.Module | Callable[[int, int], nn.Module] = Critic,
         critic_lr: float = 3e-3,
-        critic_steps: int = 3,
+        critic_steps: int = 2,
         every: int = 1,
         pool: Pool = "mean",
         update_statistics: bool = False,

@@ -13,7 +13,7 @@ from torch import Tensor
 from wdpurify import GroupSampler
 
 from .plain import Plain
-from .purified import BATCH_SIZE
+from .auxiliary_head import BATCH_SIZE
 
 #: Of features ``(rows, dim)`` of two groups, a scalar.
 Distance = Callable[[Tensor, Tensor], Tensor]
