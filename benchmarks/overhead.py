@@ -160,7 +160,10 @@ def random_task(arguments: Arguments) -> Task:
 def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[str, dict[str, float]]:
     """Median and quartiles of the time over the plain loop's, and milliseconds per step, per method."""
     task = random_task(arguments)
-    turns = {name: Turn(make, backbone, task, device) for name, make in compared(arguments.batch_size, frontier=arguments.frontier).items()}
+    turns = {
+        name: Turn(make, backbone, task, device)
+        for name, make in compared(arguments.batch_size, frontier=arguments.frontier).items()
+    }
     images = to_float(task.train.images.to(device))
     labels = task.train.labels.to(device)
     for turn in turns.values():

@@ -98,8 +98,8 @@ def test_separation_by_chance_is_what_permuted_labels_stay_below():
     assert 0.92 < below / 400 < 0.98
 
 
-def _applied_ratio(scale=1.0, loss_scale=1.0, order=1, task_rows=16, aux_rows=16, dim=6):
-    """Applied over task gradient once the balance is known; the fade is off, so it is to be the strength."""
+def _applied_ratio(scale=1.0, loss_scale=1.0, order=1, task_rows=16, aux_rows=16, dim=6, every=1, iterations=3):
+    """Applied over task gradient once the balance is known; the fade is off, so it is to be half of ``every``."""
     torch.manual_seed(0)
     extract = nn.Linear(8, dim)
     with torch.no_grad():
@@ -108,15 +108,16 @@ def _applied_ratio(scale=1.0, loss_scale=1.0, order=1, task_rows=16, aux_rows=16
     images, labels = _groups_apart()
     names = ["a", "b"][::order]
     sampler = GroupSampler(images, [names[label] for label in labels], batch_size=aux_rows)
-    purify = PurifyRegularizer(extract, sampler, feature_dim=dim, strength=BalancedStrength(0.5, fade=0), every=1)
+    purify = PurifyRegularizer(extract, sampler, feature_dim=dim, strength=BalancedStrength(0.5 * every, fade=0), every=every)
     rows, weights = torch.randn(task_rows, 8), torch.randn(dim)
     optimizer = torch.optim.SGD(extract.parameters(), 0.0)
-    for _ in range(3):
+    for _ in range(iterations):
         optimizer.zero_grad()
         purify.critic_step()
         features = extract(rows)
         (((features @ weights).square().mean() + purify.loss(features)) * loss_scale).backward()
         optimizer.step()
+    assert purify.sampler.state_dict()["drawn"] == -(-iterations // every)
     return purify.metrics().gradient_ratio
 
 
@@ -136,3 +137,9 @@ def test_the_ratio_of_the_pull_is_free_of_batch_sizes_and_of_the_order_of_groups
 @pytest.mark.parametrize("dim", [6, 600])
 def test_the_ratio_of_the_pull_is_free_of_the_width_of_the_features(dim):
     assert_close(_applied_ratio(dim=dim), 0.5, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("every", range(1, 7))
+def test_the_mean_pull_is_that_of_every_step_where_the_strength_grows_as_acting_becomes_rarer(every):
+    ratio = _applied_ratio(every=every, iterations=1 + 2 * every)  # the first acting iteration knows no task gradient yet
+    assert_close(ratio / every, 0.5, rtol=1e-3, atol=0)

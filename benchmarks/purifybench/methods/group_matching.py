@@ -12,8 +12,8 @@ from torch import Tensor
 
 from wdpurify import GroupSampler
 
-from .plain import Plain
 from .auxiliary_head import BATCH_SIZE
+from .plain import Plain
 
 #: Of features ``(rows, dim)`` of two groups, a scalar.
 Distance = Callable[[Tensor, Tensor], Tensor]
