@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from purifybench import cross_table, frontier
+from purifybench import cross_table, figures, frontier
 from purifybench.results import Record, ResultsStore
 from rich.console import Console
 
@@ -79,7 +79,7 @@ def main() -> None:
         table.append([name, f"{ratio:.2f}x", *(f"{found[name]:.0f}" if name in found else "" for found in recovered.values())])
     title = f"accuracy on {arguments.accuracy_backbone}, cost on {backbone}"
     Console(width=max(Console().width, 160)).print(cross_table.upright(title, table))
-    frontier.plot(cost, recovered, title, arguments.out)
+    figures.cost_and_gain(cost, recovered, title, arguments.out)
     arguments.out.with_suffix(".md").write_text(cross_table.markdown(table) + "\n")
 
 

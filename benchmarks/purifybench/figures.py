@@ -84,6 +84,50 @@ def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, pat
     _save(figure, path)
 
 
+def cost_and_gain(cost: Mapping[str, float], recovered: Mapping[str, Mapping[str, float]], title: str, path: Path) -> None:
+    """The share of the gap that each form recovers against what it costs, one line per task.
+
+    Args:
+        cost: time of a step over the plain loop's, by form; forms that act in every step are joined by a line.
+        recovered: by task and form, in percent.
+        title: of the figure.
+        path: file to write.
+    """
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for task, shares in recovered.items():
+        steady, rarer = ([name for name in shares if name.endswith("every step") == every] for every in (True, False))
+        (line,) = axes.plot([cost[name] for name in steady], [shares[name] for name in steady], "o-", label=task)
+        axes.plot([cost[name] for name in rarer], [shares[name] for name in rarer], "s", color=line.get_color(), mfc="white")
+    for name, place in cost.items():
+        highest = max((shares[name] for shares in recovered.values() if name in shares), default=0.0)
+        axes.annotate(name, (place, highest), rotation=60, fontsize=7, xytext=(0, 6), textcoords="offset points")
+    axes.set(xlabel="time of a step over the plain loop's", ylabel="gap recovered, %", title=title, ylim=(0, 135))
+    axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def separation_and_leakage(points: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
+    """What the critic reads against what a probe reads, one mark per run.
+
+    Args:
+        points: by name, pairs of separation in units of its value by chance, and of leakage above chance in percent of what
+            there is above chance.
+        path: file to write.
+    """
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for (name, pairs), marker in zip(points.items(), "oosDPX^v<>" * 4, strict=False):
+        axes.plot([leak for _, leak in pairs], [apart for apart, _ in pairs], marker, label=name, alpha=0.8)
+    axes.axhline(1.0, color="grey", linestyle="--", linewidth=1)
+    axes.axvline(0.0, color="grey", linestyle="--", linewidth=1)
+    axes.set(
+        xlabel="leakage to a linear probe, % of the way from chance to 100 %", ylabel="separation over its value by chance"
+    )
+    figure.legend(loc="outside right center", fontsize="small")
+    _save(figure, path)
+
+
 def _has_figures(record: Record) -> bool:
     return bool(record["figures"]) and "estimate" in record["figures"][0]
 

@@ -115,13 +115,13 @@ def train(
             figures.append({"step": step + 1, "loss": loss.item(), **method.figures()})
         if checkpoint and (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < settings.steps:
             _save(checkpoint, parts, step + 1, figures)
-    method.finish()
+    finished = method.finish()
     splits = {"validation": task.validation}
     splits |= task.tests if test else ({} if task.oracle is None else {"oracle": task.oracle})
     accuracy = {name: _accuracy(network, part, device) for name, part in splits.items()}
     last = list(task.tests.values())[-1]
     shares = _component_shares(network, last, device) if test else []
-    measured = _measures(network, last, split, device, settings.seed) if test and last.groups is not None else {}
+    measured = finished | (_measures(network, last, split, device, settings.seed) if test and last.groups is not None else {})
     ends = [(_features(network, part, device), part.labels) for part in (next(iter(task.tests.values())), last)] if test else []
     loose = looseness(network.head, *ends) if ends else None
     if checkpoint:

@@ -21,8 +21,8 @@ class Method(Protocol):
         """What to plot over the steps; empty where there is nothing."""
         ...
 
-    def finish(self) -> None:
-        """What is left to do between the last step and the first look at the network; mostly nothing."""
+    def finish(self) -> dict[str, float]:
+        """What is left to do between the last step and the first look at the network, mostly nothing; further measures."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...

@@ -42,12 +42,13 @@ class ConceptErasure(Plain):
         self.task = task
         self.device = device
 
-    def finish(self) -> None:
+    def finish(self) -> dict[str, float]:
         names = sorted(set(self.task.auxiliary.groups))
         groups = torch.tensor([names.index(group) for group in self.task.auxiliary.groups])
         eraser = _eraser(self._features(self.task.auxiliary.images), groups.to(self.device))
         self.network.features = Erased(self.network.features, eraser)
         self._fit_head()
+        return {}
 
     def _fit_head(self) -> None:
         rows = self._features(self.task.train.images).double().cpu()

@@ -51,6 +51,7 @@ class Purified(Plain):
         if shuffled:
             order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
             groups = [groups[row] for row in order.tolist()]
+        self.groups = groups
         single = fixed or published
         sampler = GroupSampler(
             task.auxiliary.images,

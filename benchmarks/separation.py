@@ -1,0 +1,173 @@
+"""Does `separation` tell the truth? What the critic reads beside what a linear probe reads, over the embedded tasks.
+
+    python benchmarks/separation.py
+    python benchmarks/separation.py --more results/pictures/results.jsonl:5
+
+Networks are trained watched (strength 0: the plain run), purified, and watched with shuffled labels. Their auxiliary features
+are probed for the auxiliary label at the end. Runs of `pictures.py` have both figures too, the probe's from test rows: `--more`
+adds them, with the number of groups behind a colon.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from accelerate import PartialState
+from purifybench import cross_table, figures
+from purifybench.faces.sets import TASK_SETS
+from purifybench.jobs import Job, run_jobs
+from purifybench.methods import Method
+from purifybench.methods.purified import Purified
+from purifybench.report import estimate
+from purifybench.results import Record, ResultsStore
+from purifybench.tasks import TASKS, Task, options_for
+from purifybench.tasks._types import to_float
+from purifybench.training import Settings
+from rich.console import Console
+from torch import Tensor
+
+from wdpurify.audit import leakage
+
+BIAS = 0.95
+STEPS: Mapping[str, int] = {"colour": 400, "photo": 400, **dict.fromkeys(TASK_SETS, 500)}
+
+
+class Probed(Purified):
+    """Purifying, and at the end a probe of the auxiliary features for the auxiliary label."""
+
+    def __init__(self, network: Any, task: Task, *, device: torch.device, **options: Any) -> None:
+        super().__init__(network, task, device=device, **options)
+        self.task = task
+        self.device = device
+
+    def finish(self) -> dict[str, float]:
+        features = self._features(self.task.auxiliary.images)
+        found = leakage(None, features, self.groups, permutations=1)  # of the labels that the critic was given
+        return {"leakage": 100.0 * found.balanced_accuracy, "groups": float(len(set(self.groups)))}
+
+    @torch.no_grad()
+    def _features(self, images: Tensor) -> Tensor:
+        self.network.eval()
+        found = torch.cat([self.network.features(to_float(part.to(self.device))) for part in images.split(500)])
+        self.network.train()
+        return found.float().cpu()
+
+
+METHODS: Mapping[str, Callable[..., Method]] = {
+    "watched": partial(Probed, strength=0.0),
+    "purified": Probed,
+    "labels shuffled, watched": partial(Probed, strength=0.0, shuffled=True),
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Does `separation` tell the truth?
+
+    Attributes:
+        backbones: names of networks.
+        tasks: names of tasks, colour, photo or sets of faces; all by default.
+        seeds: one run each.
+        more: results of `pictures.py`, each as `FILE:GROUPS`.
+        cache: folder for drawn faces.
+        workers: runs side by side on a CPU.
+        out: folder for results.
+        resume: keep what is there of these runs, such as after a kill; otherwise they are made anew.
+    """
+
+    backbones: tuple[str, ...] = ("small-bn",)
+    tasks: tuple[str, ...] = tuple(STEPS)
+    seeds: tuple[int, ...] = (0, 1)
+    more: tuple[str, ...] = ()
+    cache: Path = Path("results/faces-cache")
+    workers: int = os.cpu_count() or 1
+    out: Path = Path("results/separation")
+    resume: bool = False
+
+
+def build_task(job: Job, *, cache: Path) -> Task:
+    """The task of a job."""
+    builder = TASKS[job.task]
+    return builder(seed=job.settings.seed, **options_for(builder, {"cache": cache, "bias": BIAS}))
+
+
+def readings(records: list[Record], groups: float | None = None) -> dict[str, list[tuple[float, float, float]]]:
+    """Separation, what chance gives, and leakage of all runs that have them, by task and row.
+
+    Args:
+        records: of this benchmark or of `pictures.py`.
+        groups: how many there are, where the records do not say.
+
+    Returns:
+        Triples; the leakage is the share of the way from chance to 100 %, in percent.
+    """
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for record in records:
+        last = record["figures"][-1] if record["figures"] else {}
+        measured = record.get("measures", {})
+        if "separation" not in last or "leakage" not in measured:
+            continue
+        chance = 100.0 / float(measured.get("groups", groups))
+        above = 100.0 * (measured["leakage"] - chance) / (100.0 - chance)
+        name = f"{record['key']['task']}, {record['key']['row']}"
+        found.setdefault(name, []).append((last["separation"], last["separation by chance"], above))
+    return found
+
+
+def opened(more: str) -> tuple[Path, int]:
+    """File and number of groups of a value of `--more`."""
+    name, _, groups = more.rpartition(":")
+    if not (name and groups.isdigit() and int(groups) > 1 and Path(name).is_file()):
+        raise SystemExit(f"--more: expected FILE:GROUPS with a results.jsonl and a number above 1, got {more!r}")
+    return Path(name), int(groups)
+
+
+def main() -> None:
+    """Run everything, print a table, plot."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    further = [opened(more) for more in arguments.more]
+    store = ResultsStore(arguments.out / "results.jsonl")
+    builder = partial(build_task, cache=arguments.cache)
+    jobs = [
+        Job(task, method, Settings(backbone=backbone, steps=STEPS[task], seed=seed), row=method, data={"probe": "auxiliary"})
+        for task in arguments.tasks
+        for backbone in arguments.backbones
+        for seed in arguments.seeds
+        for method in METHODS
+    ]
+    state = PartialState()
+    with state.main_process_first():  # runs side by side only read the cache
+        for task in set(arguments.tasks) & set(TASK_SETS):
+            TASKS[task](seed=arguments.seeds[0], cache=arguments.cache)
+    if not arguments.resume and state.is_main_process:
+        store.forget(job.key() for job in jobs)
+    state.wait_for_everyone()
+    run_jobs(jobs, builder, store, workers=arguments.workers, title="separation", methods=METHODS)
+    if state.is_main_process:
+        found = readings(store.found(job.key() for job in jobs))
+        for path, groups in further:
+            found |= readings(ResultsStore(path).records(), groups)
+        write(found, arguments.out)
+
+
+def write(found: Mapping[str, list[tuple[float, float, float]]], out: Path) -> None:
+    """The table and the plot."""
+    rows = [["task, training", "separation", "by chance", "leakage above chance, % of what there is"]]
+    for name, triples in found.items():
+        apart, chance, above = zip(*triples, strict=True)
+        mean = [estimate(list(values)) for values in (apart, chance, above)]
+        rows.append([name, f"{mean[0].mean:.2f} ± {mean[0].half_width:.2f}", f"{mean[1].mean:.2f}", str(mean[2])])
+    Console(width=max(Console().width, 130)).print(cross_table.upright("what critic and probe read", rows))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "separation.md").write_text(cross_table.markdown(rows) + "\n")
+    points = {name: [(apart / chance, above) for apart, chance, above in triples] for name, triples in found.items()}
+    figures.separation_and_leakage(points, out / "separation.png")
+
+
+if __name__ == "__main__":
+    main()
