@@ -26,6 +26,9 @@ from .sliced_wasserstein import SlicedWasserstein
 #: The critic of the paper; what it does not state, the activation, is ReLU.
 PUBLISHED_CRITIC = partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU)
 
+#: Auxiliary rows per acting step of the paper's forms, half of them of the fixed group.
+PUBLISHED_ROWS = 64
+
 #: Method name -> constructor, called as ``METHODS[name](network, task, seed=..., device=..., steps=...)``.
 METHODS: Mapping[str, Callable[..., Method]] = {
     "goal 1 only": Plain,
@@ -33,8 +36,8 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     "control: statistics only": partial(Purified, strength=0.0, update_statistics=True),
     "control: shuffled groups": partial(Purified, shuffled=True),
     "gradient reversal": GradientReversal,
-    "PL as published, to population": partial(Purified, published=True),
-    "PL as published, to group": partial(Purified, published=True, objective=OneSided("group")),
+    "PL as published, to population": partial(Purified, published=True, batch_size=PUBLISHED_ROWS),
+    "PL as published, to group": partial(Purified, published=True, objective=OneSided("group"), batch_size=PUBLISHED_ROWS),
     "PL one-sided, balanced": partial(
         Purified,
         fixed=True,
@@ -46,6 +49,7 @@ METHODS: Mapping[str, Callable[..., Method]] = {
         critic_lr=1e-3,
         critic_steps=1,
         every=3,
+        batch_size=PUBLISHED_ROWS,
     ),
     "PL two-sided, one group": partial(Purified, fixed=True),
     "PL all groups (default)": Purified,
