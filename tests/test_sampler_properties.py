@@ -1,5 +1,7 @@
 """GroupSampler: what it draws, in which order, and what it refuses."""
 
+import datetime
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from wdpurify import GroupSampler
+from wdpurify.exceptions import ManyGroupsWarning
 
 labels = st.one_of(st.integers(0, 4), st.booleans(), st.text("ab", max_size=1), st.tuples(st.integers(0, 1), st.booleans()))
 
@@ -117,8 +120,8 @@ def test_the_global_random_state_is_left_alone():
 def test_one_element_groups_and_rare_values_are_drawn():
     sampler = GroupSampler(torch.arange(5), ["rare", "b", "b", "b", "b"], fixed="rare", batch_size=1)
     assert {_rows(batch.images)[0] for batch in _draw(sampler, 5)} == {0}
-    everything = GroupSampler(torch.arange(300), list(range(300)), batch_size=7)
-    assert everything.n_groups == 300
+    everything = GroupSampler(torch.arange(180), [row % 90 for row in range(180)], batch_size=7)
+    assert everything.n_groups == 90
     assert len(everything.next_batch().groups) == 7
 
 
@@ -226,3 +229,45 @@ def test_a_state_of_other_groups_or_batches_is_refused():
         GroupSampler(torch.arange(6), [2, 1, 0] * 2, batch_size=2).load_state_dict(state)
     with pytest.raises(ValueError, match="saved with `batch_size` 2, this sampler has 3"):
         GroupSampler(torch.arange(6), [0, 1, 2] * 2, batch_size=3).load_state_dict(state)
+
+
+class _Hospital:
+    """A label whose text is an address."""
+
+
+@pytest.mark.parametrize("label", [frozenset("ab"), _Hospital(), ("a", _Hospital())])
+def test_labels_that_read_differently_in_another_process_are_refused(label):
+    with pytest.raises(TypeError, match=r"labels that read alike in every process.* in row 1: give each value a name"):
+        GroupSampler(torch.arange(4), ["a", label, "b", label], batch_size=2)
+
+
+@pytest.mark.parametrize("label", [("a", 1), datetime.date(2026, 1, 2), b"a", 1.5, True, np.float32(2.5)])
+def test_labels_of_text_numbers_dates_and_tuples_are_taken(label):
+    assert GroupSampler(torch.arange(4), ["x", label, "x", label], batch_size=2).values == ("x", label)
+
+
+@pytest.mark.parametrize("groups", [{0: "a", 1: "b", 2: "a", 3: "b"}, {"a", "b", "c", "d"}])
+def test_a_mapping_or_a_set_is_no_label_per_row(groups):
+    with pytest.raises(TypeError, match=r"one label per row, in the order of the images, got (dict|set)"):
+        GroupSampler(torch.arange(4), groups, batch_size=2)
+
+
+def test_a_continuous_column_is_refused_and_its_ranges_are_taken():
+    column = torch.linspace(0.0, 1.0, 40) ** 2
+    with pytest.raises(ValueError, match="40 values in 40 rows, so most groups are a single row: a continuous column"):
+        GroupSampler(torch.arange(40), column, batch_size=8)
+    assert GroupSampler(torch.arange(40), column, fixed=0.0, batch_size=1).n_groups == 1  # one value is the user's to name
+    ranges = torch.bucketize(column, column.quantile(torch.tensor([0.25, 0.5, 0.75])))
+    assert GroupSampler(torch.arange(40), ranges, batch_size=8).n_groups == 4
+
+
+def test_many_groups_are_taken_with_a_word_on_what_they_cost():
+    many = [row % 101 for row in range(400)]
+    with pytest.warns(
+        ManyGroupsWarning, match="101 values and a batch 8 rows, so each group is met about once in 13"
+    ) as caught:
+        GroupSampler(torch.arange(400), many, batch_size=8)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GroupSampler(torch.arange(400), [row % 100 for row in range(400)], batch_size=8)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ._checks import check_positive_integer
+from ._labels import check_not_too_many, index_by_value, labels_of_rows
 from ._torch import checked_share, derive_seed, rank_and_world
 
 ALL = "all"
@@ -55,7 +56,7 @@ class GroupSampler:
         images: tensor, array or any indexable with a length; an item may be a tuple whose first member is the image, or a
             dict, whose entries the extractor then gets by keyword. Labels come from ``groups`` alone: no image is read before
             it is drawn.
-        groups: one hashable label per row (list, tuple, tensor or array of one dimension).
+        groups: one label per row (list, tuple, tensor or array of one dimension): text, a number, a date or a tuple of such.
         fixed: one label value, or ``"all"``.
         batch_size: rows per group (m in the paper), at least 1 and at most the size of the group and of the set.
         seed: seed of the order.
@@ -64,10 +65,10 @@ class GroupSampler:
             A ``world_size`` of 1 says that this process is by itself: its regularizer then trains a critic of its own.
 
     Raises:
-        TypeError: if a label cannot be hashed.
-        ValueError: if lengths differ, a label is missing (None or NaN), ``fixed`` names no label or every row, a group is
-            smaller than ``batch_size`` times the ranks, the set has one label only, or only one of ``rank`` and
-            ``world_size`` is given.
+        TypeError: if a label cannot be hashed or reads differently in another process, or ``groups`` is a mapping or a set.
+        ValueError: if lengths differ, a label is missing (None or NaN), hardly two rows share one (a continuous column),
+            ``fixed`` names no label or every row, a group is smaller than ``batch_size`` times the ranks, the set has one
+            label only, or only one of ``rank`` and ``world_size`` is given.
 
     >>> sampler = GroupSampler(torch.arange(6.0)[:, None], list("aabbbb"), fixed="a", batch_size=2)
     >>> batch = sampler.next_batch()
@@ -94,13 +95,15 @@ class GroupSampler:
         self.fixed = fixed
         self._images = images
         self._transform = transform
-        labels = _as_list(groups)
+        labels = labels_of_rows(groups)
         if len(labels) != len(images):
             raise ValueError(f"`groups` must hold one label per image: got {len(labels)} labels for {len(images)} images")
-        index = _index_by_value(labels)
+        index = index_by_value(labels)
         self.values: tuple[Hashable, ...] = tuple(index) if fixed == ALL else (fixed,)
         self.n_groups = len(self.values)
         self._check_values(index)
+        if fixed == ALL:
+            check_not_too_many(len(index), rows=len(labels), batch_size=batch_size)
         self._counts = {value: len(rows) for value, rows in index.items()}
         self._check_sizes(self._share[1] if self._share else 1)
         whole = torch.arange(len(labels), device="cpu")
@@ -201,30 +204,3 @@ class GroupSampler:
 
 def _shown(counts: dict[Hashable, int]) -> str:
     return ", ".join(f"{value!r}: {count}" for value, count in list(counts.items())[:20])
-
-
-def _as_list(groups: Any) -> list[Hashable]:
-    if hasattr(groups, "ndim") and groups.ndim != 1:
-        raise ValueError(f"`groups` must have shape (rows,), got {tuple(groups.shape)}")
-    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
-    return [label.item() if isinstance(label, Tensor) and label.ndim == 0 else label for label in labels]
-
-
-def _is_missing(label: Any) -> bool:
-    """None, NaN of any kind, and markers like pandas' NA, which refuse to be compared."""
-    try:
-        return label is None or bool(label != label)
-    except (TypeError, ValueError):
-        return isinstance(label, Hashable)
-
-
-def _index_by_value(labels: list[Hashable]) -> dict[Hashable, Tensor]:
-    rows: dict[Hashable, list[int]] = {}
-    for row, label in enumerate(labels):
-        if _is_missing(label):
-            raise ValueError(f"`groups` has no label in row {row} ({label}): leave such rows out of the auxiliary set")
-        try:
-            rows.setdefault(label, []).append(row)
-        except TypeError as error:
-            raise TypeError(f"`groups` must hold hashable labels, got {type(label).__name__} in row {row}") from error
-    return {value: torch.tensor(members, device="cpu") for value, members in rows.items()}

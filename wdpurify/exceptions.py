@@ -43,3 +43,7 @@ class UnreachedParametersWarning(PurifyWarning):
 
 class FreshStartWarning(PurifyWarning):
     """A run is resumed from a checkpoint that holds no state of the regularizer."""
+
+
+class ManyGroupsWarning(PurifyWarning):
+    """The label has so many values that each is rarely met."""

@@ -1,0 +1,87 @@
+"""Labels of auxiliary rows: what is taken for one, and what is refused by name."""
+
+import warnings
+from collections.abc import Hashable, Mapping, Set
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .exceptions import ManyGroupsWarning
+
+#: Values of a label above which a continuous column is suspected, and above which a warning says what so many cost.
+FEW_GROUPS = 10
+MANY_GROUPS = 100
+
+
+def labels_of_rows(groups: Any) -> list[Hashable]:
+    """One label per row as a list; raises TypeError for what has no order of rows, ValueError for more than one dimension."""
+    if isinstance(groups, Mapping | Set):
+        raise TypeError(
+            f"`groups` must hold one label per row, in the order of the images, got {type(groups).__name__}: of a mapping from "
+            "rows to labels give `[groups[row] for row in range(len(images))]`"
+        )
+    if hasattr(groups, "ndim") and groups.ndim != 1:
+        raise ValueError(f"`groups` must have shape (rows,), got {tuple(groups.shape)}")
+    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    return [label.item() if isinstance(label, Tensor) and label.ndim == 0 else label for label in labels]
+
+
+def _is_missing(label: Any) -> bool:
+    """None, NaN of any kind, and markers like pandas' NA, which refuse to be compared."""
+    try:
+        return label is None or bool(label != label)
+    except (TypeError, ValueError):
+        return isinstance(label, Hashable)
+
+
+def index_by_value(labels: list[Hashable]) -> dict[Hashable, Tensor]:
+    """The rows of each label value, in the order in which the values first occur.
+
+    Raises:
+        ValueError: if a label is missing.
+        TypeError: if one cannot be hashed, or reads differently in another process.
+    """
+    rows: dict[Hashable, list[int]] = {}
+    for row, label in enumerate(labels):
+        if _is_missing(label):
+            raise ValueError(f"`groups` has no label in row {row} ({label}): leave such rows out of the auxiliary set")
+        try:
+            rows.setdefault(label, []).append(row)
+        except TypeError as error:
+            raise TypeError(f"`groups` must hold hashable labels, got {type(label).__name__} in row {row}") from error
+    for value, members in rows.items():
+        if not _reads_alike_everywhere(value):
+            raise TypeError(
+                f"`groups` must hold labels that read alike in every process, or no run could be resumed, got "
+                f"{type(value).__name__} in row {members[0]}: give each value a name or a number"
+            )
+    return {value: torch.tensor(members, device="cpu") for value, members in rows.items()}
+
+
+def check_not_too_many(values: int, *, rows: int, batch_size: int) -> None:
+    """Refuse a label that hardly two rows share, warn of one with many values.
+
+    Args:
+        values: how many there are.
+        rows: of the auxiliary set.
+        batch_size: rows of an auxiliary batch.
+    """
+    if values > max(FEW_GROUPS, rows / 2):
+        raise ValueError(
+            f"`groups` has {values} values in {rows} rows, so most groups are a single row: a continuous column must be cut "
+            "into ranges first, for example by `torch.bucketize(column, column.quantile(torch.tensor([0.25, 0.5, 0.75])))`"
+        )
+    if values > MANY_GROUPS:
+        warnings.warn(
+            f"`groups` has {values} values and a batch {batch_size} rows, so each group is met about once in "
+            f"{-(-values // batch_size)} acting steps and is hardly forgotten: merge rare values, or raise `batch_size`",
+            ManyGroupsWarning,
+            stacklevel=3,
+        )
+
+
+def _reads_alike_everywhere(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_reads_alike_everywhere(part) for part in value)
+    return not isinstance(value, Set) and getattr(type(value), "__repr__", None) is not object.__repr__
