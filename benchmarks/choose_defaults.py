@@ -51,9 +51,18 @@ VARIANTS: Mapping[str, Callable[..., Method]] = {
     "fade 0.2": partial(Purified, fade=0.2),
     "fade 0.8": partial(Purified, fade=0.8),
     "no fade": partial(Purified, fade=0.0),
-    "statistics updated": partial(Purified, update_statistics=True),
-    "1 critic step": partial(Purified, critic_steps=1),
-    "3 critic steps": partial(Purified, critic_steps=3),
+    **{
+        f"{rows} rows, critic steps: {steps}": partial(Purified, batch_size=rows, critic_steps=steps)
+        for rows, steps in ((11, 1), (16, 1), (21, 1), (32, 1), (16, 3), (32, 3))
+    },
+    "strength 1.5, critic steps: 1": partial(Purified, strength=1.5, critic_steps=1),
+    "statistics updated, 32 rows, critic steps: 3": partial(Purified, update_statistics=True, batch_size=32, critic_steps=3),
+    **{
+        f"every third at 3, {rows} rows, critic steps: 3": partial(
+            Purified, every=3, strength=3.0, batch_size=rows, critic_steps=3
+        )
+        for rows in (32, 64)
+    },
     "5 critic steps": partial(Purified, critic_steps=5),
     "critic learning rate 1e-3": partial(Purified, critic_lr=1e-3),
     "critic 512-256-10": partial(Purified, critic=PUBLISHED_CRITIC),
