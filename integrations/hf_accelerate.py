@@ -20,6 +20,8 @@ from torch import nn
 from wdpurify import PurifyRegularizer
 from wdpurify.exceptions import FreshStartWarning
 
+from ._files import save_whole
+
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
@@ -66,7 +68,7 @@ def purified(
     def save(models: Any, weights: Any, folder: str) -> None:
         each_node = accelerator.project_configuration.save_on_each_node
         if accelerator.is_local_main_process if each_node else accelerator.is_main_process:
-            torch.save(purify.state_dict(), Path(folder, file))
+            save_whole(purify.state_dict(), Path(folder, file))
 
     def load(models: Any, folder: str) -> None:
         path = Path(folder, file)

@@ -16,6 +16,8 @@ import torch
 from wdpurify import PurifyRegularizer
 from wdpurify.exceptions import FreshStartWarning
 
+from ._files import save_whole
+
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
@@ -44,7 +46,7 @@ class _Keeper(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            torch.save(self.purify.state_dict(), Path(args.output_dir, f"checkpoint-{state.global_step}", STATE_FILE))
+            save_whole(self.purify.state_dict(), Path(args.output_dir, f"checkpoint-{state.global_step}", STATE_FILE))
 
 
 def purify_trainer(
