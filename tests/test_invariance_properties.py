@@ -15,14 +15,18 @@ from wdpurify.functional import group_gap
 from wdpurify.pull.separation import Separation, relative_gap
 
 
-def _separation(features, groups, *, steps=60, batch_size=32, lr=3e-3):
+def _watched(features, groups, *, steps=60, batch_size=32, **options):
     """What a critic reads on rows it has not yet learned from, after some steps on features that do not change."""
     sampler = GroupSampler(features, groups, batch_size=batch_size)
-    extract = nn.Identity()
-    purify = PurifyRegularizer(extract, sampler, feature_dim=features.shape[1], strength=0.0, every=1, critic_lr=lr)
+    purify = PurifyRegularizer(nn.Identity(), sampler, feature_dim=features.shape[1], strength=0.0, **options)
     for _ in range(steps):
         purify.critic_step()
-    return purify.metrics().separation
+        purify.optimizer_stepped()
+    return purify.metrics()
+
+
+def _separation(features, groups, **options):
+    return _watched(features, groups, **options).separation
 
 
 def _groups_apart(rows=256, dim=8, apart=2.0, groups=2):
@@ -45,6 +49,33 @@ def test_separation_does_not_fall_with_dimensions_that_repeat_others(width):
     features, labels = _groups_apart()
     repeated = features.repeat(1, width // 8) / math.sqrt(width / 8)
     assert _separation(repeated, labels) > 0.4
+
+
+@pytest.mark.parametrize("width", [8, 256])
+@pytest.mark.parametrize("scale", [2.0**-10, 1e-3, 0.1, 30.0, 1e3, 2.0**10])
+def test_what_the_critic_learns_is_free_of_the_scale_of_the_features(scale, width):
+    features, labels = _groups_apart(dim=width)
+    plain, scaled = _watched(features, labels), _watched(features * scale, labels)
+    assert plain.separation > 3 * plain.separation_by_chance
+    assert_close(scaled.separation, plain.separation, rtol=1e-2, atol=0)
+    assert_close(scaled.estimate / scale, plain.estimate, rtol=1e-2, atol=0)
+    assert_close(scaled.critic_gradient_norm, plain.critic_gradient_norm, rtol=1e-2, atol=0)
+
+
+def test_the_published_critic_reads_features_as_they_come():
+    features, labels = _groups_apart()
+    plain, scaled = (_watched(features * scale, labels, scale_features=False, critic_lr=1e-3) for scale in (1.0, 2.0**-10))
+    assert plain.separation > 3 * plain.separation_by_chance
+    assert scaled.separation < 0.5 * plain.separation
+
+
+def test_features_without_spread_leave_the_unit_as_it_was():
+    sampler = GroupSampler(torch.ones(8, 3), [0, 1] * 4, batch_size=4)
+    purify = PurifyRegularizer(nn.Identity(), sampler, feature_dim=3, strength=0.0)
+    purify.critic_step()
+    metrics = purify.metrics()
+    assert (metrics.estimate, metrics.separation) == (0.0, 0.0)
+    assert purify.state_dict()["spread"] == 0.0
 
 
 def _batch(seed, rows=6, outputs=2):

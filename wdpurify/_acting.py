@@ -85,6 +85,8 @@ def acting_step(
         )
         rank = rank_and_world()[0] if world > 1 else 0
         rows = _of_all_ranks(own) if world > 1 else own
+        if learn:
+            trainer.see(rows.features, rows.population | (rows.groups >= 0))
         # Before the critic learns from these rows: what it knows of them now it knows of their groups, not of each row.
         found = trainer.differentiate(
             rows.features,

@@ -20,6 +20,7 @@ class PurifyOptions(TypedDict, total=False):
     critic: nn.Module | Callable[[int, int], nn.Module]
     critic_lr: float
     critic_steps: int
+    scale_features: bool
     every: int
     pool: Pool
     update_statistics: bool
@@ -35,5 +36,6 @@ PUBLISHED: PurifyOptions = {
     "critic": partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU),
     "critic_lr": 1e-3,
     "critic_steps": 1,
+    "scale_features": False,
     "every": 3,
 }

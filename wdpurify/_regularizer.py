@@ -1,7 +1,7 @@
 """PurifyRegularizer: what the user holds. It puts the parts together and holds no formula of its own."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ class PurifyRegularizer:
         critic: a module from ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``, or what makes one of these two widths.
         critic_lr: learning rate of the critic's Adam, above 0.
         critic_steps: critic updates per acting iteration, at least 1.
+        scale_features: let the critic read features in units of their spread, so that their scale plays no part.
         every: act once every this many iterations (n2 in the paper), at least 1.
         pool: how ``(batch, tokens, dim)`` becomes rows: ``"mean"``, ``"first"``, ``"last"`` (what causal classifiers read), or
             a function of features and mask. Padding is left out where auxiliary rows are dicts with an ``attention_mask``.
@@ -53,8 +54,7 @@ class PurifyRegularizer:
         TypeError: for a strength or an objective that is none.
         ValueError: for a value out of range, a plain function without ``model``, a model with a gradient per sample (Opacus).
 
-    Source: Li et al. 2021, arXiv:2102.10955. Ours: all groups at once, the two-sided form in every iteration, and the strength
-    balanced at the features.
+    Source: Li et al. 2021, arXiv:2102.10955. Ours: all groups at once, two-sided, in every iteration, balanced at the features.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class PurifyRegularizer:
         critic: nn.Module | Callable[[int, int], nn.Module] = Critic,
         critic_lr: float = 3e-3,
         critic_steps: int = 2,
+        scale_features: bool = True,
         every: int = 1,
         pool: Pool = "mean",
         update_statistics: bool = False,
@@ -91,6 +92,7 @@ class PurifyRegularizer:
             constraint=constraint,
             lr=critic_lr,
             steps=critic_steps,
+            scale_features=scale_features,
             seed=seed,
         )
         self._game = Game(
@@ -165,12 +167,11 @@ class PurifyRegularizer:
         Raises:
             LookupError: if there is none, or more than one.
         """
-        found: PurifyRegularizer = regularizer_of(unwrap(model))
-        return found
+        return cast(PurifyRegularizer, regularizer_of(unwrap(model)))
 
     @property
     def critic(self) -> nn.Module:
-        """The critic, for inspection; it must not be given to the user's optimiser."""
+        """The critic, for inspection: it reads features over their spread; it must not be given to the user's optimiser."""
         return self._trainer.critic
 
     @outside_graphs

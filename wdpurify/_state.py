@@ -14,7 +14,7 @@ from .features import AuxiliaryForward
 
 #: Raised whenever the entries of a state change their meaning.
 VERSION = 2
-ENTRIES = ("version", "options", "critic", "optimizer", "game", "sampler", "forward")
+ENTRIES = ("version", "options", "critic", "optimizer", "spread", "game", "sampler", "forward")
 
 
 class Checkpoint:
@@ -92,7 +92,7 @@ def check_state(state: object, *, options: Mapping[str, str], critic: nn.Module)
     saved_shapes = {name: tuple(value.shape) for name, value in state["critic"].items()}
     if saved_shapes != shapes:
         raise ValueError(f"`state` was saved with a critic of other widths: {saved_shapes}, this one has {shapes}")
-    for entry in ("critic", "optimizer"):
+    for entry in ("critic", "optimizer", "spread"):
         if not all(tensor.isfinite().all() for tensor in _floating(state[entry])):
             raise ValueError(f"`state` holds numbers that are not finite in its {entry}: go on from an earlier checkpoint")
 

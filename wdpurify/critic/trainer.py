@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from wdpurify._checks import check_positive_integer
-from wdpurify._torch import copy_from_first_rank, derive_seed, full_precision, private_generator, rank_and_world
+from wdpurify._torch import copy_from_first_rank, derive_seed, full_precision, moved, private_generator, rank_and_world
 from wdpurify.functional import group_gap
 from wdpurify.lipschitz import lipschitz_bound
 
@@ -28,8 +28,15 @@ class Differentiated(NamedTuple):
     scores: Tensor
 
 
+#: Share of the remembered spread of the features that a step keeps.
+SPREAD_DECAY = 0.99
+
+
 class CriticTrainer:
     """Trains a critic on given features and differentiates formulas of its scores with respect to features.
+
+    The critic reads features in units of their spread s and its outputs are taken times s: ``s * critic(features / s)`` has the
+    critic's own slope, scores are in feature units, and a critic learns equally well whatever the features' scale.
 
     Args:
         critic: maps ``(batch, dim)`` to ``(batch, n_groups)``, rows independent of each other.
@@ -37,11 +44,20 @@ class CriticTrainer:
         constraint: holds the Lipschitz constant.
         lr: learning rate of Adam.
         steps: optimiser steps per call of :meth:`fit`.
+        scale_features: let the critic read features in units of their spread; otherwise as they come.
         seed: seed of the penalty's points.
     """
 
     def __init__(
-        self, critic: nn.Module, feature_dim: int, *, constraint: Constraint, lr: float, steps: int, seed: int
+        self,
+        critic: nn.Module,
+        feature_dim: int,
+        *,
+        constraint: Constraint,
+        lr: float,
+        steps: int,
+        scale_features: bool,
+        seed: int,
     ) -> None:
         if not lr > 0:
             raise ValueError(f"`critic_lr` must be positive, got {lr}")
@@ -50,6 +66,8 @@ class CriticTrainer:
         self.feature_dim = feature_dim
         self.constraint = constraint
         self._steps = steps
+        self._scale_features = scale_features
+        self._spread = torch.zeros((), dtype=torch.float32, device="cpu")  # 0: not known yet
         self._seed = seed
         self.optimizer = torch.optim.Adam(critic.parameters(), lr=lr)
         constraint.project_(critic)
@@ -63,6 +81,27 @@ class CriticTrainer:
             self._versions = self._current_versions()
         self._agreed = True
 
+    def see(self, features: Tensor, in_play: Tensor) -> None:
+        """Take the spread of features into account, the root mean square distance of a number from its dimension's mean.
+
+        Args:
+            features: detached, shape ``(batch, dim)``, finite.
+            in_play: which rows count, shape ``(batch,)``.
+        """
+        if not self._scale_features:
+            return
+        rows = in_play.float()[:, None]
+        count = rows.sum().clamp(min=1.0)
+        centred = (features - (features * rows).sum(0) / count) * rows
+        spread = centred.norm() / (count * features.shape[1]).sqrt()
+        known = moved(self._spread, features.device)
+        found = torch.where(known > 0, torch.lerp(known, spread.to(known), 1.0 - SPREAD_DECAY), spread.to(known))
+        self._spread = torch.where(spread > 0, found, known)
+
+    def _unit(self, device: torch.device) -> Tensor:
+        spread = moved(self._spread, device)
+        return torch.where(spread > 0, spread, torch.ones_like(spread))
+
     def fit(self, features: Tensor, groups: Tensor, population: Tensor, *, step: int) -> None:
         """Maximise the gap on one batch of auxiliary features: optimiser step, then projection, ``steps`` times.
 
@@ -72,6 +111,7 @@ class CriticTrainer:
             step: number of the call, which seeds the penalty's points.
         """
         self._move_to(features.device)
+        features = features / self._unit(features.device)
         generator = private_generator(features.device, derive_seed(self._seed, "penalty", step))
         parameters = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
         with full_precision(features.device.type), torch.enable_grad():
@@ -95,8 +135,9 @@ class CriticTrainer:
         """
         self._move_to(features.device)
         leaf = features.detach().float().requires_grad_()
+        unit = self._unit(features.device)
         with full_precision(features.device.type), torch.enable_grad():
-            scores = self.critic(leaf)
+            scores = unit * self.critic(leaf / unit)
             value = formula(scores)
             (gradient,) = torch.autograd.grad(value, leaf)
         return Differentiated(value.detach(), gradient, scores.detach())
@@ -119,12 +160,14 @@ class CriticTrainer:
     def state_dict(self) -> dict[str, Any]:
         """Weights and optimiser state, as copies."""
         weights = {name: value.detach().clone() for name, value in self.critic.state_dict().items()}
-        return {"critic": weights, "optimizer": _copied(self.optimizer.state_dict())}
+        spread = self._spread.detach().cpu().clone()
+        return {"critic": weights, "optimizer": _copied(self.optimizer.state_dict()), "spread": spread}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over saved weights and optimiser state; the constraint holds afterwards."""
         self.critic.load_state_dict(state["critic"])
         self.optimizer.load_state_dict(_copied(state["optimizer"]))
+        self._spread = state["spread"].clone()
         self.constraint.project_(self.critic)
         self._versions = self._current_versions()
 

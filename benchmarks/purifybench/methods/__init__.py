@@ -48,6 +48,7 @@ METHODS: Mapping[str, Callable[..., Method]] = {
         critic=PUBLISHED_CRITIC,
         critic_lr=1e-3,
         critic_steps=1,
+        scale_features=False,
         every=3,
         batch_size=PUBLISHED_ROWS,
     ),
