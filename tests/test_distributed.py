@@ -29,7 +29,7 @@ def _sampler(batch_size, fixed="all"):
     return GroupSampler(images, groups, fixed=fixed, batch_size=batch_size)
 
 
-STRENGTHS = {"balanced": lambda: BalancedStrength(1.0, fade=0.5), "fixed": lambda: FixedStrength(0.5), "none": lambda: 0.0}
+STRENGTHS = {"balanced": lambda: BalancedStrength(4.0, fade=0.5), "fixed": lambda: FixedStrength(0.5), "none": lambda: 0.0}
 
 
 def train(rank, world_size, kind, fixed="all", objective=None, norm=False, micro_batches=1, seed_of_rank=0, steps=7):
