@@ -23,13 +23,12 @@ from purifybench.faces.sets import TASK_SETS
 from purifybench.jobs import Job, run_jobs
 from purifybench.methods import Method
 from purifybench.methods.purified import Purified
+from purifybench.network import features_of
 from purifybench.report import estimate
 from purifybench.results import Record, ResultsStore
 from purifybench.tasks import TASKS, Task, options_for
-from purifybench.tasks._types import to_float
 from purifybench.training import Settings
 from rich.console import Console
-from torch import Tensor
 
 from wdpurify.audit import leakage
 
@@ -46,16 +45,9 @@ class Probed(Purified):
         self.device = device
 
     def finish(self) -> dict[str, float]:
-        features = self._features(self.task.auxiliary.images)
+        features = features_of(self.network, self.task.auxiliary.images, self.device).float().cpu()
         found = leakage(None, features, self.groups, permutations=1)  # of the labels that the critic was given
         return {"leakage": 100.0 * found.balanced_accuracy, "groups": float(len(set(self.groups)))}
-
-    @torch.no_grad()
-    def _features(self, images: Tensor) -> Tensor:
-        self.network.eval()
-        found = torch.cat([self.network.features(to_float(part.to(self.device))) for part in images.split(500)])
-        self.network.train()
-        return found.float().cpu()
 
 
 METHODS: Mapping[str, Callable[..., Method]] = {

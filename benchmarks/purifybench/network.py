@@ -1,6 +1,9 @@
 """The shape that every benchmark network has: a feature extractor and a linear head."""
 
+import torch
 from torch import Tensor, nn
+
+from .tasks._types import to_float
 
 #: Width of the penultimate layer, as in the paper (Sec. IV-A); networks from elsewhere have their own.
 FEATURE_DIM = 128
@@ -18,3 +21,12 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         scores: Tensor = self.head(self.features(images))
         return scores
+
+
+@torch.no_grad()
+def features_of(network: Network, images: Tensor, device: torch.device) -> Tensor:
+    """Features of images in bytes, in evaluation mode; the network is in training mode afterwards."""
+    network.eval()
+    found = torch.cat([network.features(to_float(part.to(device))) for part in images.split(500)])
+    network.train()
+    return found

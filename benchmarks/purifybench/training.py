@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .adapted import network_named
 from .measures import looseness, measures
 from .methods import Method
-from .network import Network
+from .network import Network, features_of
 from .recipe import Recipe, augmented, make_optimizer, make_scheduler
 from .tasks import Split, Task
 from .tasks._types import to_float
@@ -122,7 +122,11 @@ def train(
     last = list(task.tests.values())[-1]
     shares = _component_shares(network, last, device) if test else []
     measured = finished | (_measures(network, last, split, device, settings.seed) if test and last.groups is not None else {})
-    ends = [(_features(network, part, device), part.labels) for part in (next(iter(task.tests.values())), last)] if test else []
+    ends = (
+        [(features_of(network, part.images, device), part.labels) for part in (next(iter(task.tests.values())), last)]
+        if test
+        else []
+    )
     loose = looseness(network.head, *ends) if ends else None
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
@@ -167,22 +171,14 @@ def _save(checkpoint: Path, parts: dict[str, Any], step: int, figures: list[dict
     unfinished.replace(checkpoint)  # a kill while saving leaves the last whole checkpoint
 
 
-@torch.no_grad()
-def _features(network: Network, split: Split, device: torch.device) -> Tensor:
-    network.eval()
-    features = torch.cat([network.features(to_float(images.to(device))) for images in split.images.split(500)])
-    network.train()
-    return features
-
-
 def _accuracy(network: Network, split: Split, device: torch.device) -> float:
     with torch.no_grad():
-        hits = network.head(_features(network, split, device)).argmax(1) == split.labels.to(device)
+        hits = network.head(features_of(network, split.images, device)).argmax(1) == split.labels.to(device)
     return hits.float().mean().item() * 100.0
 
 
 def _measures(network: Network, split: Split, train: Split, device: torch.device, seed: int) -> dict[str, float]:
-    features = _features(network, split, device)
+    features = features_of(network, split.images, device)
     with torch.no_grad():
         hits = network.head(features).argmax(1).cpu() == split.labels
     found = measures(features.cpu(), hits, split.labels, split.groups, seed=seed)
@@ -196,7 +192,7 @@ def _measures(network: Network, split: Split, train: Split, device: torch.device
 
 def _component_shares(network: Network, split: Split, device: torch.device, count: int = 10) -> list[float]:
     """Shares of the features' variance in the first principal components (the paper's Fig. 2)."""
-    features = _features(network, split, device).double().cpu()
+    features = features_of(network, split.images, device).double().cpu()
     variance = torch.linalg.svdvals(features - features.mean(0)).square()
     return (variance / variance.sum().clamp(min=1e-12))[:count].tolist()
 

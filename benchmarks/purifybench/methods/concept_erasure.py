@@ -4,9 +4,8 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from purifybench.network import Network
+from purifybench.network import Network, features_of
 from purifybench.tasks import Task
-from purifybench.tasks._types import to_float
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
@@ -45,13 +44,13 @@ class ConceptErasure(Plain):
     def finish(self) -> dict[str, float]:
         names = sorted(set(self.task.auxiliary.groups))
         groups = torch.tensor([names.index(group) for group in self.task.auxiliary.groups])
-        eraser = _eraser(self._features(self.task.auxiliary.images), groups.to(self.device))
+        eraser = _eraser(features_of(self.network, self.task.auxiliary.images, self.device), groups.to(self.device))
         self.network.features = Erased(self.network.features, eraser)
         self._fit_head()
         return {}
 
     def _fit_head(self) -> None:
-        rows = self._features(self.task.train.images).double().cpu()
+        rows = features_of(self.network, self.task.train.images, self.device).double().cpu()
         centre, scale = rows.mean(0), rows.std(0).clamp(min=1e-6)
         labels = self.task.train.labels.numpy()
         fitted = LogisticRegression(C=HEAD_C, max_iter=1000).fit(((rows - centre) / scale).numpy(), labels)
@@ -62,13 +61,6 @@ class ConceptErasure(Plain):
         with torch.no_grad():
             self.network.head.weight[fitted.classes_] = weight.to(self.network.head.weight)
             self.network.head.bias[fitted.classes_] = bias.to(self.network.head.bias)
-
-    @torch.no_grad()
-    def _features(self, images: Tensor) -> Tensor:
-        self.network.eval()
-        found = torch.cat([self.network.features(to_float(part.to(self.device))) for part in images.split(500)])
-        self.network.train()
-        return found
 
 
 def _eraser(features: Tensor, groups: Tensor) -> Callable[[Tensor], Tensor]:
