@@ -88,12 +88,15 @@ def build_task(job: Job, *, cache: Path) -> Task:
     return builder(seed=job.settings.seed, **options_for(builder, {"cache": cache, "bias": BIAS}))
 
 
-def readings(records: list[Record], groups: float | None = None) -> dict[str, list[tuple[float, float, float]]]:
+def readings(
+    records: list[Record], groups: float | None = None, of: str | None = None
+) -> dict[str, list[tuple[float, float, float]]]:
     """Separation, what chance gives, and leakage of all runs that have them, by task and row.
 
     Args:
-        records: of this benchmark or of `pictures.py`.
+        records: of this benchmark or of `pictures.py`, whose probe is of the true labels, not of those of a shuffled control.
         groups: how many there are, where the records do not say.
+        of: what to call the task; the records' own name by default.
 
     Returns:
         Triples; the leakage is the share of the way from chance to 100 %, in percent.
@@ -102,11 +105,12 @@ def readings(records: list[Record], groups: float | None = None) -> dict[str, li
     for record in records:
         last = record["figures"][-1] if record["figures"] else {}
         measured = record.get("measures", {})
-        if "separation" not in last or "leakage" not in measured:
+        true_labels = "groups" in measured or "shuffled" not in record["key"]["row"]
+        if "separation" not in last or "leakage" not in measured or not true_labels:
             continue
         chance = 100.0 / float(measured.get("groups", groups))
         above = 100.0 * (measured["leakage"] - chance) / (100.0 - chance)
-        name = f"{record['key']['task']}, {record['key']['row']}"
+        name = f"{of or record['key']['task']}, {record['key']['row']}"
         found.setdefault(name, []).append((last["separation"], last["separation by chance"], above))
     return found
 
@@ -143,7 +147,7 @@ def main() -> None:
     if state.is_main_process:
         found = readings(store.found(job.key() for job in jobs))
         for path, groups in further:
-            found |= readings(ResultsStore(path).records(), groups)
+            found |= readings(ResultsStore(path).records(), groups, of=path.parent.name)
         write(found, arguments.out)
 
 

@@ -15,21 +15,24 @@ def _start(monkeypatch, out, *arguments):
 
 
 def test_a_watched_label_that_can_be_told_reads_above_chance_and_a_shuffled_one_leaks_less(monkeypatch, tmp_path):
-    store = tmp_path / "more.jsonl"
+    store = tmp_path / "styles" / "more.jsonl"
+    store.parent.mkdir()
     record = {
         "key": {"task": "pictures", "row": "PL"},
         "figures": [{"separation": 0.5, "separation by chance": 0.25}],
         "measures": {"leakage": 40.0},
     }
-    store.write_text(json.dumps(record) + "\n" + json.dumps(record | {"measures": {}}) + "\n")
+    other = record | {"measures": {}}
+    shuffled = record | {"key": {"task": "pictures", "row": "control: shuffled groups"}}
+    store.write_text("".join(f"{json.dumps(one)}\n" for one in (record, other, shuffled)))
     _start(monkeypatch, tmp_path, "--more", f"{store}:5")
     lines = (tmp_path / "separation.md").read_text().splitlines()
     found = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:] for line in lines[2:]}
-    assert list(found) == ["photo, watched", "photo, purified", "photo, labels shuffled, watched", "pictures, PL"]
+    assert list(found) == ["photo, watched", "photo, purified", "photo, labels shuffled, watched", "styles, PL"]
     numbers = {name: [float(cell.split(" ")[0]) for cell in cells] for name, cells in found.items()}
     assert numbers["photo, watched"][0] > numbers["photo, watched"][1]
     assert numbers["photo, watched"][2] > 50 > numbers["photo, labels shuffled, watched"][2]
-    assert numbers["pictures, PL"] == [0.5, 0.25, 25.0]  # 40 % where 20 % is chance: a quarter of the way
+    assert numbers["styles, PL"] == [0.5, 0.25, 25.0]  # 40 % where 20 % is chance: a quarter of the way
     assert (tmp_path / "separation.png").stat().st_size > 10_000
 
 

@@ -111,14 +111,18 @@ def separation_and_leakage(points: Mapping[str, Sequence[tuple[float, float]]], 
     """What the critic reads against what a probe reads, one mark per run.
 
     Args:
-        points: by name, pairs of separation in units of its value by chance, and of leakage above chance in percent of what
+        points: by task and training, named ``"task, training"``, pairs of separation in units of its value by chance, and of leakage above chance in percent of what
             there is above chance.
         path: file to write.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
-    for (name, pairs), marker in zip(points.items(), "oosDPX^v<>" * 4, strict=False):
-        axes.plot([leak for _, leak in pairs], [apart for apart, _ in pairs], marker, label=name, alpha=0.8)
+    tasks = list(dict.fromkeys(name.partition(", ")[0] for name in points))
+    trainings = list(dict.fromkeys(name.partition(", ")[2] for name in points))
+    for name, pairs in points.items():
+        task, _, training = name.partition(", ")
+        style = {"color": f"C{tasks.index(task) % 10}", "marker": "osX^Dv"[trainings.index(training) % 6]}
+        axes.scatter([leak for _, leak in pairs], [apart for apart, _ in pairs], label=name, alpha=0.8, **style)
     axes.axhline(1.0, color="grey", linestyle="--", linewidth=1)
     axes.axvline(0.0, color="grey", linestyle="--", linewidth=1)
     axes.set(
