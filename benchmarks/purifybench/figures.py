@@ -111,8 +111,8 @@ def separation_and_leakage(points: Mapping[str, Sequence[tuple[float, float]]], 
     """What the critic reads against what a probe reads, one mark per run.
 
     Args:
-        points: by task and training, named ``"task, training"``, pairs of separation in units of its value by chance, and of leakage above chance in percent of what
-            there is above chance.
+        points: by task and training, named ``"task, training"``: pairs of separation in units of its value by chance, and of
+            leakage above chance in percent of what there is above chance.
         path: file to write.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
