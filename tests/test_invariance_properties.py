@@ -1,5 +1,6 @@
 """What a user's set-up changes must not change the pull: scale and width of features, groups' order, loss scale, batches."""
 
+import copy
 import itertools
 import math
 
@@ -67,6 +68,33 @@ def test_the_published_critic_reads_features_as_they_come():
     plain, scaled = (_watched(features * scale, labels, scale_features=False, critic_lr=1e-3) for scale in (1.0, 2.0**-10))
     assert plain.separation > 3 * plain.separation_by_chance
     assert scaled.separation < 0.5 * plain.separation
+
+
+def _published(scale):
+    features, labels = _groups_apart()
+    sampler = GroupSampler(features * scale, labels, fixed=1, batch_size=32)
+    purify = PurifyRegularizer.as_published(nn.Identity(), sampler, feature_dim=8, strength=0.0, every=1)
+    purify.critic_step()
+    return purify
+
+
+def test_the_published_preset_has_such_a_critic():
+    purify = _published(1.0)
+    assert purify.state_dict()["spread"] == 0.0  # nothing was scaled
+    assert _published(1024.0).metrics().estimate != pytest.approx(1024.0 * purify.metrics().estimate, rel=0.1)
+
+
+def test_gap_and_separation_are_read_before_the_critic_learns_from_the_batch():
+    features, labels = _groups_apart(rows=32)
+    sampler = GroupSampler(features, labels, batch_size=32)
+    purify = PurifyRegularizer(nn.Identity(), sampler, feature_dim=8, strength=0.0)
+    untrained = copy.deepcopy(purify.critic)
+    purify.critic_step()
+    groups, population = torch.tensor(labels), torch.ones(32, dtype=torch.bool)
+    spread = (features - features.mean(0)).square().mean().sqrt()
+    gaps = [(spread * group_gap(critic(features / spread), groups, population)).item() for critic in (untrained, purify.critic)]
+    assert_close(purify.metrics().estimate, gaps[0], rtol=1e-4, atol=1e-6)
+    assert abs(gaps[1] - gaps[0]) > 1e-3 * spread  # it has learned since
 
 
 def test_features_without_spread_leave_the_unit_as_it_was():

@@ -24,7 +24,7 @@ class PurifyMetrics(NamedTuple):
             batch; NaN for a critic that ``lipschitz_bound`` cannot bound.
         lipschitz_bound: certified constant of the critic.
         separation: how far apart the critic puts the groups of rows that it has not learned from yet: the gap in standard
-            deviations of its scores, averaged over the last acting steps from 0 on; free of the features' scale and width.
+            deviations of its scores, averaged over the last acting steps from 0 on; free of the features' scale.
         separation_by_chance: what ``separation`` stays below, 95 times of 100, where the labels say nothing. A critic that has
             seen a small auxiliary set many times knows its rows by heart and reads somewhat more.
         critic_gradient_norm: Euclidean norm of the gap's gradient at the auxiliary features; 0 means a dead critic.

@@ -17,8 +17,8 @@ DEVIATIONS = 1.96
 class Separation:
     """The gap over the spread of the scores, averaged over the last acting iterations, from 0 on.
 
-    Neither the scale of features and critic nor the number of dimensions plays a part. It is to be recorded before the critic
-    learns from a batch, or it would tell what the critic knows of those rows by heart.
+    The scale of features and critic plays no part. Many dimensions that carry noise slow the critic, and so what is read early
+    in a run. It is to be recorded before the critic learns from a batch, or it would tell what is known of those rows by heart.
 
     Attributes:
         value: the average, scalar.
