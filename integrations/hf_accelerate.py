@@ -66,9 +66,10 @@ def purified(
     file = f"{name}.pt"
 
     def save(models: Any, weights: Any, folder: str) -> None:
+        state = purify.state_dict(all_ranks=True)
         each_node = accelerator.project_configuration.save_on_each_node
         if accelerator.is_local_main_process if each_node else accelerator.is_main_process:
-            save_whole(purify.state_dict(), Path(folder, file))
+            save_whole(state, Path(folder, file))
 
     def load(models: Any, folder: str) -> None:
         path = Path(folder, file)

@@ -45,8 +45,9 @@ class _Keeper(TrainerCallback):
             warnings.warn(f"{file} is not there: the regularizer starts afresh", FreshStartWarning, stacklevel=2)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        mine = self.purify.state_dict(all_ranks=True)
         if state.is_world_process_zero:
-            save_whole(self.purify.state_dict(), Path(args.output_dir, f"checkpoint-{state.global_step}", STATE_FILE))
+            save_whole(mine, Path(args.output_dir, f"checkpoint-{state.global_step}", STATE_FILE))
 
 
 def purify_trainer(

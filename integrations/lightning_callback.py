@@ -105,7 +105,7 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """The regularizer's state, for the checkpoint."""
-        return self.purify.state_dict() if self.purify is not None else dict(self._saved or {})
+        return self.purify.state_dict(all_ranks=True) if self.purify is not None else dict(self._saved or {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""

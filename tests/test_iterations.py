@@ -141,7 +141,7 @@ def test_both_passes_of_a_two_pass_optimiser_get_the_term_and_count_as_one():
         optimizer.step()
         drawn.append(purify.sampler.state_dict()["drawn"])
     assert drawn[1:] == [drawn[0] + 1, drawn[0] + 2, drawn[0] + 3]
-    assert purify.state_dict()["game"]["iterations"]["number"] == 3
+    assert purify.state_dict()["ranks"][0]["game"]["iterations"]["number"] == 3
     assert all(value != 0 for value in values)
 
 
@@ -187,7 +187,7 @@ def test_a_closure_evaluated_many_times_is_one_iteration():
         optimizer.step(closure)
         drawn.append(purify.sampler.state_dict()["drawn"])
     assert drawn[1:] == [drawn[0] + 1, drawn[0] + 2]
-    assert purify.state_dict()["game"]["iterations"]["number"] == 2
+    assert purify.state_dict()["ranks"][0]["game"]["iterations"]["number"] == 2
 
 
 def test_two_optimisers_of_one_model_make_one_iteration_and_those_of_other_models_none():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._sampler import GroupBatch
-from ._torch import gathered, is_free_to_read, moved, rank_and_world
+from ._torch import gathered, is_free_to_read, moved, own_part, rank_and_world
 from .critic import CriticTrainer
 from .features import (
     LARGEST_INPUT,
@@ -170,7 +170,7 @@ def _only_finite(
     """The pull without its scale, or none of it if any gradient holds a number that is not finite."""
     if not gradients:
         return value, []
-    local = [gradient.to_local() if hasattr(gradient, "to_local") else gradient for _, gradient in gradients]
+    local = [own_part(gradient) for _, gradient in gradients]
     norms = torch.stack([moved(norm, value.device) for norm in torch._foreach_norm(local)])
     finite = norms.isfinite().all()
     unscaled = [(parameter, gradient if scale == 1.0 else gradient / scale) for parameter, gradient in gradients]

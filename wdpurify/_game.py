@@ -135,8 +135,10 @@ class Game:
             self._tap.release()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the game stands."""
-        return {"iterations": self.iterations.state_dict(), "acted": self.acted, "pull": self._pull.state_dict()}
+        """Where the game stands; inside an iteration with the pull that was prepared for it."""
+        prepared = self._pull.prepared(self._forward.model.named_parameters()) if self.iterations.under_way() else None
+        states = {"iterations": self.iterations.state_dict(), "pull": self._pull.state_dict()}
+        return {**states, "acted": self.acted, "prepared": prepared}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where a game stood."""
@@ -144,6 +146,8 @@ class Game:
         self._pull.load_state_dict(state["pull"])
         self.acted = int(state["acted"])
         self.release()
+        if state["prepared"] is not None:
+            self._pull.take_prepared(state["prepared"], self._forward.model.named_parameters())
 
     def _term(self, current: CapturedPass) -> Tensor:
         newest = current.features[-1]

@@ -73,6 +73,8 @@ class Iterations:
         self._counts_passes = False
         self._passes = 0
         self._began = 0
+        self._resumed = False
+        self._restarted = False
         self._versions: list[int] = []
         self._witness: Tensor | None = None
         self._known: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
@@ -89,11 +91,14 @@ class Iterations:
         self.foreign_passes += self._foreign_step and self.number >= 0 and not self._announced
         self._foreign_step = False
         self._counts_passes = self._counts_passes or self._passes >= LONGEST_ACCUMULATION
-        first = self.number < 0 or self.stepped or (not self._announced and not pending and self._looks_new())
+        looks_new = not (self._announced or pending or self._resumed) and self._looks_new()
+        first = self.number < 0 or self.stepped or looks_new
         if first:
             self.number += 1
             self.stepped = False
             self._passes = 0
+        self._restarted = self._resumed and self._nothing_accumulated()
+        self._resumed = False
         if not self._announced:
             self._versions = self.versions()
         return first
@@ -108,7 +113,15 @@ class Iterations:
 
     def cleared(self) -> bool:
         """Whether the gradients were set to None since the last backward pass, so that what came before does not count."""
-        return self._witness is not None and self._witness.grad is None
+        return self._restarted or (self._witness is not None and self._witness.grad is None)
+
+    def under_way(self) -> bool:
+        """Whether an iteration has begun that is not over: its optimiser is still to step."""
+        if self.number < 0 or self.stepped:
+            return False
+        if self._announced or self._resumed:
+            return True
+        return self._versions == self.versions() if self.number == self._began else not self._looks_new()
 
     def optimizer_stepped(self) -> None:
         """The model's optimiser has stepped."""
@@ -140,7 +153,7 @@ class Iterations:
 
     def state_dict(self) -> dict[str, Any]:
         """How many iterations there were, and whether the last one is over."""
-        return {"number": self.number, "stepped": self.stepped}
+        return {"number": self.number, "stepped": self.number >= 0 and not self.under_way()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved count."""
@@ -149,8 +162,10 @@ class Iterations:
         self.number = number
         self.stepped = stepped
         self._began = number + stepped
+        self._resumed = number >= 0 and not stepped
 
     def _looks_new(self) -> bool:
-        if self.counts_passes() or self._versions != self.versions():
-            return True
+        return self.counts_passes() or self._versions != self.versions() or self._nothing_accumulated()
+
+    def _nothing_accumulated(self) -> bool:
         return all(parameter.grad is None for parameter in self._model.parameters())

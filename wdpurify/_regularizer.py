@@ -35,17 +35,16 @@ class PurifyRegularizer:
         feature_dim: width of the features after pooling, at least 1; None finds it with one forward of two auxiliary rows.
         objective: :class:`TwoSided` minimises the gap through the extractor on the auxiliary rows (Eq. 20-21);
             :class:`OneSided` moves the task features along the critic (Eq. 25), which has no lower bound.
-        strength: a number for :class:`BalancedStrength`, the ratio of purify to task gradient at the features in the iterations
-            in which it acts, at least 0; or a strength object. 0 only measures: the run is bit-identical to one without.
-        constraint: holds the critic's Lipschitz constant: :class:`GradientPenalty`, :class:`WeightClipping`,
-            :class:`SpectralClipping` or any object with the same methods.
+        strength: ratio of purify to task gradient at the features, at least 0 (:class:`BalancedStrength`), or a strength
+            object; 0 only measures: the run is bit-identical to one without.
+        constraint: holds the critic's Lipschitz constant: a gradient penalty, weight or spectral clipping, or your own.
         critic: a module from ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``, or what makes one of these two widths.
         critic_lr: learning rate of the critic's Adam, above 0.
         critic_steps: critic updates per acting iteration, at least 1.
         scale_features: let the critic read features in units of their spread, so that their scale plays no part.
         every: act once every this many iterations (n2 in the paper), at least 1.
-        pool: how ``(batch, tokens, dim)`` becomes rows: ``"mean"``, ``"first"``, ``"last"`` (what causal classifiers read), or
-            a function of features and mask. Padding is left out where auxiliary rows are dicts with an ``attention_mask``.
+        pool: makes ``(batch, tokens, dim)`` rows: ``"mean"``, ``"first"``, ``"last"`` or a function of features and mask.
+            Padding is left out where auxiliary rows are dicts with an ``attention_mask``.
         update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards do.
         model: module whose buffers, device, dtype and optimiser count; needed only where ``extract`` is a plain function.
         seed: seed of critic, penalty points and dropout in auxiliary forwards.
@@ -162,11 +161,7 @@ class PurifyRegularizer:
 
     @staticmethod
     def of(model: nn.Module) -> "PurifyRegularizer":
-        """The regularizer made for a model, wrapped or not, or for a part of it, where a function receives the model alone.
-
-        Raises:
-            LookupError: if there is none, or more than one.
-        """
+        """The regularizer made for a model, wrapped or not, or for a part of it; LookupError without one, or with several."""
         return cast(PurifyRegularizer, regularizer_of(unwrap(model)))
 
     @property
@@ -207,9 +202,12 @@ class PurifyRegularizer:
         """Figures of the last acting iteration, on the host; this is the one call that waits for the device."""
         return self._game.metrics()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on bit for bit, as tensors and primitives (``torch.load(weights_only=True)`` reads it)."""
-        return self._checkpoint.state_dict()
+    def state_dict(self, *, all_ranks: bool = False) -> dict[str, Any]:
+        """All that is needed to go on bit for bit, from any line of the loop; ``torch.load(weights_only=True)`` reads it.
+
+        ``all_ranks`` gives the state of every rank, each of which must call this; otherwise other ranks go on with a warning.
+        """
+        return self._checkpoint.state_dict(all_ranks=all_ranks)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state; the constraint holds afterwards.

@@ -1,6 +1,7 @@
 """The state of a regularizer: gathered from its parts, and checked before any of it is taken over."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,14 @@ from torch import Tensor, nn
 
 from ._game import Game
 from ._sampler import Sampler
+from ._torch import of_every_rank, rank_and_world
 from .critic import CriticTrainer
+from .exceptions import InexactResumeWarning
 from .features import AuxiliaryForward
 
 #: Raised whenever the entries of a state change their meaning.
-VERSION = 2
-ENTRIES = ("version", "options", "critic", "optimizer", "spread", "game", "sampler", "forward")
+VERSION = 3
+ENTRIES = ("version", "options", "critic", "optimizer", "spread", "rank", "ranks")
 
 
 class Checkpoint:
@@ -37,10 +40,17 @@ class Checkpoint:
         self._trainer = trainer
         self._parts: dict[str, Any] = {"game": game, "sampler": sampler, "forward": forward}
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state of all parts, as tensors and primitives."""
-        parts = {name: part.state_dict() for name, part in self._parts.items()}
-        return {"version": VERSION, "options": dict(self._options), **self._trainer.state_dict(), **parts}
+    def state_dict(self, *, all_ranks: bool = False) -> dict[str, Any]:
+        """The state of all parts, as tensors and primitives; of all ranks, which then all must call this, or of this one."""
+        mine = {name: part.state_dict() for name, part in self._parts.items()}
+        ranks = of_every_rank(mine) if all_ranks and self._place[1] > 1 else [mine]
+        return {
+            "version": VERSION,
+            "options": dict(self._options),
+            **self._trainer.state_dict(),
+            "rank": list(self._place),
+            "ranks": ranks,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state, or none of it; raises ValueError."""
@@ -52,11 +62,35 @@ class Checkpoint:
             self._take_over(before)
             raise
 
+    @property
+    def _place(self) -> tuple[int, int]:
+        return rank_and_world() if getattr(self._parts["sampler"], "across_ranks", True) else (0, 1)
+
     def _take_over(self, state: dict[str, Any]) -> None:
+        parts = _own_state(state, *self._place)
         with torch.inference_mode(False):
             self._trainer.load_state_dict(state)
             for name, part in self._parts.items():
-                part.load_state_dict(state[name])
+                part.load_state_dict(parts[name])
+
+
+def _own_state(state: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
+    """What a state holds for this rank; where it holds only another's, that one's between two iterations, with a warning."""
+    ranks, (saver, savers) = state["ranks"], state["rank"]
+    if len(ranks) == world > 1:
+        return dict(ranks[rank])
+    if len(ranks) == 1 and (saver, savers) == (rank, world):
+        return dict(ranks[0])
+    held = f"rank {saver} alone of {savers}" if len(ranks) < savers else f"{savers} ranks"
+    warnings.warn(
+        f"`state` holds {held}, and rank {rank} of {world} loads it: the run goes on, but not bit for bit; save with "
+        "`state_dict(all_ranks=True)`, called by every rank, and go on with equally many",
+        InexactResumeWarning,
+        stacklevel=5,
+    )
+    theirs = dict(ranks[rank % len(ranks)])
+    game = theirs["game"]
+    return {**theirs, "game": {**game, "prepared": None, "iterations": {**game["iterations"], "stepped": True}}}
 
 
 def described(value: object) -> str:

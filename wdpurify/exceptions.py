@@ -45,5 +45,9 @@ class FreshStartWarning(PurifyWarning):
     """A run is resumed from a checkpoint that holds no state of the regularizer."""
 
 
+class InexactResumeWarning(PurifyWarning):
+    """A state is loaded from which this rank cannot go on bit for bit."""
+
+
 class ManyGroupsWarning(PurifyWarning):
     """The label has so many values that each is rarely met."""

@@ -17,7 +17,8 @@ from .ranks import (
     checked_share,
     copy_from_first_rank,
     gathered,
+    of_every_rank,
     rank_and_world,
 )
 from .transforms import in_backward, in_functional_transform
-from .wrappers import is_sharded, owner_of, root_library, unwrap
+from .wrappers import is_sharded, like, own_part, owner_of, root_library, unwrap

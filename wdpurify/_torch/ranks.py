@@ -1,5 +1,7 @@
 """The ranks of a distributed run, as the critic and the sampler see them."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -36,6 +38,15 @@ def gathered(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(world)]
     dist.all_gather(parts, tensor.contiguous())
     return torch.stack(parts)
+
+
+def of_every_rank(value: Any) -> list[Any]:
+    """What each rank gives, tensors or primitives, in the order of the ranks; every rank must call this."""
+    _, world = rank_and_world()
+    values: list[Any] = [value] * world
+    if world > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def copy_from_first_rank(module: nn.Module, seed: int) -> int:

@@ -4,7 +4,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from .devices import moved
 
 #: Children under which wrappers keep the module that they wrap: torch.compile, DataParallel and DDP, old Accelerate.
 WRAPPED = ("_orig_mod", "module", "_forward_module")
@@ -39,6 +41,21 @@ def root_library(function: Any) -> str:
     function = getattr(function, "__func__", function)
     module = getattr(function, "__module__", None) or type(function).__module__
     return str(module).partition(".")[0]
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """A tensor, or what this rank holds of a sharded one."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
+
+
+def like(whole: Tensor, part: Tensor) -> Tensor:
+    """``part``, as :func:`own_part` gave it, placed and sharded as ``whole`` is."""
+    placed = moved(part, whole.device)
+    if not hasattr(whole, "to_local"):
+        return placed
+    sharded: Any = whole
+    return type(sharded).from_local(placed, sharded.device_mesh, sharded.placements)  # type: ignore[no-any-return]
 
 
 def is_sharded(module: nn.Module) -> bool:

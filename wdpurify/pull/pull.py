@@ -1,12 +1,12 @@
 """Pull: one object that owns the strength, the record of the task gradient, and what is handed to the user's backward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wdpurify._torch import gathered, moved
+from wdpurify._torch import gathered, like, moved, own_part
 from wdpurify.functional import norm_of_all_passes
 
 from .graphs import reachable_parameters
@@ -121,6 +121,21 @@ class Pull:
         edges = list(zip(numbers, features, pulls, strict=True))
         # A compiled forward reports by its probe; an edge to its features could free a graph that another loss needs.
         return hand_over(value, record, edges if probe is None or own is not None else [], parameters)
+
+    def prepared(self, named: Iterable[tuple[str, Tensor]]) -> dict[str, Any] | None:
+        """The prepared pull as tensors, its gradients under their parameters' names; None where there is none."""
+        if self._value is None:
+            return None
+        names = {id(parameter): name for name, parameter in named}
+        gradients = {names[id(parameter)]: own_part(gradient).cpu().clone() for parameter, gradient in self._parameters}
+        return {"value": self._value.cpu().clone(), "gradients": gradients}
+
+    def take_prepared(self, state: dict[str, Any], named: Iterable[tuple[str, Tensor]]) -> None:
+        """Hold a pull that was prepared before, at the same weights, for what is left of its iteration."""
+        parameters = dict(named)
+        gradients = state["gradients"].items()
+        self._parameters = [(parameters[name], like(parameters[name], gradient)) for name, gradient in gradients]
+        self._value = state["value"].clone()
 
     def drop(self) -> None:
         """Let go of the prepared pull."""
