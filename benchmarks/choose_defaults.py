@@ -46,7 +46,11 @@ VARIANTS: Mapping[str, Callable[..., Method]] = {
     "upper bound": METHODS["upper bound"],
     "default": Purified,
     **forms(),
-    "strength 0.5": partial(Purified, strength=0.5),
+    **{
+        f"strength {strength}, {rows} rows": partial(Purified, strength=strength, batch_size=rows)
+        for strength in (0.5, 0.7)
+        for rows in (21, 32)
+    },
     "strength 2": partial(Purified, strength=2.0),
     "fade 0.2": partial(Purified, fade=0.2),
     "fade 0.8": partial(Purified, fade=0.8),

@@ -82,6 +82,12 @@ class PrefetchedSampler:
             self._source.load_state_dict(self._position)
             self._position = None
 
+    def identity(self) -> dict[str, Any]:
+        """What must be alike on every rank, and in a run that goes on."""
+        self._take_share()
+        identity: dict[str, Any] = self._source.identity()
+        return identity
+
     def state_dict(self) -> dict[str, Any]:
         """Position after the batches handed out, as primitives."""
         self._take_share()

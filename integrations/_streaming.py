@@ -158,17 +158,18 @@ class StreamSource:
 
     def state_dict(self) -> dict[str, Any]:
         """Position of every reader."""
-        return {"readers": {role: reader.state_dict() for role, reader in self._readers.items()}} | self._identity()
+        return {"readers": {role: reader.state_dict() for role, reader in self._readers.items()}} | self.identity()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved position; raises ValueError if it was saved with other settings."""
-        for name, mine in self._identity().items():
+        for name, mine in self.identity().items():
             if state.get(name) != mine:
                 raise ValueError(f"the state was saved with `{name}` {state.get(name)}, this sampler has {mine}")
         for role, reader in self._readers.items():
             reader.load_state_dict(state["readers"][role])
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """What must be alike on every rank, and in a run that goes on."""
         sizes = {name: getattr(self.plan, name) for name in ("seed", "batch_size", "buffer_size")}
         return sizes | {"world_size": self.plan.share[1], "fixed": repr(self.plan.fixed), "values": repr(self.values)}
 

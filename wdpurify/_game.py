@@ -185,7 +185,8 @@ class Game:
     def _draw(self) -> None:
         world = self._world
         if world > 1:
-            self._trainer.agree_across_ranks()
+            identity: dict[str, Any] = getattr(self._sampler, "identity", dict)()
+            self._trainer.agree_across_ranks({"every": self._every, **identity})
         self._pull.read_task_gradient(self._every, device=self._forward.place()[0], world=world)
         self._batch = self._forward.draw(self._sampler, step=self.acted)
         self.acted += 1

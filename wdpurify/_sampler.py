@@ -9,7 +9,7 @@ from torch.utils.data import default_collate
 
 from ._checks import check_positive_integer
 from ._labels import check_not_too_many, index_by_value, labels_of_rows
-from ._torch import checked_share, derive_seed, rank_and_world
+from ._torch import checked_share, checksum, derive_seed, rank_and_world
 
 ALL = "all"
 
@@ -114,6 +114,7 @@ class GroupSampler:
         else:
             self._group_of_row = torch.full((len(labels),), -1, device="cpu")
             self._streams = {"group": index[fixed], "population": whole}
+        self._checksum = checksum(self._group_of_row)
         self._drawn = 0
         self._orders: dict[str, tuple[int, Tensor]] = {}
 
@@ -184,7 +185,7 @@ class GroupSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were drawn; with the constructor's arguments that is the whole position."""
-        return {"drawn": self._drawn} | self._identity()
+        return {"drawn": self._drawn} | self.identity()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved position.
@@ -192,14 +193,20 @@ class GroupSampler:
         Raises:
             ValueError: if the state belongs to a sampler with another seed, batch size or set of groups.
         """
-        for name, mine in self._identity().items():
+        for name, mine in self.identity().items():
             if state[name] != mine:
                 raise ValueError(f"the state was saved with `{name}` {state[name]}, this sampler has {mine}")
         self._drawn = int(state["drawn"])
 
-    def _identity(self) -> dict[str, Any]:
-        groups = [f"{value!r}: {self._counts[value]}" for value in self.values]
-        return {"seed": self.seed, "batch_size": self.batch_size, "groups": ", ".join(groups)}
+    def identity(self) -> dict[str, Any]:
+        """What must be alike on every rank, and in a run that goes on: the set, its order and the batches drawn from it."""
+        groups = ", ".join(f"{value!r}: {self._counts[value]}" for value in self.values)
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "groups": groups,
+            "checksum of the rows' labels": self._checksum,
+        }
 
 
 def _shown(counts: dict[Hashable, int]) -> str:

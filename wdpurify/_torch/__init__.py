@@ -9,6 +9,7 @@ from .autocast import (
 from .compiled import outside_graphs
 from .devices import is_free_to_read, moved
 from .randomness import (
+    checksum,
     derive_seed,
     private_generator,
     private_randomness,
@@ -19,6 +20,7 @@ from .ranks import (
     gathered,
     of_every_rank,
     rank_and_world,
+    refuse_unlike,
 )
 from .transforms import in_backward, in_functional_transform
 from .wrappers import is_sharded, like, own_part, owner_of, root_library, unwrap

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -16,6 +17,12 @@ def derive_seed(*parts: int | str) -> int:
     """
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def checksum(numbers: Tensor) -> int:
+    """A number that other integers, or the same in another order, hardly share; alike in every process."""
+    factors = torch.randint(2**62, numbers.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    return int(((numbers + 2) * factors).sum())
 
 
 def private_generator(device: torch.device, seed: int) -> torch.Generator | None:

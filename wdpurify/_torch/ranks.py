@@ -1,5 +1,7 @@
 """The ranks of a distributed run, as the critic and the sampler see them."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,11 +34,26 @@ def checked_share(rank: int | None, world_size: int | None) -> tuple[int, int] |
     return rank, world_size
 
 
+@contextmanager
+def _waiting_for_others() -> Iterator[None]:
+    """Say whose waiting it was that failed: what the backend says names neither this library nor a remedy."""
+    try:
+        yield
+    except RuntimeError as error:
+        rank, world = rank_and_world()
+        raise RuntimeError(
+            f"wdpurify: rank {rank} of {world} waited for the other ranks' auxiliary rows in vain. One of them failed (its own "
+            "error says why), ended before this one, or did not come to `critic_step()`, which every rank must call equally "
+            "often; ranks that train models of their own need samplers with `rank=0, world_size=1`"
+        ) from error
+
+
 def gathered(tensor: Tensor) -> Tensor:
     """What all ranks hold, shape ``(ranks, *tensor.shape)``; every rank must call this with the same shape."""
     _, world = rank_and_world()
     parts = [torch.empty_like(tensor) for _ in range(world)]
-    dist.all_gather(parts, tensor.contiguous())
+    with _waiting_for_others():
+        dist.all_gather(parts, tensor.contiguous())
     return torch.stack(parts)
 
 
@@ -45,15 +62,36 @@ def of_every_rank(value: Any) -> list[Any]:
     _, world = rank_and_world()
     values: list[Any] = [value] * world
     if world > 1:
-        dist.all_gather_object(values, value)
+        with _waiting_for_others():
+            dist.all_gather_object(values, value)
     return values
+
+
+def refuse_unlike(mine: Mapping[str, object]) -> None:
+    """Refuse, on every rank alike, ranks that differ in what they must share; every rank must call this.
+
+    Args:
+        mine: what this rank has, by name.
+
+    Raises:
+        ValueError: with the first that differs.
+    """
+    ranks = of_every_rank(dict(mine))
+    for name in mine:
+        values = [rank.get(name) for rank in ranks]
+        other = next((number for number, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            raise ValueError(
+                f"the ranks must draw from one auxiliary set and train one critic, but `{name}` is {values[0]} on rank 0 and "
+                f"{values[other]} on rank {other}: give every rank the same rows in the same order, labels and settings"
+            )
 
 
 def copy_from_first_rank(module: nn.Module, seed: int) -> int:
     """Give every rank the first rank's weights; returns that rank's ``seed``."""
     tensors = [*module.parameters(), *module.buffers()]
     agreed = torch.tensor(seed, device=tensors[0].device)
-    with torch.no_grad():
+    with torch.no_grad(), _waiting_for_others():
         for tensor in [*tensors, agreed]:
             dist.broadcast(tensor.data, 0)
     return int(agreed)

@@ -1,13 +1,21 @@
 """CriticTrainer: critic, optimiser and constraint, in float32 and out of reach of the user's autocast and scaler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wdpurify._checks import check_positive_integer
-from wdpurify._torch import copy_from_first_rank, derive_seed, full_precision, moved, private_generator, rank_and_world
+from wdpurify._torch import (
+    copy_from_first_rank,
+    derive_seed,
+    full_precision,
+    moved,
+    private_generator,
+    rank_and_world,
+    refuse_unlike,
+)
 from wdpurify.functional import group_gap
 from wdpurify.lipschitz import lipschitz_bound
 
@@ -74,9 +82,20 @@ class CriticTrainer:
         self._versions = self._current_versions()
         self._agreed = False
 
-    def agree_across_ranks(self) -> None:
-        """Start from the first rank's critic and seed on every rank; only the first call has an effect."""
+    def agree_across_ranks(self, shared: Mapping[str, object]) -> None:
+        """Start from the first rank's critic and seed on every rank; only the first call has an effect.
+
+        Args:
+            shared: what else must be alike on every rank, by name.
+
+        Raises:
+            ValueError: on every rank, if something is not.
+        """
         if not self._agreed and rank_and_world()[1] > 1:
+            shapes = ", ".join(str(tuple(parameter.shape)) for parameter in self.critic.parameters())
+            refuse_unlike(
+                {**shared, "feature_dim": self.feature_dim, "shapes of the critic": shapes, "critic_steps": self._steps}
+            )
             self._seed = copy_from_first_rank(self.critic, self._seed)
             self._versions = self._current_versions()
         self._agreed = True
