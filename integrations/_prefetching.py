@@ -1,5 +1,6 @@
 """Batches of any rows decoded and transformed in worker processes, ahead of their use."""
 
+import copy
 from collections import deque
 from collections.abc import Hashable, Iterator
 from typing import Any
@@ -81,6 +82,15 @@ class PrefetchedSampler:
         if self._position is not None:
             self._source.load_state_dict(self._position)
             self._position = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PrefetchedSampler":
+        copied = copy.copy(self)  # the rows are never written to
+        copied._source = copy.deepcopy(self._source, memo)
+        copied._ahead = deque()
+        copied._running = []
+        copied._position = None
+        copied.load_state_dict(self.state_dict())
+        return copied
 
     def identity(self) -> dict[str, Any]:
         """What must be alike on every rank, and in a run that goes on."""

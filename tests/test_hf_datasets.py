@@ -1,5 +1,6 @@
 """group_sampler: batches from Hugging Face data sets, map-style and streamed."""
 
+import copy
 import importlib
 import multiprocessing
 import random
@@ -68,6 +69,16 @@ def noisy(image):
 
 def images_of(sampler, count):
     return torch.stack([sampler.next_batch().images for _ in range(count)])
+
+
+def test_a_copied_sampler_goes_on_by_itself(tmp_path):
+    for dataset, options in ((faces(), {"num_workers": 1}), (stream(tmp_path, faces()), {"buffer_size": 20, "fixed": "x"})):
+        sampler = group_sampler(dataset, group="name", batch_size=5, seed=3, **options)
+        draw(sampler, 2)
+        copied = copy.deepcopy(sampler)
+        assert draw(copied, 3) == draw(sampler, 3)
+        sampler.close()
+        copied.close()
 
 
 # Labels

@@ -149,6 +149,13 @@ class Game:
         if state["prepared"] is not None:
             self._pull.take_prepared(state["prepared"], self._forward.model.named_parameters())
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_current": None, "_last_record": None}  # a copy takes no part in a pass under way
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        ignore_steps_of(self._trainer.optimizer)
+
     def _term(self, current: CapturedPass) -> Tensor:
         newest = current.features[-1]
         zero = torch.zeros((), dtype=newest.dtype, device=newest.device)

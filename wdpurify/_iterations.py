@@ -1,5 +1,6 @@
 """Iterations: tells optimiser steps from passes, so that micro-batches and repeated passes count as one iteration."""
 
+import copy
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -163,6 +164,18 @@ class Iterations:
         self.stepped = stepped
         self._began = number + stepped
         self._resumed = number >= 0 and not stepped
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Iterations":
+        ended = self._ended()
+        assert ended is not None
+        copied = Iterations(copy.deepcopy(self._model, memo), copy.deepcopy(ended, memo), every=self._every)
+        rest = {name: value for name, value in vars(self).items() if name not in ("_model", "_ended", "_known", "_versions")}
+        vars(copied).update(copy.deepcopy(rest, memo))
+        copied._versions = copied.versions() if self._versions == self.versions() else []
+        return copied
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a regularizer is tied to its model and cannot be pickled: save its `state_dict()` in a file")
 
     def _looks_new(self) -> bool:
         return self.counts_passes() or self._versions != self.versions() or self._nothing_accumulated()

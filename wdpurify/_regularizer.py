@@ -39,8 +39,7 @@ class PurifyRegularizer:
             object; 0 only measures: the run is bit-identical to one without.
         constraint: holds the critic's Lipschitz constant: a gradient penalty, weight or spectral clipping, or your own.
         critic: a module from ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``, or what makes one of these two widths.
-        critic_lr: learning rate of the critic's Adam, above 0.
-        critic_steps: critic updates per acting iteration, at least 1.
+        critic_lr, critic_steps: learning rate of its Adam, above 0, and its updates per acting iteration, at least 1.
         scale_features: let the critic read features in units of their spread, so that their scale plays no part.
         every: act once every this many iterations (n2 in the paper), at least 1.
         pool: makes ``(batch, tokens, dim)`` rows: ``"mean"``, ``"first"``, ``"last"`` or a function of features and mask.
@@ -50,8 +49,7 @@ class PurifyRegularizer:
         seed: seed of critic, penalty points and dropout in auxiliary forwards.
 
     Raises:
-        TypeError: for a strength or an objective that is none.
-        ValueError: for a value out of range, a plain function without ``model``, a model with a gradient per sample (Opacus).
+        TypeError, ValueError: for what is none or out of range, a plain function alone, a gradient per sample (Opacus).
 
     Source: Li et al. 2021, arXiv:2102.10955. Ours: all groups at once, two-sided, in every iteration, balanced at the features.
     """
@@ -237,6 +235,10 @@ class PurifyRegularizer:
         self._need_tap("term()")
         term = self._captured_term() if torch.is_grad_enabled() else None
         return torch.zeros((), device=self._forward.place()[0]) if term is None else term
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        made_for(self._forward.model, self)
 
     @outside_graphs
     def _captured_term(self, loss: Tensor | None = None) -> Tensor | None:

@@ -1,5 +1,6 @@
 """GroupSampler: batches of auxiliary rows, in a seeded order that a few integers describe."""
 
+import copy
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -197,6 +198,11 @@ class GroupSampler:
             if state[name] != mine:
                 raise ValueError(f"the state was saved with `{name}` {state[name]}, this sampler has {mine}")
         self._drawn = int(state["drawn"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GroupSampler":
+        copied = copy.copy(self)  # the rows are never written to
+        copied._orders = {}
+        return copied
 
     def identity(self) -> dict[str, Any]:
         """What must be alike on every rank, and in a run that goes on: the set, its order and the batches drawn from it."""

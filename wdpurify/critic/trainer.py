@@ -193,6 +193,10 @@ class CriticTrainer:
     def _current_versions(self) -> list[int]:
         return [parameter._version for parameter in self.critic.parameters()]
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._versions = self._current_versions()  # a copy's own
+
     def _move_to(self, device: torch.device) -> None:
         if next(self.critic.parameters()).device != device:
             self.critic.to(device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wdpurify._sampler import GroupBatch, Sampler
-from wdpurify._torch import AutocastState, current_autocast, derive_seed, moved, private_randomness, replayed, unwrap
+from wdpurify._torch import AutocastState, current_autocast, derive_seed, moved, owner_of, private_randomness, replayed, unwrap
 
 from .lending import Loan, lent, refuse_gradients_per_sample
 from .pooling import Pool, pool_features
@@ -31,6 +31,13 @@ class AuxiliaryForward:
         self._update_statistics = update_statistics
         self._seed = seed
         self.replayed: AutocastState | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        if owner_of(self._extract) is None and not isinstance(getattr(self._extract, "model", None), nn.Module):
+            raise TypeError(
+                "`extract` is a plain function, which a copy would call with the model it was copied from: make a new one"
+            )
+        return vars(self)
 
     def state_dict(self) -> dict[str, Any]:
         """The autocast setting to replay, as strings."""

@@ -1,5 +1,6 @@
 """FeatureTap: takes hold of features that the user's loop never sees, by a hook on the layer that reads them."""
 
+import copy
 import weakref
 from contextlib import nullcontext
 from typing import Any
@@ -220,6 +221,9 @@ class FeatureTap:
         """Take the hook off the model."""
         self._finalizer()
         self.release()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FeatureTap":
+        return FeatureTap(copy.deepcopy(self.model, memo), self.layer)
 
     def _reset_hook(self) -> None:
         self._hook.features = None

@@ -103,6 +103,9 @@ class TaskGradient:
         self._closed = pairs
         self.passes_before = passes_before
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_probe": None, "_expecting_probe": []}
+
     def _probe_came(self, square: Tensor) -> None:
         awaiting = self._expecting_probe
         self._expecting_probe = []
