@@ -3,7 +3,7 @@
 import weakref
 from collections import Counter
 from collections.abc import Generator, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -142,6 +142,7 @@ class StreamSource:
 
     def __init__(self, dataset: IterableDataset, plan: StreamPlan) -> None:
         self.plan = plan
+        self._dataset = dataset
         self.values = (plan.values or ()) if plan.fixed == "all" else (plan.fixed,)
         roles = ("population",) if plan.fixed == "all" else ("group", "population")
         self._readers = {role: Reader(dataset, plan, role) for role in roles}
@@ -167,6 +168,11 @@ class StreamSource:
                 raise ValueError(f"the state was saved with `{name}` {state.get(name)}, this sampler has {mine}")
         for role, reader in self._readers.items():
             reader.load_state_dict(state["readers"][role])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "StreamSource":
+        copied = StreamSource(self._dataset, replace(self.plan))
+        copied.load_state_dict(self.state_dict())
+        return copied
 
     def identity(self) -> dict[str, Any]:
         """What must be alike on every rank, and in a run that goes on."""
