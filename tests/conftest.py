@@ -1,4 +1,4 @@
-"""What every test gets: a fixed global seed, one thread, and the Hypothesis profiles `dev` and `ci`; and a cache of faces."""
+"""What every test gets: a fixed seed, one thread, the Hypothesis profiles `dev`, `ci` and `soak`, and a cache of faces."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,8 @@ import torch
 
 hypothesis.settings.register_profile("dev", max_examples=30, deadline=None)
 hypothesis.settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+hypothesis.settings.register_profile("soak", max_examples=10_000, stateful_step_count=40, deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 torch.set_num_threads(1)
 
 

@@ -1,5 +1,6 @@
 """The label audit where the truth is known: what is irrelevant, what is the task itself, and what is not in the images."""
 
+import io
 import json
 import random
 import re
@@ -10,9 +11,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 pytest.importorskip("sklearn")
+from rich.console import Console
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
 
@@ -287,6 +290,11 @@ def test_a_column_with_a_problem_is_reported_and_the_others_audited(auxiliary):
         ({"task": (torch.zeros(20, 3, 8, 8).long(), [0, 1] * 10)}, TypeError, "floating point or byte images, got torch.int64"),
         ({"task": "somewhere"}, TypeError, "`task` must be .* or a map-style data set, got str"),
         ({"task": (torch.zeros(20, 3, 9, 9), [0, 1] * 10)}, ValueError, "all sources must have images of one shape"),
+        (
+            {"task": ([torch.zeros(3, 8, 8)] * 19 + [torch.zeros(3, 9, 9)], [0, 1] * 10)},
+            ValueError,
+            r"images of one shape, got \(3, \d, \d\) in row \d+ and \(3, \d, \d\) in row \d+",
+        ),
         ({"evaluation": (torch.zeros(4, 3, 8, 8), [0, 1, 2, 1])}, ValueError, "task classes .* got 2"),
         ({"model": "no_such_net"}, ValueError, "a name that timm knows, got 'no_such_net'"),
         ({"model": lambda x: x}, TypeError, "`model` must be a torch.nn.Module or the name"),
@@ -372,3 +380,27 @@ def test_a_missing_library_is_named_with_the_command():
 def test_the_core_does_not_import_the_audit():
     script = "import sys, wdpurify; assert not {'sklearn', 'scipy', 'wdpurify.audit'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+HOSTILE = "$x_{$ [red]|<script>\x1b[31m`*\nnext" + "n" * 10_000
+
+
+def test_names_and_values_are_shown_harmlessly_everywhere(tmp_path):
+    images = torch.rand(60, 3, 8, 8)
+    labels = [0, 1] * 30
+    groups = [(HOSTILE, "\x1b]0;title\x07b\n|")[row % 2] for row in range(60)]
+    found = audit(_net(), (images, labels), (images, {HOSTILE: groups}), (HOSTILE,), repeats=2, steps=2, permutations=2)
+    file = io.StringIO()
+    found.print(Console(file=file, width=100, force_terminal=False))
+    for text in (file.getvalue(), str(found), found.markdown()):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert len(text) < 10_000
+    table = [line for line in found.markdown().splitlines() if line.startswith("|")]
+    assert len(table) == 3
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == len(re.findall(r"(?<!\\)\|", table[0])) for line in table)
+    assert not re.search(r"(?<!\\)[<$`]", "".join(table[2:]))
+    found.plot(tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as plot:
+        assert plot.width < 3000
+    assert json.loads(found.json())["columns"][0]["column"]["name"] == HOSTILE

@@ -1,5 +1,6 @@
 """The audit as a command, on local files, end to end; and what it says when something is wrong."""
 
+import gc
 import json
 import re
 
@@ -97,3 +98,42 @@ def test_weights_out_of_reach_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("timm.create_model", unreachable)
     with pytest.raises(SystemExit, match=r"published weights cannot be had \(no connection\); go without: pretrained=False"):
         main(["--task", path, "--auxiliary", path, "--columns", "tint", "--backbone", "test_resnet"])
+
+
+def _spoilt(folder, spoil):
+    """A folder of pictures, one of them spoilt; its name."""
+    rows = _rows(24)
+    for number, row in enumerate(rows):
+        place = folder / "train" / row["label"]
+        place.mkdir(parents=True, exist_ok=True)
+        row["image"].save(place / f"{number:02}.png")
+    name = next((folder / "train").rglob("13.png"))
+    spoil(name)
+    return name
+
+
+def _cut(name):
+    name.write_bytes(name.read_bytes()[:200])
+
+
+def _enlarge(name):
+    Image.new("L", (20_000, 20_000)).save(name)  # 400 million pixels in a small file
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("spoil", [_cut, _enlarge])
+def test_an_image_that_cannot_be_read_is_named_by_row_and_file(spoil, tmp_path):
+    _spoilt(tmp_path / "pictures", spoil)
+    said = _refusal(
+        ["--task", str(tmp_path / "pictures"), "--auxiliary", str(tmp_path / "pictures"), "--columns", "label", *FAST]
+    )
+    gc.collect()  # what Pillow leaves open of a broken file
+    assert re.search(r"`auxiliary` cannot be read in row \d+ \(.*13\.png\): ", said)
+
+
+def _refusal(arguments):
+    try:
+        main(arguments)
+    except SystemExit as error:
+        return str(error)
+    raise AssertionError("it was not refused")

@@ -50,6 +50,22 @@ def test_nobody_imports_the_integrations_by_their_folder_name():
     assert [str(path) for path in python if "integrations" in _top_levels(path)] == []
 
 
+LIBRARY = sorted([*(ROOT / "wdpurify").rglob("*.py"), *(ROOT / "integrations").rglob("*.py")])
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_reads_and_writes_nothing_that_runs_code(path):
+    assert not _top_levels(path) & {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "subprocess", "socket"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            named = {keyword.arg: keyword.value for keyword in node.keywords}
+            called = ast.unparse(node.func)
+            assert called not in ("eval", "exec", "compile", "__import__", "os.system"), ast.unparse(node)
+            assert "trust_remote_code" not in named, ast.unparse(node)
+            if called == "torch.load":
+                assert ast.unparse(named["weights_only"]) == "True", ast.unparse(node)
+
+
 def test_no_file_is_named_like_a_library_it_could_hide():
     libraries = {"accelerate", "datasets", "timm", "transformers", "lightning", "torch", "torchvision"}
     names = {path.stem for folder in ("integrations", "benchmarks") for path in (ROOT / folder).glob("*")}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ._optional import optional
+from ._text import in_markdown, in_plots, shown
 from ._verdict import ColumnAudit
 
 _HEADS = (
@@ -42,8 +43,8 @@ class Audit:
     settings: dict[str, Any]
 
     def __str__(self) -> str:
-        lines = [f"{entry.column.name}: {entry.verdict}. {_sentence(entry.reason)}" for entry in self.columns]
-        notes = [f"  note on {name}: {note}" for name, note in self.notes()]
+        lines = [f"{shown(entry.column.name)}: {entry.verdict}. {shown(_sentence(entry.reason))}" for entry in self.columns]
+        notes = [f"  note on {shown(name)}: {shown(note)}" for name, note in self.notes()]
         return "\n".join([*lines, *notes, self.evaluation])
 
     def __getitem__(self, name: str) -> ColumnAudit:
@@ -77,9 +78,9 @@ class Audit:
 
     def markdown(self) -> str:
         """The table, the notes and the evaluation in Markdown."""
-        rows = [_HEADS, ("---",) * len(_HEADS), *(_row(entry) for entry in self.columns)]
-        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-        notes = [f"- {name}: {note}" for name, note in self.notes()]
+        rows = [_HEADS, ("---",) * len(_HEADS), *(tuple(map(in_markdown, _row(entry))) for entry in self.columns)]
+        table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+        notes = [f"- {in_markdown(name)}: {in_markdown(note)}" for name, note in self.notes()]
         return "\n\n".join(filter(None, [table, "\n".join(notes), self.evaluation])) + "\n"
 
     def print(self, console: Any = None) -> None:
@@ -90,22 +91,22 @@ class Audit:
             table.add_column(head, no_wrap=head in ("label", "verdict"))
         text = optional("rich.text", "the table in the terminal").Text
         for entry in self.columns:
-            table.add_row(*map(text, _row(entry)[:_NUMBERS]))
+            table.add_row(*(text(shown(cell, 60)) for cell in _row(entry)[:_NUMBERS]))
         console = console or optional("rich.console", "the table in the terminal").Console()
         console.print(table)
         for entry in self.columns:
-            console.print(text(f"{entry.column.name}: {entry.reason}"))
+            console.print(text(f"{shown(entry.column.name)}: {shown(entry.reason)}"))
         for name, note in self.notes():
-            console.print(text(f"{name}: {note}"))
+            console.print(text(f"{shown(name)}: {shown(note)}"))
         console.print(text(self.evaluation))
 
     def plot(self, path: Path | str) -> None:
         """Draw transfer effects and leakage with their intervals into a file."""
         figure_class = optional("matplotlib.figure", "the plot").Figure
-        shown = [entry for entry in self.columns if entry.transfer is not None]
-        figure = figure_class(figsize=(9, 0.5 * max(1, len(shown)) + 1.6), layout="constrained")
+        judged = [entry for entry in self.columns if entry.transfer is not None]
+        figure = figure_class(figsize=(9, 0.5 * max(1, len(judged)) + 1.6), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
-        for place, entry in enumerate(shown):
+        for place, entry in enumerate(judged):
             colour = _COLOURS[entry.verdict]
             transfer = entry.transfer
             leak = entry.leakage
@@ -115,7 +116,7 @@ class Audit:
             _whisker(axes[1], place, leak.balanced_accuracy, leak.low, leak.high, colour)
             axes[1].plot([100 * leak.baseline], [place], marker="|", markersize=14, color="grey")
         axes[0].axvline(0, color="grey", linewidth=0.8)
-        axes[0].set_yticks(range(len(shown)), [f"{entry.column.name}\n{entry.verdict}" for entry in shown])
+        axes[0].set_yticks(range(len(judged)), [f"{in_plots(entry.column.name)}\n{entry.verdict}" for entry in judged])
         axes[0].invert_yaxis()
         axes[0].set(xlabel="transfer effect on the task, points", title="negative or null: irrelevant")
         axes[1].set(xlabel="balanced accuracy of the label, %", title="leakage (grey: permuted labels)", xlim=(0, 103))

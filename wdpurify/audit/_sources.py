@@ -59,25 +59,29 @@ def read_table(
         _check_columns(name, wanted, list(columns))
         rows = drawn(torch.arange(count), max_rows, seed).tolist()
         read = {key: [columns[key][row] for row in rows] for key in (*wanted, *optional_columns) if key in columns}
-        cells = [images[row] for row in rows]
+        fetch = images.__getitem__
     elif hasattr(source, "column_names") and hasattr(source, "select"):
         _check_columns(name, (image, *wanted), list(source.column_names))
-        chosen = source.select(drawn(torch.arange(len(source)), max_rows, seed).tolist())
+        rows = drawn(torch.arange(len(source)), max_rows, seed).tolist()
+        chosen = source.select(rows)
         names = [key for key in (*wanted, *optional_columns) if key in source.column_names]
         read = {key: _cells(chosen, key) for key in names}
-        cells = chosen[image][:]
+        pictures = source.select_columns(image)
+        fetch = lambda row: pictures[row][image]  # noqa: E731
     elif hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (str, dict, list, tuple)):
-        found = [source[row] for row in drawn(torch.arange(len(source)), max_rows, seed).tolist()]
+        rows = drawn(torch.arange(len(source)), max_rows, seed).tolist()
+        found = [_read(name, source.__getitem__, row) for row in rows]
         if found and not isinstance(found[0], Mapping):
             raise TypeError(f"`{name}` must have rows that are mappings, got a {type(found[0]).__name__}; or (images, columns)")
         _check_columns(name, (image, *wanted), list(found[0]) if found else [image, *wanted])
         read = {key: [row[key] for row in found] for key in (*wanted, *optional_columns) if found and key in found[0]}
-        cells = [row[image] for row in found]
+        fetch = dict(zip(rows, (row[image] for row in found), strict=True)).__getitem__
     else:
         raise TypeError(f"`{name}` must be (images, columns) or a map-style data set, got {type(source).__name__}")
-    if not cells:
+    if not rows:
         raise ValueError(f"`{name}` must have rows, got none")
-    return Table(_stacked(name, [_prepared(name, cell, image_size, transform) for cell in cells]), read)
+    images = [_read(name, lambda row: _prepared(name, fetch(row), image_size, transform), row, source) for row in rows]
+    return Table(_stacked(name, images, rows), read)
 
 
 def open_source(source: str, split: str) -> Any:
@@ -154,7 +158,30 @@ def _prepared(name: str, cell: Any, size: int | None, transform: Callable[[Any],
     return prepared
 
 
-def _stacked(name: str, images: list[Tensor]) -> Tensor:
-    if len(shapes := sorted({tuple(image.shape) for image in images})) > 1:
-        raise ValueError(f"`{name}` must have images of one shape, got {shapes[:4]}: set `image_size`")
+def _read(name: str, fetch: Callable[[int], Any], row: int, source: Any = None) -> Any:
+    """What ``fetch`` gives for a row; an image that cannot be read (cut short, or far too large) is said with row and file."""
+    try:
+        return fetch(row)
+    except (TypeError, ValueError, KeyError):
+        raise
+    except Exception as error:
+        raise ValueError(f"`{name}` cannot be read in row {row}{_file_of(source, row)}: {error}") from error
+
+
+def _file_of(source: Any, row: int) -> str:
+    """Where a row's image comes from, if its data set knows."""
+    features = getattr(source, "features", None) or {}
+    for column, feature in features.items():
+        if hasattr(feature, "decode"):
+            cell = source.select([row]).cast_column(column, type(feature)(decode=False))[0][column]
+            return f" ({cell['path']})" if cell.get("path") else ""
+    return ""
+
+
+def _stacked(name: str, images: list[Tensor], rows: Sequence[int]) -> Tensor:
+    shapes = [tuple(image.shape) for image in images]
+    other = next((place for place, shape in enumerate(shapes) if shape != shapes[0]), None)
+    if other is not None:
+        found = f"{shapes[0]} in row {rows[0]} and {shapes[other]} in row {rows[other]}"
+        raise ValueError(f"`{name}` must have images of one shape, got {found}: set `image_size`")
     return torch.stack(images)

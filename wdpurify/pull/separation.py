@@ -78,5 +78,6 @@ def relative_gap(scores: Tensor, groups: Tensor, population: Tensor) -> tuple[Te
     centred = (scores - (scores * in_play).sum(0) / count) * in_play
     tiny = torch.finfo(scores.dtype).tiny
     spread = (centred.square().sum(0) / count).sqrt().mean().clamp(min=tiny)
-    products = (weights.T @ weights) * (centred.T @ centred)  # the columns of the weights have a mean of 0
-    return (centred * weights).sum() / spread, products.sum() / (count - 1.0) / spread.square().clamp(min=tiny)
+    # The columns of the weights have a mean of 0. Over pairs of rows: there are few, and there may be many groups.
+    products = (centred @ weights.T).square().sum()
+    return (centred * weights).sum() / spread, products / (count - 1.0) / spread.square().clamp(min=tiny)
