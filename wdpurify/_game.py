@@ -161,7 +161,7 @@ class Game:
         zero = torch.zeros((), dtype=newest.dtype, device=newest.device)
         if not torch.is_grad_enabled():
             return zero
-        self._forward.record_autocast(newest)
+        self._forward.record(newest)
         if self.iterations.number < 0:
             self.monitor.warn(CriticNotSteppedWarning, "`loss()` without `critic_step()`: call it once per iteration")
         if not newest.requires_grad:

@@ -148,5 +148,6 @@ class Monitor:
                 NoTaskGradientWarning,
                 "no task gradient reaches the features, so a balanced strength stays 0: give `loss(features)` the very tensor "
                 "that the task's head reads, not a copy, a view or a second forward; let the term be part of a loss that is "
-                "back-propagated; and for a compiled model call `backward()` without `inputs`",
+                "back-propagated; for a compiled model call `backward()` without `inputs`; and in a compiled step call "
+                "`loss(features)` before the head reads them",
             )

@@ -6,7 +6,7 @@ from .autocast import (
     full_precision,
     replayed,
 )
-from .compiled import outside_graphs
+from .compiled import in_compiled_backward, outside_graphs
 from .devices import is_free_to_read, moved
 from .randomness import (
     checksum,

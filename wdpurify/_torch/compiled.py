@@ -8,6 +8,12 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def in_compiled_backward() -> bool:
+    """Whether the backward pass under way is one that compiled autograd traces."""
+    module = sys.modules.get("torch._dynamo.compiled_autograd")
+    return any(getattr(module, flag, False) for flag in ("compiled_autograd_enabled", "in_compiled_autograd_region"))
+
+
 def outside_graphs(function: Function) -> Function:
     """Have torch.compile leave a function and all that it calls alone: a compiled function is cut in two there.
 

@@ -22,6 +22,10 @@ class AuxiliaryForward:
         model: module whose state is protected and whose device and dtype the images get.
         update_statistics: let the forward update running statistics like any training forward.
         seed: seed of dropout and the like during these forwards.
+
+    Attributes:
+        replayed: the autocast setting of the last training forward.
+        inputs_need_grad: whether images must carry a gradient for features to carry one, as under reentrant checkpoints.
     """
 
     def __init__(self, extract: Callable[..., Any], model: nn.Module, *, update_statistics: bool, seed: int) -> None:
@@ -31,6 +35,8 @@ class AuxiliaryForward:
         self._update_statistics = update_statistics
         self._seed = seed
         self.replayed: AutocastState | None = None
+        self.inputs_need_grad = False
+        self._reached = True
 
     def __getstate__(self) -> dict[str, Any]:
         if owner_of(self._extract) is None and not isinstance(getattr(self._extract, "model", None), nn.Module):
@@ -40,14 +46,15 @@ class AuxiliaryForward:
         return vars(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """The autocast setting to replay, as strings."""
-        if self.replayed is None:
-            return {"autocast": None}
-        return {"autocast": [self.replayed.device_type, str(self.replayed.dtype).removeprefix("torch.")]}
+        """The autocast setting to replay, as strings, and whether images carry a gradient."""
+        known = self.replayed
+        autocast = None if known is None else [known.device_type, str(known.dtype).removeprefix("torch.")]
+        return {"autocast": autocast, "inputs_need_grad": self.inputs_need_grad}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved setting."""
         saved = state["autocast"]
+        self.inputs_need_grad = bool(state["inputs_need_grad"])
         self.replayed = None if saved is None else AutocastState(saved[0], getattr(torch, saved[1]))
 
     def place(self) -> tuple[torch.device, torch.dtype]:
@@ -73,9 +80,13 @@ class AuxiliaryForward:
     def __call__(self, images: Any, *, step: int, with_grad: bool) -> Any:
         """Features of ``images``, which are :meth:`placed`; a graph is recorded only ``with_grad``."""
         randomness = private_randomness(self.place()[0], derive_seed(self._seed, "auxiliary forward", step))
+        if with_grad and self.inputs_need_grad:
+            images = _with_grad(images)
         with torch.set_grad_enabled(with_grad), replayed(self.autocast()), randomness:
             try:
-                return self._extract(**images) if isinstance(images, Mapping) else self._extract(images)
+                features = self._extract(**images) if isinstance(images, Mapping) else self._extract(images)
+                self._reached = not with_grad or getattr(features, "requires_grad", False)
+                return features
             except Exception as error:
                 if hasattr(error, "add_note"):  # Python 3.11
                     error.add_note(
@@ -99,11 +110,18 @@ class AuxiliaryForward:
         with self.lent(with_grad=False):
             return int(pool_features(self(two, step=-1, with_grad=False), None, pool=pool).shape[1])
 
-    def record_autocast(self, features: Tensor) -> None:
-        """Remember the autocast setting that made these task features, to replay it."""
+    def record(self, features: Tensor) -> None:
+        """Remember how these task features were made, to do likewise: under which autocast, from images with a gradient."""
+        self.inputs_need_grad = self.inputs_need_grad or (features.requires_grad and not self._reached)
         half = features.dtype in (torch.float16, torch.bfloat16) and self.place()[1] == torch.float32
         made = AutocastState(features.device.type, features.dtype) if half else None
         self.replayed = made or current_autocast(features.device.type)
+
+
+def _with_grad(images: Any) -> Any:
+    if isinstance(images, Mapping):
+        return {name: _with_grad(value) for name, value in images.items()}
+    return images.detach().requires_grad_() if isinstance(images, Tensor) and images.is_floating_point() else images
 
 
 def _to(images: Any, device: torch.device, dtype: torch.dtype) -> Any:

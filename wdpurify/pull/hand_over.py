@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import is_free_to_read
+from wdpurify._torch import in_compiled_backward, is_free_to_read
 
 from .task_gradient import TaskGradient
 
@@ -111,6 +111,7 @@ class _HandOver(torch.autograd.Function):
     def forward(ctx: Any, value: Tensor, record: PassRecord, numbers: Sequence[int], *pairs: Tensor | None) -> Tensor:
         ctx.record = record
         ctx.numbers = numbers
+        ctx.nothing = [part.detach().new_zeros(()).expand(part.shape) for part in pairs[::2] if part is not None]
         ctx.save_for_backward(*pairs[1::2])  # freed with the user's graph, however long he keeps the loss
         return value.clone()
 
@@ -124,8 +125,10 @@ class _HandOver(torch.autograd.Function):
         own = {number: gradient for number, gradient in sent if gradient is not None}
         ctx.record.term_came(scale.detach(), ctx.numbers, own)
         handed: list[Tensor | None] = [None, None, None]
-        for gradient in scaled:
-            handed += [gradient, None]
+        # A compiled backward pass adds up what comes to a tensor and stumbles over nothing, where an eager one passes it by.
+        nothing = ctx.nothing if in_compiled_backward() else [None] * len(scaled)
+        for gradient, none in zip(scaled, nothing, strict=True):
+            handed += [none if gradient is None else gradient, None]
         return tuple(handed)
 
 
