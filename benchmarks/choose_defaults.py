@@ -51,6 +51,7 @@ VARIANTS: Mapping[str, Callable[..., Method]] = {
         for strength in (0.5, 0.7)
         for rows in (21, 32)
     },
+    **{f"strength 0.5, fade 0.2, {rows} rows": partial(Purified, strength=0.5, fade=0.2, batch_size=rows) for rows in (21, 32)},
     "strength 2": partial(Purified, strength=2.0),
     "fade 0.2": partial(Purified, fade=0.2),
     "fade 0.8": partial(Purified, fade=0.8),

@@ -12,7 +12,6 @@ from torch.utils.checkpoint import checkpoint
 from wdpurify import BalancedStrength, PurifyRegularizer
 from wdpurify.exceptions import NoTaskGradientWarning
 
-
 #: torch's own warning, at any graph break and in compiled autograd.
 GRAPH_BREAK = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
