@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow check bench gpu clean
+.PHONY: demo test test-slow check bench gpu soak clean
 
 demo: $(VENV)/.bench
 	$(BIN)/python benchmarks/digits.py
@@ -25,6 +25,10 @@ bench: $(VENV)/.bench
 
 gpu: $(VENV)/.test
 	$(BIN)/python benchmarks/gpu.py
+
+soak: $(VENV)/.test
+	HYPOTHESIS_PROFILE=soak OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_rubbish.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -49,6 +49,25 @@ def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None
     _save(figure, path)
 
 
+def soak(readings: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
+    """Resident memory and time per step over the steps of very long trainings, a line per form.
+
+    Args:
+        readings: by form, rows of step, bytes, open files and seconds per step.
+        path: the figure.
+    """
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    memory, duration = figure.subplots(1, 2)
+    for form, rows in readings.items():
+        values = np.array(rows)
+        memory.plot(values[:, 0], (values[:, 1] - values[0, 1]) / 2**20, label=form)
+        duration.plot(values[:, 0], 1e3 * values[:, 3], label=form)
+    memory.set(xlabel="step", ylabel="MiB more than at the first reading", title="resident memory")
+    duration.set(xlabel="step", ylabel="ms", title="time per step", ylim=(0, None))
+    figure.legend(*memory.get_legend_handles_labels(), loc="outside lower center", ncols=len(readings))
+    _save(figure, path)
+
+
 def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
     """Share of the features' variance in the leading principal components, per method (the paper's Fig. 2)."""
     rows = list(dict.fromkeys(record["key"]["row"] for record in records))

@@ -17,6 +17,7 @@ from wdpurify import GroupSampler, PurifyRegularizer
 from wdpurify.integrations._files import save_whole
 
 STEPS = 8
+WIDTH = 6
 PARTS = 3
 END = "end.pt"
 
@@ -25,13 +26,15 @@ Form = Callable[[Path], None]
 
 
 class Network(nn.Module):
-    """Convolution, BatchNorm, features of width 6 and a classifier."""
+    """Convolution, BatchNorm, features of width :data:`WIDTH` and a classifier."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(72, 6))
-        self.head = nn.Linear(6, 4)
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(72, WIDTH)
+        )
+        self.head = nn.Linear(WIDTH, 4)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images to class scores."""
@@ -130,7 +133,7 @@ class _Loop:
 
 
 def _explicit(model: Network, rows: Any) -> PurifyRegularizer:
-    return PurifyRegularizer(model.body, rows, feature_dim=6)
+    return PurifyRegularizer(model.body, rows, feature_dim=WIDTH)
 
 
 def save_end(file: Path, model: nn.Module, purify: Any) -> None:
