@@ -202,6 +202,38 @@ def test_a_sharded_model_trains_with_one_critic(tmp_path):
     assert first["moved"] > 1e-4
 
 
+def sharded_and_loaded():
+    """Three steps of a sharded model, twice; the second time what is saved inside an iteration is loaded at once."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    ends = []
+    for loads in (False, True):
+        model = _model()
+        fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        purify = PurifyRegularizer.for_model(model, _sampler(12), strength=FixedStrength(0.5))
+        criterion = purify.criterion(nn.CrossEntropyLoss())
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        torch.manual_seed(dist.get_rank())
+        for step in range(3):
+            if step == 1:
+                purify.critic_step()
+                drawn = purify.sampler.state_dict()["drawn"]
+                if loads:
+                    purify.load_state_dict(purify.state_dict(all_ranks=True))
+            criterion(model(torch.rand(6, 3, 8, 8)), torch.randint(4, (6,))).backward()
+            assert step != 1 or purify.sampler.state_dict()["drawn"] == drawn
+            optimizer.step()
+            optimizer.zero_grad()
+        ends.append([parameter.full_tensor().detach() for parameter in model.parameters()])
+    return ends
+
+
+def test_a_sharded_model_goes_on_inside_an_iteration(tmp_path):
+    for whole, loaded in run_on_ranks(sharded_and_loaded, tmp_path):
+        assert all(map(torch.equal, whole, loaded))
+
+
 class _Dropped(nn.Module):
     """Leaves one of its blocks out at random, as stochastic depth does; every rank and every forward draws anew."""
 

@@ -455,6 +455,25 @@ def test_nested_criteria_of_two_regularizers_both_pull():
     assert not torch.equal(gradients[1], gradients[2])
 
 
+def test_each_of_two_regularizers_balances_against_the_task_alone():
+    def task_norms(seeds):
+        model = _model()
+        criterion = nn.CrossEntropyLoss()
+        made = []
+        for seed in seeds:
+            made.append(PurifyRegularizer.for_model(model, small_sampler(), strength=BalancedStrength(2.0, fade=0), seed=seed))
+            criterion = made[-1].criterion(criterion)
+        optimizer = torch.optim.SGD(model.parameters(), 0.0)
+        for number in range(3):
+            criterion(model(_data(number)[0]), _data(number)[1]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return [purify.strength.task_norm.item() for purify in made]
+
+    (alone,) = task_norms([0])
+    assert task_norms([0, 1]) == pytest.approx([alone, alone], rel=1e-6)
+
+
 def test_the_names_that_a_user_types_are_few():
     names = [name for name in vars(wdpurify) if not name.startswith("_")]
     objects = [name for name in names if not isinstance(getattr(wdpurify, name), type(wdpurify))]
