@@ -47,27 +47,20 @@ VARIANTS: Mapping[str, Callable[..., Method]] = {
     "default": Purified,
     **forms(),
     **{
-        f"strength {strength}, {rows} rows": partial(Purified, strength=strength, batch_size=rows)
-        for strength in (0.5, 0.7)
-        for rows in (21, 32)
-    },
-    **{f"strength 0.5, fade 0.2, {rows} rows": partial(Purified, strength=0.5, fade=0.2, batch_size=rows) for rows in (21, 32)},
-    "strength 2": partial(Purified, strength=2.0),
-    "fade 0.2": partial(Purified, fade=0.2),
-    "fade 0.8": partial(Purified, fade=0.8),
-    "no fade": partial(Purified, fade=0.0),
-    **{
-        f"{rows} rows, critic steps: {steps}": partial(Purified, batch_size=rows, critic_steps=steps)
-        for rows, steps in ((11, 1), (16, 1), (21, 1), (32, 1), (16, 3), (32, 3))
-    },
-    "strength 1.5, critic steps: 1": partial(Purified, strength=1.5, critic_steps=1),
-    "statistics updated, 32 rows, critic steps: 3": partial(Purified, update_statistics=True, batch_size=32, critic_steps=3),
-    **{
-        f"every third at 3, {rows} rows, critic steps: 3": partial(
-            Purified, every=3, strength=3.0, batch_size=rows, critic_steps=3
+        f"strength {strength}, fade {fade}, {rows} rows": partial(Purified, strength=strength, fade=fade, batch_size=rows)
+        for strength, fade, rows in (
+            (1.0, 0.4, 21),
+            (0.7, 0.4, 21),
+            (0.5, 0.4, 21),
+            (0.5, 0.4, 32),
+            (0.5, 0.2, 21),
+            (0.5, 0.0, 32),
+            (0.25, 0.2, 32),
         )
-        for rows in (32, 64)
     },
+    "1 critic step": partial(Purified, critic_steps=1),
+    "3 critic steps": partial(Purified, critic_steps=3),
+    "statistics updated": partial(Purified, update_statistics=True),
     "5 critic steps": partial(Purified, critic_steps=5),
     "critic learning rate 1e-3": partial(Purified, critic_lr=1e-3),
     "critic 512-256-10": partial(Purified, critic=PUBLISHED_CRITIC),

@@ -44,7 +44,7 @@ class Arguments:
 
     Attributes:
         backbones: names of networks.
-        batch_size: task rows per step; an auxiliary batch has half as many, of the default a third or a sixth.
+        batch_size: task rows per step; an auxiliary batch has half as many, of the default also a third and a sixth.
         image_size: pixels.
         rounds: how often each method takes its turn.
         steps: steps per turn; a multiple of six, so that every turn holds the same number of acting steps.
@@ -88,8 +88,12 @@ def compared(task_rows: int, *, frontier: bool) -> dict[str, Callable[..., Metho
         return plain | dict(forms(task_rows))
     half = {"batch_size": task_rows // 2}
     return plain | {
-        "PL all groups (default), a sixth": partial(METHODS["PL all groups (default)"], batch_size=max(1, task_rows // 6)),
-        "PL all groups (default), a third": partial(METHODS["PL all groups (default)"], batch_size=max(1, task_rows // 3)),
+        **{
+            f"PL all groups (default), {share}": partial(
+                METHODS["PL all groups (default)"], batch_size=max(1, task_rows // part)
+            )
+            for share, part in (("a sixth", 6), ("a third", 3), ("half", 2))
+        },
         "PL one-sided": partial(METHODS["PL one-sided, balanced"], **half),
         "PL, two updates (Alg. 1)": partial(TwoUpdates, **half),
         "gradient reversal (DANN, AMTL)": partial(METHODS["gradient reversal"], **half),

@@ -61,7 +61,7 @@ class PurifyRegularizer:
         *,
         feature_dim: int | None = None,
         objective: Objective = TwoSided(),  # noqa: B008 - frozen
-        strength: float | Strength = 1.0,
+        strength: float | Strength = 0.5,
         constraint: Constraint = GradientPenalty(10.0),  # noqa: B008 - frozen
         critic: nn.Module | Callable[[int, int], nn.Module] = Critic,
         critic_lr: float = 3e-3,

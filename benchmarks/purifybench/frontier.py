@@ -8,8 +8,10 @@ from .methods.purified import Purified
 
 #: Task rows per step that the auxiliary rows below are meant for.
 TASK_ROWS = 64
+#: Of the library's default.
+STRENGTH = 0.5
 #: Auxiliary rows per acting step, and every how many steps there is one; the strength grows as they become rarer.
-FORMS = ((8, 1), (11, 1), (16, 1), (21, 1), (32, 1), (32, 2), (32, 3), (64, 3))
+FORMS = ((8, 1), (11, 1), (16, 1), (21, 1), (32, 1), (64, 1), (32, 2), (64, 2), (64, 3))
 
 
 def form_name(rows: int, every: int) -> str:
@@ -25,7 +27,7 @@ def forms(task_rows: int = TASK_ROWS) -> Mapping[str, Callable[..., Method]]:
     """The default in every form, its auxiliary rows in proportion to the task's."""
     return {
         form_name(rows, every): partial(
-            Purified, batch_size=max(1, round(rows * task_rows / TASK_ROWS)), every=every, strength=float(every)
+            Purified, batch_size=max(1, round(rows * task_rows / TASK_ROWS)), every=every, strength=STRENGTH * every
         )
         for rows, every in FORMS
     }

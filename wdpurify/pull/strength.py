@@ -93,7 +93,7 @@ class BalancedStrength:
 
     needs_task_gradient = True
 
-    def __init__(self, value: float = 1.0, *, fade: float = 0.4) -> None:
+    def __init__(self, value: float = 0.5, *, fade: float = 0.2) -> None:
         self.value = check_not_negative("value", value)
         self.fade = check_not_negative("fade", fade)
         self.task_norm: Tensor = torch.tensor(float("nan"), dtype=torch.float32, device="cpu")

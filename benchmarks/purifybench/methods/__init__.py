@@ -70,9 +70,9 @@ FACE_METHODS: Mapping[str, Callable[..., Method]] = {
     "control: shuffled groups": METHODS["control: shuffled groups"],
 }
 
-#: Auxiliary rows per step of the picture benchmark, as many as task rows; of purifying a third.
+#: Auxiliary rows per step of the picture benchmark, as many as task rows; of purifying half as many.
 PICTURE_ROWS = {"batch_size": 32}
-PURIFIED_ROWS = {"batch_size": 11}
+PURIFIED_ROWS = {"batch_size": 16}
 
 #: The methods of the picture benchmark.
 PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {

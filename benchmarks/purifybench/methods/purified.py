@@ -13,8 +13,8 @@ from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
 
 from .plain import Plain
 
-#: Auxiliary rows per acting step, a third of the task rows of most benchmarks.
-BATCH_SIZE = 21
+#: Auxiliary rows per acting step, half of the task rows of most benchmarks.
+BATCH_SIZE = 32
 
 
 class Purified(Plain):
