@@ -12,6 +12,7 @@ from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 
 from wdpurify import GroupBatch
+from wdpurify._balance import CellOrder, numbered, numbered_cells
 from wdpurify._torch import derive_seed
 
 Row = dict[str, Any]
@@ -22,7 +23,10 @@ LONGEST_SEARCH = 100_000
 
 @dataclass
 class StreamPlan:
-    """What to draw from a stream; ``labels.of`` gives a row's label, or None for one to leave out, and counts the row."""
+    """What to draw from a stream; ``labels.of`` gives a row's label, or None for one to leave out, and counts the row.
+
+    ``balance`` is the column of the classes over which groups are compared evenly.
+    """
 
     labels: Any
     fixed: Hashable
@@ -30,6 +34,7 @@ class StreamPlan:
     seed: int
     batch_size: int
     buffer_size: int
+    balance: str | None = None
     share: tuple[int, int] = (0, 1)
 
 
@@ -99,7 +104,18 @@ class Reader:
         self._ended = number - before < self._plan.buffer_size
         self._counts = counts
         seed = derive_seed(self._plan.seed, self._role, self._epoch, self._stretch)
+        if self._plan.balance and rows:
+            return self._evenly(rows, seed)
         order = torch.randperm(len(rows), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+        return [rows[place] for place in order.tolist()]
+
+    def _evenly(self, rows: list[tuple[Hashable, Row]], seed: int) -> list[tuple[Hashable, Row]]:
+        """As many rows as the stretch has, evenly over its cells of group and class: rare ones often, common ones seldom."""
+        classes = [row[self._plan.balance] for _, row in rows]
+        several = self._role == "population"
+        cells = numbered_cells([label for label, _ in rows], classes) if several else numbered(classes)
+        everything = torch.arange(len(rows), device="cpu")
+        order = CellOrder(everything, cells, seed=seed, name=self._role).rows(everything)
         return [rows[place] for place in order.tolist()]
 
     def _check(self, counts: Counter[str], until: str) -> None:
@@ -176,7 +192,7 @@ class StreamSource:
 
     def identity(self) -> dict[str, Any]:
         """What must be alike on every rank, and in a run that goes on."""
-        sizes = {name: getattr(self.plan, name) for name in ("seed", "batch_size", "buffer_size")}
+        sizes = {name: getattr(self.plan, name) for name in ("seed", "batch_size", "buffer_size", "balance")}
         return sizes | {"world_size": self.plan.share[1], "fixed": repr(self.plan.fixed), "values": repr(self.values)}
 
 

@@ -1,6 +1,5 @@
 """Auxiliary batches from a Hugging Face data set, map-style or streamed, grouped by the label in its columns."""
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -8,19 +7,17 @@ import torch
 from torch import Tensor
 
 from wdpurify import GroupSampler
-from wdpurify._checks import check_choice, check_positive_integer
+from wdpurify._checks import check_positive_integer
 from wdpurify._torch import checked_share, private_randomness
 
 try:
-    from datasets import ClassLabel, Dataset, Features, IterableDataset
+    from datasets import Dataset, Features, IterableDataset
 except ImportError as error:
     raise ImportError('this integration needs the datasets library: pip install "wdpurify[datasets]"') from error
 
+from ._columns import Labels, cell_of, classes_of_rows, labelled_rows
 from ._prefetching import PrefetchedSampler
 from ._streaming import StreamPlan, StreamSource
-
-MISSING = "missing"
-AMBIGUOUS = "ambiguous"
 
 
 def group_sampler(
@@ -28,6 +25,7 @@ def group_sampler(
     *,
     group: str | Sequence[str],
     fixed: Hashable = "all",
+    balance: str | None = None,
     image: str | Sequence[str] = "image",
     transform: Callable[[Any], Any] | None = None,
     batch_size: int = 32,
@@ -57,6 +55,8 @@ def group_sampler(
         group: the label column: booleans, a ``ClassLabel`` (its values are the names), strings or integers; or several
             columns of booleans, 0/1 or -1/1, whose values are the column names: a row belongs to the one that is set.
         fixed: one label value (for a ``ClassLabel`` its number will do), or ``"all"``.
+        balance: the column of the classes, where they go with the groups: see :class:`wdpurify.GroupSampler`. A stream is
+            balanced within each stretch.
         image: the column that the extractor gets, or several, which it gets by keyword.
         transform: makes a decoded image (whatever the column holds; a dict for several columns) a tensor, or a dict of
             tensors. None makes images float RGB of shape ``(3, height, width)`` in [0, 1] and takes numbers as they are.
@@ -86,86 +86,27 @@ def group_sampler(
     _check_columns(dataset, "group", [group] if isinstance(group, str) else list(group))
     if not transformed:
         _check_columns(dataset, "image", columns)
+    if balance is not None:
+        _check_columns(dataset, "balance", [balance])
     labels = Labels(dataset, group, fixed, values, unlabelled)
     prefetch = check_positive_integer("prefetch", prefetch)
     source: Any
     if isinstance(dataset, Dataset):
-        numbers, found = _labelled_rows(dataset, labels)
-        order: dict[str, Any] = {"seed": seed, "rank": rank, "world_size": world_size}
+        numbers, found = labelled_rows(dataset, labels)
+        classes = classes_of_rows(dataset, numbers, found, balance, labels.columns)
+        order: dict[str, Any] = {"seed": seed, "rank": rank, "world_size": world_size, "balance": classes}
         source = GroupSampler(numbers, found, fixed=labels.fixed, batch_size=batch_size, **order)
         read = (dataset if transformed else dataset.with_format(None).select_columns(columns)).__getitem__
     else:
         sizes: dict[str, Any] = {"batch_size": batch_size, "buffer_size": buffer_size}
         sizes = {name: check_positive_integer(name, size) for name, size in sizes.items()}
-        stream = _undecoded(dataset, columns + labels.columns)
-        source = StreamSource(stream, StreamPlan(labels, labels.fixed, labels.values, seed, **sizes))
+        stream = _undecoded(dataset, columns + labels.columns + ([balance] if balance else []))
+        source = StreamSource(stream, StreamPlan(labels, labels.fixed, labels.values, seed, **sizes, balance=balance))
         kept = Features({name: dataset.features[name] for name in stream.features}) if dataset.features else None
         read = kept.decode_example if kept else dict
         share = (0, 1) if getattr(dataset, "_distributed", None) else share  # split by the user
     loader = RowLoader(read, image if isinstance(image, str) else columns, transform)
     return PrefetchedSampler(source, loader, share, seed, workers=num_workers, prefetch=prefetch, across_ranks=world_size != 1)
-
-
-class Labels:
-    """Reads the label of a row out of its group columns, by the rules that :func:`group_sampler` states."""
-
-    def __init__(self, dataset: Any, group: Any, fixed: Hashable, values: Any, unlabelled: str) -> None:
-        self.columns: list[str] = [group] if isinstance(group, str) else list(group)
-        self._several = not isinstance(group, str)
-        self._drops = check_choice("unlabelled", unlabelled, ("raise", "drop")) == "drop"
-        feature = (dataset.features or {}).get(self.columns[0]) if not self._several else None
-        self._names: list[str] = feature.names if isinstance(feature, ClassLabel) else []
-        inherent = tuple(self._names or (self.columns if self._several else ()))
-        if getattr(feature, "dtype", None) == "bool":
-            inherent = (False, True)
-        if values is not None and isinstance(dataset, Dataset):
-            raise ValueError("`values` is for streams: a Dataset is scanned for its label values")
-        self.values: tuple[Hashable, ...] | None = tuple(values or inherent) or None
-        number = fixed if isinstance(fixed, int) and not isinstance(fixed, bool) else -1
-        self.fixed = self._names[number] if 0 <= number < len(self._names) else fixed
-        if isinstance(dataset, IterableDataset):
-            self._check_stream()
-        self._alike = {value: value for value in self.values or (self.fixed,)}  # 1 is True, whichever the column holds
-
-    def _check_stream(self) -> None:
-        if self.fixed == "all" and not self.values:
-            raise ValueError('`values` must name the labels of a stream for `fixed="all"`: it cannot be scanned for them')
-        if self.fixed != "all" and self.values and self.fixed not in self.values:
-            raise ValueError(f"`fixed` must be a label value, got {self.fixed!r}; there are {list(self.values)}")
-
-    def of(self, row: Mapping[str, Any], counts: Counter[str]) -> Hashable:
-        """The label of a row, None for one to leave out; ``counts`` gets one more of either."""
-        cells = [cell_of(row, name) for name in self.columns]
-        label, fault = self._read([cell.item() if isinstance(cell, Tensor) else cell for cell in cells])
-        if fault:
-            if not self._drops:
-                shown = dict(zip(self.columns, cells, strict=True))
-                where = f'row {counts.total()} ({shown}): leave such rows out with `unlabelled="drop"`'
-                raise ValueError(f"`group` must give each row one label, but it is {fault} in {where}")
-            counts[f"dropped as {fault}"] += 1
-            return None
-        if self.values and label not in self._alike:
-            raise ValueError(f"`values` must name every label that occurs, got {list(self.values)} and a row with {label!r}")
-        label = self._alike.get(label, label)
-        counts[repr(label) if len(counts) < 1000 or label in self._alike else "others"] += 1
-        return label
-
-    def _read(self, cells: list[Any]) -> tuple[Hashable, str]:
-        if any(cell is None or cell != cell for cell in cells):
-            return None, MISSING
-        if self._several:
-            for column, cell in zip(self.columns, cells, strict=True):
-                if cell not in (True, False, -1):
-                    need = "booleans, 0/1 or -1/1 to be combined with other columns"
-                    raise ValueError(f"`group` column {column!r} must hold {need}, got {cell!r}")
-            chosen = [column for column, cell in zip(self.columns, cells, strict=True) if cell == 1]
-            return (chosen[0], "") if len(chosen) == 1 else (None, AMBIGUOUS if chosen else MISSING)
-        (cell,) = cells
-        if self._names:  # -1 is the library's own mark for a class that is not known
-            return (self._names[cell], "") if cell >= 0 else (None, MISSING)
-        if isinstance(cell, list | dict):
-            raise TypeError(f"`group` column {self.columns[0]!r} must hold one label per row, got a {type(cell).__name__}")
-        return cell, ""
 
 
 class RowLoader:
@@ -201,13 +142,6 @@ def as_tensor(cell: Any) -> Any:
         raise TypeError(f"`transform` must make a tensor of what `image` holds, a {type(cell).__name__}") from error
 
 
-def cell_of(row: Mapping[str, Any], name: str) -> Any:
-    """The cell of a column, if the row has it."""
-    if name not in row:
-        raise ValueError(f"`dataset` has no column {name!r}; it has {', '.join(map(repr, row))}")
-    return row[name]
-
-
 def _stacked(items: list[Any]) -> Any:
     if isinstance(items[0], Mapping):
         return {name: _stacked([item[name] for item in items]) for name in items[0]}
@@ -216,16 +150,6 @@ def _stacked(items: list[Any]) -> Any:
     if len(shapes := sorted({tuple(item.shape) for item in items})) > 1:
         raise ValueError(f"`transform` must give all rows one shape, got {shapes}: resize, crop or pad")
     return torch.stack(items)
-
-
-def _labelled_rows(dataset: Dataset, labels: Labels) -> tuple[Tensor, list[Hashable]]:
-    cells = dataset.with_format(None).select_columns(labels.columns)[:]
-    counts = Counter[str]()
-    rows = (dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True))
-    found = [(number, label) for number, row in enumerate(rows) if (label := labels.of(row, counts)) is not None]
-    if not found:
-        raise ValueError(f"`group` must label some of the {len(dataset)} rows of `dataset`, got none: {dict(counts)}")
-    return torch.tensor([number for number, _ in found], device="cpu"), [label for _, label in found]
 
 
 def _undecoded(stream: IterableDataset, columns: list[str]) -> IterableDataset:

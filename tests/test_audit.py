@@ -19,8 +19,9 @@ from rich.console import Console
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
 
+from wdpurify._balance import cramers_v
 from wdpurify.audit import audit, leakage
-from wdpurify.audit._association import associate, cramers_v, independence_weights
+from wdpurify.audit._association import associate, independence_weights
 from wdpurify.audit._columns import describe_column
 from wdpurify.audit._probe import balanced_weights
 from wdpurify.audit._transfer import crossed_interval

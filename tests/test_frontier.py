@@ -9,6 +9,8 @@ import pytest
 from purifybench import frontier as forms
 from purifybench.results import ResultsStore
 
+from wdpurify import BalancedStrength
+
 
 def _record(task, row, seed, oracle):
     key = {"task": task, "row": row, "settings": {"seed": seed, "backbone": "small-bn"}}
@@ -43,7 +45,7 @@ def test_the_plot_and_the_table_join_accuracy_and_cost_by_form(measured, monkeyp
     assert (measured / "out.png").stat().st_size > 10_000
     lines = (measured / "out.md").read_text().splitlines()
     assert lines[2] == "| 8 of 64 rows, every step | 1.10x | 40 |"  # 20 of 50 points
-    assert lines[-1] == "| 64 of 64 rows, every 3 steps | 1.80x | 54 |"
+    assert lines[-1] == "| 64 of 64 rows, every 3 steps | 1.90x | 56 |"
     assert len(lines) == 2 + len(forms.FORMS)
 
 
@@ -59,10 +61,15 @@ def test_auxiliary_rows_are_in_proportion_to_the_tasks(task_rows, rows):
     made = forms.forms(task_rows)
     found = tuple(made[forms.form_name(*form)].keywords["batch_size"] for form in ((8, 1), (21, 1), (64, 3)))
     assert found == rows
-    assert {form.keywords["strength"] / form.keywords["every"] for form in made.values()} == {1.0}
+    assert {form.keywords["strength"] / form.keywords["every"] for form in made.values()} == {forms.STRENGTH}
+
+
+def test_the_strength_of_the_forms_is_the_librarys():
+    assert BalancedStrength().value == forms.STRENGTH
 
 
 def test_the_cost_of_the_forms_is_measured_in_place_of_other_methods():
     assert list(overhead.compared(64, frontier=True)) == ["plain loop", *forms.forms()]
     usual = overhead.compared(48, frontier=False)
-    assert [usual[f"PL all groups (default), a {share}"].keywords["batch_size"] for share in ("sixth", "third")] == [8, 16]
+    shares = ("a sixth", "a third", "half")
+    assert [usual[f"PL all groups (default), {share}"].keywords["batch_size"] for share in shares] == [8, 16, 24]

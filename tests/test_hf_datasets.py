@@ -6,6 +6,7 @@ import multiprocessing
 import random
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from small_loop import equal_states, small_network, state_of, train
 
 from wdpurify import GroupSampler, PurifyRegularizer
+from wdpurify.exceptions import ConfoundedGroupsWarning
 
 datasets = pytest.importorskip("datasets")
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, IterableDataset, Value, load_dataset  # noqa: E402
@@ -69,6 +71,37 @@ def noisy(image):
 
 def images_of(sampler, count):
     return torch.stack([sampler.next_batch().images for _ in range(count)])
+
+
+def _confounded(rows=240):
+    """Groups and classes that go together in nine rows of ten; the row's number is in every pixel."""
+    classes = [row % 2 for row in range(rows)]
+    groups = [(row % 2 + (row % 20 < 2)) % 2 for row in range(rows)]
+    content = {"image": [np.full((2, 2, 3), row, np.uint8) for row in range(rows)], "label": classes, "site": groups}
+    features = Features({"image": Image(), "label": ClassLabel(names=["sick", "well"]), "site": ClassLabel(names=["x", "y"])})
+    return Dataset.from_dict(content, features=features), [*zip(groups, classes, strict=True)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_groups_are_compared_at_equal_class_shares(streaming, tmp_path):
+    dataset, cells = _confounded()
+    source = stream(tmp_path, dataset) if streaming else dataset
+    sampler = group_sampler(source, group="site", balance="label", batch_size=8, **({"buffer_size": 80} if streaming else {}))
+    drawn = [cells[row] for rows in draw(sampler, 30) for row in rows]
+    assert Counter(drawn) == dict.fromkeys(set(cells), 60)
+    again = group_sampler(source, group="site", balance="label", batch_size=8, **({"buffer_size": 80} if streaming else {}))
+    again.load_state_dict(sampler.state_dict())
+    assert draw(again, 3) == draw(sampler, 3)
+    sampler.close()
+    again.close()
+
+
+def test_a_class_column_that_goes_with_the_groups_is_named():
+    dataset, _ = _confounded()
+    with pytest.warns(ConfoundedGroupsWarning, match=r"Cramér's V 0\.\d+.*`balance='label'`"):
+        group_sampler(dataset, group="site", batch_size=8)
+    with pytest.raises(ValueError, match="`balance` must name columns of `dataset`"):
+        group_sampler(dataset, group="site", balance="ward", batch_size=8)
 
 
 def test_a_copied_sampler_goes_on_by_itself(tmp_path):

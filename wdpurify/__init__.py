@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from . import functional, lipschitz
+from ._balance import balanced_weights
 from ._monitor import PurifyMetrics
 from ._regularizer import PurifyRegularizer
 from ._sampler import GroupBatch, GroupSampler
@@ -24,6 +25,7 @@ __all__ = [
     "SpectralClipping",
     "TwoSided",
     "WeightClipping",
+    "balanced_weights",
     "functional",
     "lipschitz",
 ]

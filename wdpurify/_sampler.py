@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from ._balance import CellOrder, numbered_cells, warn_if_confounded, warn_of_cells
 from ._checks import check_positive_integer
 from ._labels import check_not_too_many, index_by_value, labels_of_rows
 from ._torch import checked_share, checksum, derive_seed, rank_and_world
@@ -59,6 +60,9 @@ class GroupSampler:
             it is drawn.
         groups: one label per row (list, tuple, tensor or array of one dimension): text, a number, a date or a tuple of such.
         fixed: one label value, or ``"all"``.
+        balance: one class per row, where the rows have classes that go with the groups, as the task's own rows do: groups are
+            compared at equal class shares, by drawing evenly over the cells of group and class. Each row comes once before
+            any other *of its cell* comes twice.
         batch_size: rows per group (m in the paper), at least 1 and at most the size of the group and of the set.
         seed: seed of the order.
         transform: applied to each batch of images after drawing, for example to scale bytes to floats.
@@ -69,7 +73,7 @@ class GroupSampler:
         TypeError: if a label cannot be hashed or reads differently in another process, or ``groups`` is a mapping or a set.
         ValueError: if lengths differ, a label is missing (None or NaN), hardly two rows share one (a continuous column),
             ``fixed`` names no label or every row, a group is smaller than ``batch_size`` times the ranks, the set has one
-            label only, or only one of ``rank`` and ``world_size`` is given.
+            label only, each class of ``balance`` has one group only, or only one of ``rank`` and ``world_size`` is given.
 
     >>> sampler = GroupSampler(torch.arange(6.0)[:, None], list("aabbbb"), fixed="a", batch_size=2)
     >>> batch = sampler.next_batch()
@@ -83,6 +87,7 @@ class GroupSampler:
         groups: Sequence[Hashable] | Tensor,
         *,
         fixed: Hashable = ALL,
+        balance: Sequence[Hashable] | Tensor | None = None,
         batch_size: int = 32,
         seed: int = 0,
         transform: Callable[[Any], Any] | None = None,
@@ -115,7 +120,16 @@ class GroupSampler:
         else:
             self._group_of_row = torch.full((len(labels),), -1, device="cpu")
             self._streams = {"group": index[fixed], "population": whole}
+        self._balanced: dict[str, CellOrder] = {}
         self._checksum = checksum(self._group_of_row)
+        classes = labels_of_rows(getattr(images, "targets", ()) if balance is None else balance)
+        if balance is not None:
+            cells = numbered_cells(labels, classes)
+            warn_of_cells(labels, classes)
+            self._balanced = {name: CellOrder(rows, cells[rows], seed=seed, name=name) for name, rows in self._streams.items()}
+            self._checksum += checksum(cells)
+        elif len(classes) == len(labels):
+            warn_if_confounded(labels, classes, "draw evenly, by `balance=` with one class per row")
         self._drawn = 0
         self._orders: dict[str, tuple[int, Tensor]] = {}
 
@@ -164,6 +178,8 @@ class GroupSampler:
         stream = self._streams[name]
         start = self._drawn * self.batch_size * world_size + rank
         places = start + world_size * torch.arange(self.batch_size, device="cpu")
+        if name in self._balanced:
+            return self._balanced[name].rows(places)
         first = int(places[0]) // len(stream)
         last = int(places[-1]) // len(stream)
         orders = [self._order(name, epoch) for epoch in range(first, last + 1)]
@@ -202,6 +218,7 @@ class GroupSampler:
     def __deepcopy__(self, memo: dict[int, Any]) -> "GroupSampler":
         copied = copy.copy(self)  # the rows are never written to
         copied._orders = {}
+        copied._balanced = {name: copy.copy(order) for name, order in self._balanced.items()}
         return copied
 
     def identity(self) -> dict[str, Any]:

@@ -49,5 +49,13 @@ class InexactResumeWarning(PurifyWarning):
     """A state is loaded from which this rank cannot go on bit for bit."""
 
 
+class ConfoundedGroupsWarning(PurifyWarning):
+    """The groups go with the classes of the same rows: forgetting one forgets the other."""
+
+
+class EmptyCellsWarning(PurifyWarning):
+    """Pairs of a group and a class have no row, or one."""
+
+
 class ManyGroupsWarning(PurifyWarning):
     """The label has so many values that each is rarely met."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wdpurify._balance import cramers_v
+
 
 @dataclass(frozen=True)
 class Association:
@@ -42,24 +44,6 @@ def associate(task: Tensor, groups: Tensor, classes: list[str], values: list[str
     one_each = bool(((counts > 0).sum(1) == 1).all()) and len(task) > 0
     names = {name: dict(zip(values, map(int, row), strict=True)) for name, row in zip(classes, counts.tolist(), strict=True)}
     return Association(known, cramers_v(counts), tuple(empty), one_each and int((counts.sum(0) > 0).sum()) > 1, names)
-
-
-def cramers_v(counts: Tensor) -> float:
-    """Cramér's V of a contingency table, corrected for bias; 0 where a side has one value.
-
-    Source: Bergsma 2013, "A bias-correction for Cramér's V and Tschuprow's T".
-    """
-    counts = counts.double()
-    counts = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]
-    total = counts.sum()
-    (rows, columns) = counts.shape
-    if min(rows, columns) < 2 or total < 2:
-        return 0.0
-    expected = counts.sum(1, keepdim=True) * counts.sum(0) / total
-    squared = ((counts - expected).square() / expected).sum() / total
-    corrected = (squared - (rows - 1) * (columns - 1) / (total - 1)).clamp(min=0.0)
-    sides = [side - (side - 1) ** 2 / (total - 1) for side in (rows, columns)]
-    return float((corrected / (min(sides) - 1)).sqrt().clamp(max=1.0))
 
 
 def independence_weights(task: Tensor, groups: Tensor, largest: float = 20.0) -> Tensor:

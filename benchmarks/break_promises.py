@@ -1,0 +1,397 @@
+"""Promises broken on purpose, one at a time: which tests notice?
+
+    python benchmarks/break_promises.py
+
+Each line of the list changes one place of the library, in a copy of the repository, and names the tests that must notice. One
+that stays green is a promise without a test: exit status 1.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import tyro
+from purifybench import cross_table
+from rich.console import Console
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("wdpurify", "integrations", "benchmarks", "tests", "docs", "README.md", "pyproject.toml", "Makefile", "CITATION.cff")
+
+
+@dataclass(frozen=True)
+class Break:
+    """One promise, broken.
+
+    Attributes:
+        promise: what no longer holds.
+        file: where, below the repository's root.
+        old: text that occurs there once.
+        new: what it becomes.
+        tests: files of tests, below `tests`, one of which must go red.
+    """
+
+    promise: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+CORE = "wdpurify/"
+BREAKS = (
+    # Lifetime and traces
+    Break(
+        "nothing of an iteration stays alive",
+        CORE + "pull/hand_over.py",
+        "            features.register_hook(_Reader(self, self._forwards))\n",
+        "            reader: Any = _Reader(self, self._forwards)\n            reader.kept = features\n"
+        "            features.register_hook(reader)\n",
+        ("test_lifetime.py",),
+    ),
+    Break(
+        "what is held is let go at the optimiser's step",
+        CORE + "_iterations.py",
+        "        if ended is not None:\n            ended()\n",
+        "",
+        ("test_lifetime.py",),
+    ),
+    Break(
+        "the user's hooks see no auxiliary rows",
+        CORE + "features/lending.py",
+        "for key, hook in value.items() if root_library(hook) in STRUCTURAL)",
+        "for key, hook in value.items())",
+        ("test_traces.py",),
+    ),
+    Break(
+        "containers that the model writes to are as they were",
+        CORE + "features/lending.py",
+        "        copied = value.copy()\n",
+        "        return value\n        copied = value.copy()\n",
+        ("test_traces.py",),
+    ),
+    Break(
+        "BatchNorm statistics stay untouched",
+        CORE + "features/lending.py",
+        "            return {key: self._copied(buffer) for key, buffer in value.items()}",
+        "            return value",
+        ("test_side_effects.py",),
+    ),
+    Break(
+        "the global random state is as it was",
+        CORE + "_torch/randomness.py",
+        "            generator.set_state(state)\n",
+        "            pass\n",
+        ("test_side_effects.py",),
+    ),
+    # The user's model
+    Break(
+        "rows that are not finite reach no normalisation layer",
+        CORE + "_acting.py",
+        "    replaced = {name: replace_rows(value, keep) for name, value in floating.items()}",
+        "    replaced = dict(floating)",
+        ("test_model_stays_finite.py", "test_rubbish.py"),
+    ),
+    Break(
+        "a pull that is not finite is dropped",
+        CORE + "_acting.py",
+        "    finite = norms.isfinite().all()",
+        "    finite = norms.isfinite().all() | True",
+        ("test_model_stays_finite.py", "test_rubbish.py"),
+    ),
+    Break(
+        "a step that a scaler skips teaches nothing",
+        CORE + "pull/strength.py",
+        "        usable = torch.isfinite(task_norm) & (weight > 0)",
+        "        usable = weight > 0",
+        ("test_rubbish.py", "test_strength_properties.py", "test_precision.py"),
+    ),
+    # The pull
+    Break(
+        "the pull comes before the critic learns from the rows",
+        CORE + "_acting.py",
+        "        if learn:\n            trainer.see(rows.features, rows.population | (rows.groups >= 0))\n",
+        "        if learn:\n            trainer.see(rows.features, rows.population | (rows.groups >= 0))\n"
+        "            trainer.fit(rows.features, rows.groups, rows.population, step=number)\n",
+        ("test_invariance_properties.py", "test_metrics.py", "test_regularizer.py"),
+    ),
+    Break(
+        "the scale of the features plays no part",
+        CORE + "critic/trainer.py",
+        "        if not self._scale_features:\n",
+        "        if True:\n",
+        ("test_invariance_properties.py",),
+    ),
+    Break(
+        "several passes balance like one concatenated batch",
+        CORE + "functional.py",
+        "    return norm / math.sqrt(passes)",
+        "    return norm",
+        ("test_passes.py",),
+    ),
+    Break(
+        "our own gradient is not taken for the task's",
+        CORE + "pull/hand_over.py",
+        "(task if own is None else task - own.float())",
+        "(task)",
+        ("test_strength_properties.py", "test_passes.py"),
+    ),
+    Break(
+        "a pull that was made at other weights is made anew",
+        CORE + "_game.py",
+        "        elif self._batch is not None and self._weights_changed():",
+        "        elif False:",
+        ("test_passes.py",),
+    ),
+    Break(
+        "a pass whose loss is pending begins no iteration",
+        CORE + "_iterations.py",
+        "not (self._announced or pending or self._resumed)",
+        "not (self._announced or self._resumed)",
+        ("test_passes.py", "test_iterations.py"),
+    ),
+    Break(
+        "the pull fades as the groups come together",
+        CORE + "pull/strength.py",
+        "            wanted = wanted * (separation / self.fade).clamp(0.0, 1.0)\n",
+        "",
+        ("test_strength_properties.py", "test_invariance_properties.py"),
+    ),
+    Break(
+        "no_grad around the first line costs no pull",
+        CORE + "features/auxiliary.py",
+        "with torch.set_grad_enabled(with_grad), replayed",
+        "with torch.set_grad_enabled(with_grad and torch.is_grad_enabled()), replayed",
+        ("test_passes.py",),
+    ),
+    Break(
+        "padding plays no part in pooling",
+        CORE + "features/pooling.py",
+        "    if mask is not None and mask.shape != features.shape[:2]:",
+        "    if True:",
+        ("test_pooling.py",),
+    ),
+    Break(
+        "weights are clipped after the optimiser's step",
+        CORE + "critic/trainer.py",
+        "                self.constraint.project_(self.critic)\n",
+        "",
+        ("test_regularizer.py", "test_lipschitz_properties.py"),
+    ),
+    Break(
+        "a compiled backward pass works",
+        CORE + "_torch/compiled.py",
+        '("compiled_autograd_enabled", "in_compiled_autograd_region")',
+        "()",
+        ("test_compiled.py",),
+    ),
+    Break(
+        "checkpoints that need images with a gradient keep the term",
+        CORE + "features/auxiliary.py",
+        "        self.inputs_need_grad = self.inputs_need_grad or (features.requires_grad and not self._reached)\n",
+        "",
+        ("test_compiled.py",),
+    ),
+    # The figures
+    Break(
+        "what chance gives is exact",
+        CORE + "pull/separation.py",
+        "(1.0 - DECAY) ** 2 * variance",
+        "(1.0 - DECAY) * variance",
+        ("test_invariance_properties.py",),
+    ),
+    Break(
+        "many groups cost no more than the critic",
+        CORE + "pull/separation.py",
+        "(centred @ weights.T).square().sum()",
+        "((weights.T @ weights) * (centred.T @ centred)).sum()",
+        ("test_many_groups.py",),
+    ),
+    # Saved and loaded
+    Break(
+        "a state is checked before it is taken over",
+        CORE + "_state.py",
+        "        check_state(state, options=self._options, critic=self._trainer.critic)\n",
+        "",
+        ("test_state.py", "test_rubbish.py"),
+    ),
+    Break(
+        "a state that is refused changes nothing",
+        CORE + "_state.py",
+        "            self._take_over(before)\n",
+        "            pass\n",
+        ("test_state.py", "test_rubbish.py"),
+    ),
+    Break(
+        "the spread of the features is saved",
+        CORE + "critic/trainer.py",
+        '        self._spread = state["spread"].clone()\n',
+        "",
+        ("test_state.py", "test_interruption.py"),
+    ),
+    Break(
+        "the separation is loaded",
+        CORE + "pull/pull.py",
+        '        self.separation.load_state_dict(state["separation"])\n',
+        "",
+        ("test_state.py", "test_interruption.py"),
+    ),
+    Break(
+        "a pull under way is saved",
+        CORE + "_game.py",
+        '            self._pull.take_prepared(state["prepared"], self._forward.model.named_parameters())\n',
+        "            pass\n",
+        ("test_interruption.py",),
+    ),
+    Break(
+        "an iteration under way goes on after loading",
+        CORE + "_iterations.py",
+        "        self._resumed = number >= 0 and not stepped\n",
+        "        self._resumed = False\n",
+        ("test_interruption.py",),
+    ),
+    Break(
+        "a state of all ranks gives each its own",
+        CORE + "_state.py",
+        "        return dict(ranks[rank])\n",
+        "        return dict(ranks[0])\n",
+        ("test_interruption.py",),
+    ),
+    Break(
+        "a file is whole or absent",
+        "integrations/_files.py",
+        'unfinished = path.with_name(f"{path.name}.unfinished")',
+        "unfinished = path",
+        ("test_files.py",),
+    ),
+    Break(
+        "a copy trains by itself",
+        CORE + "_sampler.py",
+        "        copied = copy.copy(self)  # the rows are never written to\n",
+        "        copied = self\n",
+        ("test_copies.py",),
+    ),
+    # Ranks
+    Break(
+        "ranks that differ are refused",
+        CORE + "_torch/ranks.py",
+        "        if other is not None:\n",
+        "        if False:\n",
+        ("test_unlike_ranks.py",),
+    ),
+    Break(
+        "parameters that a pass does not reach get no pull under DDP",
+        CORE + "pull/pull.py",
+        "        if ranks > 1:\n                reachable",
+        "        if False:\n                reachable",
+        ("test_distributed.py",),
+    ),
+    Break(
+        "every rank starts from the first one's critic",
+        CORE + "critic/trainer.py",
+        "            self._seed = copy_from_first_rank(self.critic, self._seed)\n",
+        "",
+        ("test_distributed.py",),
+    ),
+    # Labels
+    Break(
+        "labels that read differently in another process are refused",
+        CORE + "_labels.py",
+        "not isinstance(value, Set) and ",
+        "",
+        ("test_sampler_properties.py",),
+    ),
+    Break(
+        "each row comes once before any comes twice",
+        CORE + "_sampler.py",
+        "derive_seed(self.seed, name, epoch)",
+        "derive_seed(self.seed, name)",
+        ("test_sampler_properties.py",),
+    ),
+    # The audit
+    Break(
+        "hostile names do no harm in Markdown",
+        CORE + "audit/_text.py",
+        'r"\\\\\\1", shown(text))',
+        'r"\\1", shown(text))',
+        ("test_audit.py",),
+    ),
+    Break(
+        "the paper's preset reads features as they come",
+        CORE + "_options.py",
+        '    "scale_features": False,\n',
+        "",
+        ("test_regularizer.py", "test_invariance_properties.py"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Promises to break.
+
+    Attributes:
+        only: words, one of which a promise must contain; all promises by default.
+        out: file for the table.
+    """
+
+    only: tuple[str, ...] = ()
+    out: Path = Path("results/promises.md")
+
+
+def broken(text: str, change: Break) -> str:
+    """The file's text with the change.
+
+    Raises:
+        ValueError: unless the old text occurs once.
+    """
+    if (count := text.count(change.old)) != 1:
+        raise ValueError(f"{change.file} holds what breaks {change.promise!r} {count} times, not once")
+    return text.replace(change.old, change.new)
+
+
+def noticed(change: Break, copy: Path) -> str:
+    """The test that went red, or an empty string."""
+    file = copy / change.file
+    text = file.read_text()
+    file.write_text(broken(text, change))
+    try:
+        tests = [f"tests/{name}" for name in change.tests]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *tests]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy)}
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    finally:
+        file.write_text(text)
+    found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return found[0].partition("[")[0] if done.returncode == 1 and found else ""
+
+
+def main() -> None:
+    """Break, test, mend; report."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    console = Console()
+    chosen = [change for change in BREAKS if not arguments.only or any(word in change.promise for word in arguments.only)]
+    rows = [["promise that was broken", "test that went red"]]
+    with TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, copy / name)
+        for change in chosen:
+            test = noticed(change, copy)
+            rows.append([change.promise, f"`{test.removeprefix('tests/')}`" if test else "**none**"])
+            console.print(f"{'red  ' if test else 'GREEN'} {change.promise}: {test}", highlight=False)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(cross_table.markdown(rows) + "\n")
+    if any("none" in row[1] for row in rows[1:]):
+        raise SystemExit("a promise was broken and no test noticed")
+
+
+if __name__ == "__main__":
+    main()

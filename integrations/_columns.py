@@ -1,0 +1,110 @@
+"""What the columns of a data set say of its rows: the group of each, and its class."""
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from datasets import ClassLabel, Dataset, IterableDataset
+from torch import Tensor
+
+from wdpurify._balance import warn_if_confounded
+from wdpurify._checks import check_choice
+
+MISSING = "missing"
+AMBIGUOUS = "ambiguous"
+
+
+class Labels:
+    """Reads the label of a row out of its group columns, by the rules that :func:`group_sampler` states."""
+
+    def __init__(self, dataset: Any, group: Any, fixed: Hashable, values: Any, unlabelled: str) -> None:
+        self.columns: list[str] = [group] if isinstance(group, str) else list(group)
+        self._several = not isinstance(group, str)
+        self._drops = check_choice("unlabelled", unlabelled, ("raise", "drop")) == "drop"
+        feature = (dataset.features or {}).get(self.columns[0]) if not self._several else None
+        self._names: list[str] = feature.names if isinstance(feature, ClassLabel) else []
+        inherent = tuple(self._names or (self.columns if self._several else ()))
+        if getattr(feature, "dtype", None) == "bool":
+            inherent = (False, True)
+        if values is not None and isinstance(dataset, Dataset):
+            raise ValueError("`values` is for streams: a Dataset is scanned for its label values")
+        self.values: tuple[Hashable, ...] | None = tuple(values or inherent) or None
+        number = fixed if isinstance(fixed, int) and not isinstance(fixed, bool) else -1
+        self.fixed = self._names[number] if 0 <= number < len(self._names) else fixed
+        if isinstance(dataset, IterableDataset):
+            self._check_stream()
+        self._alike = {value: value for value in self.values or (self.fixed,)}  # 1 is True, whichever the column holds
+
+    def _check_stream(self) -> None:
+        if self.fixed == "all" and not self.values:
+            raise ValueError('`values` must name the labels of a stream for `fixed="all"`: it cannot be scanned for them')
+        if self.fixed != "all" and self.values and self.fixed not in self.values:
+            raise ValueError(f"`fixed` must be a label value, got {self.fixed!r}; there are {list(self.values)}")
+
+    def of(self, row: Mapping[str, Any], counts: Counter[str]) -> Hashable:
+        """The label of a row, None for one to leave out; ``counts`` gets one more of either."""
+        cells = [cell_of(row, name) for name in self.columns]
+        label, fault = self._read([cell.item() if isinstance(cell, Tensor) else cell for cell in cells])
+        if fault:
+            if not self._drops:
+                shown = dict(zip(self.columns, cells, strict=True))
+                where = f'row {counts.total()} ({shown}): leave such rows out with `unlabelled="drop"`'
+                raise ValueError(f"`group` must give each row one label, but it is {fault} in {where}")
+            counts[f"dropped as {fault}"] += 1
+            return None
+        if self.values and label not in self._alike:
+            raise ValueError(f"`values` must name every label that occurs, got {list(self.values)} and a row with {label!r}")
+        label = self._alike.get(label, label)
+        counts[repr(label) if len(counts) < 1000 or label in self._alike else "others"] += 1
+        return label
+
+    def _read(self, cells: list[Any]) -> tuple[Hashable, str]:
+        if any(cell is None or cell != cell for cell in cells):
+            return None, MISSING
+        if self._several:
+            for column, cell in zip(self.columns, cells, strict=True):
+                if cell not in (True, False, -1):
+                    need = "booleans, 0/1 or -1/1 to be combined with other columns"
+                    raise ValueError(f"`group` column {column!r} must hold {need}, got {cell!r}")
+            chosen = [column for column, cell in zip(self.columns, cells, strict=True) if cell == 1]
+            return (chosen[0], "") if len(chosen) == 1 else (None, AMBIGUOUS if chosen else MISSING)
+        (cell,) = cells
+        if self._names:  # -1 is the library's own mark for a class that is not known
+            return (self._names[cell], "") if cell >= 0 else (None, MISSING)
+        if isinstance(cell, list | dict):
+            raise TypeError(f"`group` column {self.columns[0]!r} must hold one label per row, got a {type(cell).__name__}")
+        return cell, ""
+
+
+def labelled_rows(dataset: Dataset, labels: Labels) -> tuple[Tensor, list[Hashable]]:
+    """The rows that have a label, int64, shape ``(n,)``, and their labels; raises ValueError if there are none."""
+    cells = dataset.with_format(None).select_columns(labels.columns)[:]
+    counts = Counter[str]()
+    rows = (dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True))
+    found = [(number, label) for number, row in enumerate(rows) if (label := labels.of(row, counts)) is not None]
+    if not found:
+        raise ValueError(f"`group` must label some of the {len(dataset)} rows of `dataset`, got none: {dict(counts)}")
+    return torch.tensor([number for number, _ in found], device="cpu"), [label for _, label in found]
+
+
+def classes_of_rows(
+    dataset: Dataset, rows: Tensor, groups: list[Hashable], balance: str | None, group: list[str]
+) -> list[Hashable] | None:
+    """The classes to balance over; without any, a warning where a ``ClassLabel`` column goes with the groups."""
+    known = [name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel) and name not in group]
+    for name in [balance] if balance else known:
+        column = dataset.with_format(None).select_columns([name])[:][name]
+        classes = [column[row] for row in rows.tolist()]
+        if balance:
+            return classes
+        if all(value is not None and value >= 0 for value in classes):
+            warn_if_confounded(groups, classes, f"draw evenly, by `balance={name!r}`")
+    return None
+
+
+def cell_of(row: Mapping[str, Any], name: str) -> Any:
+    """The cell of a column, if the row has it."""
+    if name not in row:
+        raise ValueError(f"`dataset` has no column {name!r}; it has {', '.join(map(repr, row))}")
+    return row[name]
