@@ -49,6 +49,26 @@ def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None
     _save(figure, path)
 
 
+def over_bias(curves: Mapping[str, Sequence[tuple[float, float, float]]], title: str, path: Path) -> None:
+    """Accuracy over the bias, a line per row, with 95 % intervals.
+
+    Args:
+        curves: by row, triples of bias, mean and half an interval.
+        title: of the figure.
+        path: the figure.
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for row, points in curves.items():
+        biases, means, halves = zip(*points, strict=True)
+        axes.errorbar(biases, means, yerr=halves, marker="o", capsize=2, label=row)
+    axes.set(
+        xlabel="share of a class's training rows that have its nuisance", ylabel="accuracy on unbiased rows, %", title=title
+    )
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    _save(figure, path)
+
+
 def soak(readings: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
     """Resident memory and time per step over the steps of very long trainings, a line per form.
 

@@ -101,7 +101,7 @@ def train(
     for step in range(done, settings.steps):
         _wait(device)
         started = time.perf_counter()
-        rows = _rows(len(split.labels), step, settings)
+        rows = method.rows(step, _rows(len(split.labels), step, settings))
         loss = method.loss(_images(split, rows, step, settings, device), split.labels[rows].to(device))
         optimizer.zero_grad()
         loss.backward()

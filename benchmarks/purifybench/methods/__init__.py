@@ -15,6 +15,7 @@ from ._grid import Options as Options
 from ._grid import candidates as candidates
 from ._types import Method as Method
 from .auxiliary_head import MultiTask, Transfer
+from .balanced import BalancedBatches, BalancedPurified, BalancedReversal, GroupRobust
 from .concept_erasure import ConceptErasure
 from .coral import Coral
 from .gradient_reversal import GradientReversal
@@ -68,6 +69,19 @@ FACE_METHODS: Mapping[str, Callable[..., Method]] = {
     "PL all groups (default)": Purified,
     "control: statistics only": METHODS["control: statistics only"],
     "control: shuffled groups": METHODS["control: shuffled groups"],
+}
+
+#: The methods for those who know the irrelevant label of their own training rows. Upper bound and Goal 1 do not use it.
+OWN_ROWS_METHODS: Mapping[str, Callable[..., Method]] = {
+    "goal 1 only": Plain,
+    "upper bound": Plain,
+    "balanced batches": BalancedBatches,
+    "group DRO": GroupRobust,
+    "gradient reversal, balanced": partial(GradientReversal, balance=True),
+    "gradient reversal and batches, balanced": partial(BalancedReversal, balance=True),
+    "PL, rows as they are": Purified,
+    "PL, balanced": partial(Purified, balance=True),
+    "PL and batches, balanced": partial(BalancedPurified, balance=True),
 }
 
 #: Auxiliary rows per step of the picture benchmark, as many as task rows; of purifying half as many.

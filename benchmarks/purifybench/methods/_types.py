@@ -9,6 +9,10 @@ from torch import Tensor, nn
 class Method(Protocol):
     """Turns a batch of task rows into a loss; owns whatever else it needs."""
 
+    def rows(self, step: int, usual: Tensor) -> Tensor:
+        """The task rows of a step, int64, shape ``(batch,)``, in place of the ``usual`` ones, which make up whole epochs."""
+        ...
+
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Loss of float images ``(batch, 3, height, width)`` with labels ``(batch,)``, a scalar with its graph."""
         ...

@@ -25,6 +25,7 @@ class MultiTask(Plain):
         weight: factor of the auxiliary loss.
         batch_size: auxiliary rows per step.
         hidden: give the auxiliary head a hidden layer.
+        balance: draw evenly over the cells of group and class, for a task whose auxiliary rows have classes.
 
     Source: Li et al. 2021, arXiv:2102.10955, Sec. IV-B.
     """
@@ -40,12 +41,14 @@ class MultiTask(Plain):
         weight: float = 1.0,
         batch_size: int = BATCH_SIZE,
         hidden: bool = False,
+        balance: bool = False,
     ) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps)
         self.weight = weight
         self.sampler = GroupSampler(
             task.auxiliary.images,
             task.auxiliary.groups,
+            balance=task.auxiliary.classes if balance else None,
             batch_size=batch_size,
             seed=seed,
             transform=to_float,

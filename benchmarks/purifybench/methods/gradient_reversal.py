@@ -38,6 +38,7 @@ class GradientReversal(MultiTask):
         steps: length of the run, which the schedule of the weight needs.
         weight: lambda, the final factor of the reversed gradient; benchmarks tune it on validation data.
         batch_size: auxiliary rows per step.
+        balance: draw evenly over the cells of group and class, for a task whose auxiliary rows have classes.
         protect_statistics: keep auxiliary rows out of the running BatchNorm statistics, as purifying does.
 
     Source: Ganin et al. 2016, JMLR 17(1), Sec. 5.2.2; Li et al. 2021, arXiv:2102.10955, Sec. IV-B for AMTL.
@@ -56,9 +57,11 @@ class GradientReversal(MultiTask):
         steps: int,
         weight: float = 0.3,
         batch_size: int = BATCH_SIZE,
+        balance: bool = False,
         protect_statistics: bool = False,
     ) -> None:
-        super().__init__(network, task, seed=seed, device=device, steps=steps, batch_size=batch_size, hidden=True)
+        of_head = {"batch_size": batch_size, "hidden": True, "balance": balance}
+        super().__init__(network, task, seed=seed, device=device, steps=steps, **of_head)
         self.reversal = weight
         self.steps = steps
         self.done = 0

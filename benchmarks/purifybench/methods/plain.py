@@ -15,6 +15,9 @@ class Plain:
     def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int) -> None:
         self.network = network
 
+    def rows(self, step: int, usual: Tensor) -> Tensor:
+        return usual
+
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self.network(images), labels)
 

@@ -27,6 +27,7 @@ class Purified(Plain):
         strength, fade: of a `BalancedStrength` of the run's own; by default the library's.
         published: the paper's own settings; `objective` is then the only option.
         batch_size: auxiliary rows per acting step, of all groups together.
+        balance: draw evenly over the cells of group and class, for a task whose auxiliary rows have classes.
         **options: of `PurifyRegularizer`.
     """
 
@@ -42,6 +43,7 @@ class Purified(Plain):
         shuffled: bool = False,
         published: bool = False,
         batch_size: int = BATCH_SIZE,
+        balance: bool = False,
         strength: float | None = None,
         fade: float | None = None,
         **options: Any,
@@ -57,15 +59,16 @@ class Purified(Plain):
             task.auxiliary.images,
             groups,
             fixed=task.auxiliary.fixed if single else "all",
+            balance=task.auxiliary.classes if balance else None,
             batch_size=batch_size // 2 if single else batch_size,
             seed=seed,
             transform=to_float,
             rank=0,  # each process trains a run of its own
             world_size=1,
         )
-        balance = {name: value for name, value in {"value": strength, "fade": fade}.items() if value is not None}
-        if balance:
-            options["strength"] = BalancedStrength(**balance)
+        given = {name: value for name, value in {"value": strength, "fade": fade}.items() if value is not None}
+        if given:
+            options["strength"] = BalancedStrength(**given)
         make = PurifyRegularizer.as_published if published else PurifyRegularizer
         self.purify = make(network.features, sampler, feature_dim=network.feature_dim, seed=seed, **options)
 

@@ -1,7 +1,7 @@
 """What a benchmark task is: labelled task rows, auxiliary rows with another label, and test sets that are read once."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ class Split:
     Attributes:
         images: bytes, shape ``(rows, 3, height, width)``.
         labels: int64, shape ``(rows,)``.
-        groups: the irrelevant label of a test set, int64, shape ``(rows,)``, where it is known; to measure by alone.
+        groups: the irrelevant label, int64, shape ``(rows,)``, where it is known: to measure by alone, but for `on_own_rows`.
     """
 
     images: Tensor
@@ -24,11 +24,19 @@ class Split:
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """Images with the irrelevant label alone; `fixed` is the value that single-group methods take for group A."""
+    """Images with the irrelevant label, and mostly with it alone.
+
+    Attributes:
+        images: bytes, shape ``(rows, 3, height, width)``.
+        groups: the irrelevant label of each.
+        fixed: the value that single-group methods take for group A.
+        classes: the task label of each, where the task's own rows serve as auxiliary ones; None where nobody knows it.
+    """
 
     images: Tensor
     groups: list[Hashable]
     fixed: Hashable
+    classes: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,18 @@ class Task:
     auxiliary: Auxiliary
     upper: Split | None = None
     oracle: Split | None = None
+
+
+def on_own_rows(task: Task) -> Task:
+    """The task for those who know the irrelevant label of their own training rows: these are the auxiliary rows too.
+
+    Raises:
+        ValueError: for a task that does not know it.
+    """
+    train = task.train
+    if train.groups is None:
+        raise ValueError(f"the training rows of {task.name} come without their irrelevant label")
+    return replace(task, auxiliary=Auxiliary(train.images, train.groups.tolist(), 0, train.labels.tolist()))
 
 
 def to_float(images: Tensor) -> Tensor:

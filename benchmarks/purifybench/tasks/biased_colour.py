@@ -13,7 +13,7 @@ COLOURS = torch.tensor(
 AUXILIARY_ROWS = 2000
 
 
-def build(*, seed: int, image_size: int = 16, bias: float = 0.95) -> Task:
+def build(*, seed: int, image_size: int = 16, bias: float = 0.95, keep_colours: bool = False) -> Task:
     """White digits on coloured ground; in ``bias`` of the training digits the colour's number equals the digit.
 
     The auxiliary digits are other ones, coloured at random and labelled with their colour alone. The clean test has the
@@ -23,6 +23,7 @@ def build(*, seed: int, image_size: int = 16, bias: float = 0.95) -> Task:
         seed: split, colours and noise.
         image_size: pixels.
         bias: share in [0, 1]; colours of the remaining digits are uniform.
+        keep_colours: say of every split which colour its digits have.
     """
     if not 0 <= bias <= 1:
         raise ValueError(f"`bias` must be in [0, 1], got {bias}")
@@ -30,7 +31,8 @@ def build(*, seed: int, image_size: int = 16, bias: float = 0.95) -> Task:
     parts = load_handwriting(image_size, generator)
 
     def painted(digits: Digits, share: float) -> Split:
-        return Split(_paint(digits.ink, _colours(digits.labels, share, generator), generator), digits.labels)
+        colours = _colours(digits.labels, share, generator)
+        return Split(_paint(digits.ink, colours, generator), digits.labels, colours if keep_colours else None)
 
     auxiliary = draw_with_replacement(parts.auxiliary, AUXILIARY_ROWS, generator)
     colours = _colours(auxiliary.labels, 0.0, generator)

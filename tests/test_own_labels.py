@@ -1,0 +1,81 @@
+"""The benchmark on one's own rows: balanced batches, group DRO, and what is reported."""
+
+import json
+import sys
+
+import own_labels
+import pytest
+import torch
+from purifybench.methods import OWN_ROWS_METHODS
+from purifybench.methods.balanced import BalancedBatches, GroupRobust
+from purifybench.network import Network
+from purifybench.tasks import biased_colour, on_own_rows
+from purifybench.training import Settings, train
+from torch import nn
+
+pytestmark = pytest.mark.filterwarnings("ignore::wdpurify.exceptions.EmptyCellsWarning")  # ten colours, ten classes, 800 rows
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def task():
+    return on_own_rows(biased_colour.build(seed=0, keep_colours=True))
+
+
+def _made(kind, task, **options):
+    network = Network(nn.Flatten(), 10, feature_dim=768)
+    return kind(network, task, seed=0, device=CPU, steps=10, **options)
+
+
+def test_the_auxiliary_rows_are_the_training_rows_with_both_labels(task):
+    assert task.auxiliary.images is task.train.images
+    assert task.auxiliary.groups == task.train.groups.tolist()
+    assert task.auxiliary.classes == task.train.labels.tolist()
+    with pytest.raises(ValueError, match="come without their irrelevant label"):
+        on_own_rows(biased_colour.build(seed=0))
+
+
+def test_balanced_batches_draw_every_cell_equally_often(task):
+    method = _made(BalancedBatches, task)
+    drawn = torch.cat([method.rows(step, torch.arange(64)) for step in range(100)])
+    cells = 10 * task.train.groups + task.train.labels
+    counts = cells[drawn].bincount(minlength=100)[cells.unique()]
+    expected = 6400 / len(counts)
+    assert (counts - expected).abs().max() < 5 * expected**0.5
+    assert torch.equal(method.rows(3, torch.arange(64)), method.rows(3, torch.arange(64)))
+
+
+def test_group_dro_weighs_the_worst_cell_most(task):
+    method = _made(GroupRobust, task, step_size=1.0)
+    method.drawn = torch.arange(64)
+    images = torch.rand(64, 3, 16, 16)
+    before = method.importance.clone()
+    loss = method.loss(images, task.train.labels[:64])
+    each = nn.functional.cross_entropy(method.network(images), task.train.labels[:64], reduction="none")
+    cells = method.cells[:64]
+    means = torch.stack(
+        [each[cells == cell].mean() if (cells == cell).any() else each.new_zeros(()) for cell in range(len(before))]
+    )
+    raised = before * means.exp()
+    assert torch.allclose(method.importance, raised / raised.sum())
+    assert torch.allclose(loss, (method.importance * means).sum())
+    assert method.importance.argmax() == means.argmax()
+
+
+@pytest.mark.parametrize("name", list(OWN_ROWS_METHODS))
+def test_every_method_trains_and_is_measured_by_its_worst_cell(name, task):
+    outcome = train(task, OWN_ROWS_METHODS[name], Settings(steps=3), device=CPU, on_upper=name == "upper bound")
+    assert 0 <= outcome.measures["worst cell"] <= outcome.accuracy["shifted"]
+
+
+def test_a_table_per_bias_and_a_plot_over_the_biases(tmp_path, monkeypatch):
+    options = ["--tasks", "colour", "--biases", "0.5", "0.95", "--seeds", "0", "1", "--steps", "3", "--workers", "1"]
+    chosen = ["--methods", "balanced batches", "PL and batches, balanced", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["own_labels.py", *options, *chosen])
+    own_labels.main()
+    keys = [json.loads(line)["key"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert {key["data"]["bias"] for key in keys} == {0.5, 0.95}
+    assert "PL and batches, balanced" in (tmp_path / "colour-0.95" / "report.md").read_text()
+    assert (tmp_path / "colour-bias.png").stat().st_size > 10_000
+    rows = (tmp_path / "accuracy.csv").read_text().splitlines()
+    assert len(rows) > 12
