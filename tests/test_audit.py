@@ -340,6 +340,21 @@ def test_verdicts_follow_the_intervals(judged):
     assert judge(replace(relevant, carried=0.04), leak, free, 0.05)[0] == "use"
     assert judge(within, leak, free, 0.01)[0] == "doubtful"
     assert judge(within, leak, association, 0.05)[0] == "doubtful"
+    verdict, reason = judge(within, leak, association, 0.05, own_rows=True)
+    assert (verdict, "purify with `balance`" in reason) == ("doubtful", True)
+    verdict, reason = judge(replace(within, separate=True), leak, association, 0.05, own_rows=True)
+    assert (verdict, "balance=classes" in reason) == ("use, with balance", True)
+    assert judge(replace(within, separate=True), leak, free, 0.05, own_rows=True)[0] == "use"
+
+
+def test_the_tasks_own_rows_need_no_other_data():
+    images, stripes, tint = _rows(160, 3, bias=0.9)
+    other, labels, _ = _rows(300, 4)
+    task = (images, {"label": stripes, "tint": tint})
+    found = audit(_net(), task, None, ["tint"], evaluation=(other, labels), **FAST | {"margin": 0.5})
+    assert found["tint"].association.known
+    assert found["tint"].verdict == "use, with balance"
+    assert found.settings["auxiliary rows"] == found.settings["task rows"] == 160
 
 
 def test_bytes_data_sets_transforms_and_sizes_are_read_alike(auxiliary):

@@ -20,8 +20,8 @@ class Arguments:
 
     Attributes:
         task: source of task rows; the split "train" if none is named.
-        auxiliary: source of auxiliary rows; the split "train" if none is named.
         columns: label columns of the auxiliary rows to audit.
+        auxiliary: source of auxiliary rows; the split "train" if none is named. Without it, the task's own rows.
         task_label: column of the task label.
         evaluation: source of evaluation rows from another collection; the split "test" if none is named.
         image_column: column of images, in every source.
@@ -41,8 +41,8 @@ class Arguments:
     """
 
     task: str
-    auxiliary: str
     columns: tuple[str, ...]
+    auxiliary: str | None = None
     task_label: str = "label"
     evaluation: str | None = None
     image_column: str = "image"
@@ -83,7 +83,7 @@ def run(chosen: Arguments, progress: Callable[[int, int], None]) -> Audit:
     return audit(
         chosen.backbone,
         open_source(chosen.task, "train"),
-        open_source(chosen.auxiliary, "train"),
+        None if chosen.auxiliary is None else open_source(chosen.auxiliary, "train"),
         chosen.columns,
         label=chosen.task_label,
         evaluation=None if chosen.evaluation is None else open_source(chosen.evaluation, "test"),

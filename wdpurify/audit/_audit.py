@@ -64,7 +64,7 @@ def audit(
     Args:
         model: as you would train it, before or after training on the task; or the name of a timm backbone.
         task: task rows with their label.
-        auxiliary: rows with the label columns.
+        auxiliary: rows with the label columns; None for columns of the task's own rows.
         columns: names of the columns to audit.
         label: name of the task label's column.
         evaluation: rows of another collection with the task label, in which the label does not go with the task label as in
@@ -115,7 +115,8 @@ def audit(
         extractor = Extractor(model, layer=layer, features=features, device=device)
         options: dict[str, Any] = {"image": image, "image_size": image_size, "transform": transform}
         options |= {"max_rows": max_rows, "seed": seed}
-        rows = read_table("auxiliary", auxiliary, columns, **options)
+        own_rows = auxiliary is None
+        rows = read_table("task" if own_rows else "auxiliary", task if own_rows else auxiliary, columns, **options)
         own = read_table("task", task, [label], optional_columns=columns, **options)
         other = None if evaluation is None else read_table("evaluation", evaluation, [label], **options)
         task_rows, judged, classes = _task_rows(own, other, label)
@@ -123,7 +124,8 @@ def audit(
         if len(shapes) > 1:
             raise ValueError(f"all sources must have images of one shape, got {sorted(shapes)}: set `image_size`")
         found = [
-            _audited(name, rows, own, task_rows, judged, classes, extractor, plan, permutations, margin) for name in columns
+            _audited(name, rows, own, task_rows, judged, classes, extractor, plan, permutations, margin, own_rows)
+            for name in columns
         ]
     settings = numbers | {"repeats": repeats, "lr": lr, "margin": margin, "seed": seed}
     settings |= {"task rows": len(own.images), "auxiliary rows": len(rows.images)}
@@ -158,6 +160,7 @@ def _audited(
     plan: Plan,
     permutations: int,
     margin: float,
+    own_rows: bool,
 ) -> ColumnAudit:
     column, codes, values = describe_column(name, rows.columns[name])
     if column.problem:
@@ -174,5 +177,5 @@ def _audited(
         cells = [str(cell.item() if hasattr(cell, "item") else cell) for cell in own.columns[name]]
         guessed = torch.tensor([place.get(cell, -1) for cell in cells])
     association = associate(task.labels, guessed, classes, values, known=known)
-    verdict, reason = judge(measured, leak, association, margin)
+    verdict, reason = judge(measured, leak, association, margin, own_rows=own_rows)
     return ColumnAudit(column, verdict, reason, measured, leak, association)

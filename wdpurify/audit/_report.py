@@ -25,7 +25,7 @@ _HEADS = (
 )
 #: How many of them fit in a terminal; the reasons come below the table.
 _NUMBERS = 8
-_COLOURS = {"use": "tab:green", "doubtful": "tab:orange", "do not use": "tab:red"}
+_COLOURS = {"use": "tab:green", "use, with balance": "tab:olive", "doubtful": "tab:orange", "do not use": "tab:red"}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from ._columns import Column
 from ._leakage import Leakage
 from ._transfer import Transfer
 
-Verdict = Literal["use", "doubtful", "do not use"]
-VERDICTS: tuple[Verdict, ...] = ("use", "doubtful", "do not use")
+Verdict = Literal["use", "use, with balance", "doubtful", "do not use"]
+VERDICTS: tuple[Verdict, ...] = ("use", "use, with balance", "doubtful", "do not use")
 #: A label whose Cramér's V with the task label is above this goes with it: without separate evaluation data nobody can tell.
 TIED = 0.3
 
@@ -40,15 +40,19 @@ def _carried(transfer: Transfer) -> str:
     return f"{100 * (transfer.carried or 0.0):.1f} points ({low:.1f} to {high:.1f})"
 
 
-def judge(transfer: Transfer, leakage: Leakage, association: Association, margin: float) -> tuple[Verdict, str]:
+def judge(
+    transfer: Transfer, leakage: Leakage, association: Association, margin: float, *, own_rows: bool = False
+) -> tuple[Verdict, str]:
     """Verdict and reason.
 
     Args:
         transfer, leakage, association: of the column.
         margin: largest gain of balanced accuracy, in [0, 1], that still counts as none.
+        own_rows: whether the label is to be purified of on the task's own rows, where it may go with the task label.
     """
     effect = f"{100 * transfer.effect:+.1f} points ({100 * transfer.low:+.1f} to {100 * transfer.high:+.1f})"
-    tied = association.cramers_v > TIED and not transfer.separate
+    goes_along = association.cramers_v > TIED
+    tied = goes_along and not transfer.separate
     goes = f"it goes with the task label in the task rows (Cramér's V {association.cramers_v:.2f})"
     if not transfer.label_learned and leakage.p_value >= 0.05:
         return "doubtful", "the images do not show it: neither a probe nor training decodes it, so there is nothing to forget"
@@ -61,7 +65,10 @@ def judge(transfer: Transfer, leakage: Leakage, association: Association, margin
         also = f"; {goes}, so a bias may be part of it" if tied else ""
         return "do not use", f"relevant: learning it helps the task, {effect}{also}"
     if tied:
-        return "doubtful", f"{goes}: give `evaluation` data from elsewhere to tell a bias from a meaning; here {effect}"
+        known = "; if you know that it is irrelevant, purify with `balance`" if own_rows else ""
+        return "doubtful", f"{goes}: give `evaluation` data from elsewhere to tell a bias from a meaning; here {effect}{known}"
     if transfer.high > margin:
         return "doubtful", f"a gain of more than {100 * margin:.0f} points is not ruled out, {effect}: more repeats or rows"
+    if own_rows and goes_along:
+        return "use, with balance", f"irrelevant, {effect}, but {goes}: draw evenly, `GroupSampler(..., balance=classes)`"
     return "use", f"irrelevant: learning it does not help the task, {effect}"
