@@ -134,6 +134,34 @@ def test_a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing(make, 
     assert str(before["ranks"]) == str(after["ranks"])
 
 
+def _places(value, path=()):
+    """Paths to everything that a state holds under a name."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield (*path, name)
+            yield from _places(part, (*path, name))
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _places(part, (*path, number))
+
+
+def test_a_state_that_lacks_anything_is_refused_and_changes_nothing():
+    purify, state = _purified(), _purified(seed=3).state_dict()
+    before = str(purify.state_dict())
+    places = [path for path in _places(state) if path[0] != "optimizer" or len(path) < 2]
+    places = [path for path in places if path[:1] != ("options",) or len(path) > 1]
+    assert len(places) > 30
+    for path in places:
+        damaged = copy.deepcopy(state)
+        holder = damaged
+        for step in path[:-1]:
+            holder = holder[step]
+        del holder[path[-1]]
+        with pytest.raises(ValueError, match="`state`"):
+            purify.load_state_dict(damaged)
+        assert str(purify.state_dict()) == before, path
+
+
 def test_loading_inside_inference_mode_leaves_a_regularizer_that_trains():
     purify, state = _purified(), _purified().state_dict()
     with torch.inference_mode():

@@ -58,9 +58,12 @@ class Checkpoint:
         before = self.state_dict()
         try:
             self._take_over(state)
-        except Exception:
+        except Exception as error:
             self._take_over(before)
-            raise
+            if isinstance(error, ValueError):
+                raise
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"`state` is damaged ({what}): go on from an earlier checkpoint") from error
 
     @property
     def _place(self) -> tuple[int, int]:
