@@ -97,6 +97,13 @@ def classes_of_rows(
         column = dataset.with_format(None).select_columns([name])[:][name]
         classes = [column[row] for row in rows.tolist()]
         if balance:
+            unknown = next(
+                (row for row, value in zip(rows.tolist(), classes, strict=True) if value is None or value == -1), None
+            )
+            if unknown is not None:
+                raise ValueError(
+                    f"`balance` column {balance!r} has no class in row {unknown}: leave such rows out of `dataset`"
+                )
             return classes
         if all(value is not None and value >= 0 for value in classes):
             warn_if_confounded(groups, classes, f"draw evenly, by `balance={name!r}`")

@@ -12,7 +12,7 @@ from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 
 from wdpurify import GroupBatch
-from wdpurify._balance import CellOrder, numbered, numbered_cells
+from wdpurify._balance import CellOrder, cells_of_rows
 from wdpurify._torch import derive_seed
 
 Row = dict[str, Any]
@@ -112,8 +112,7 @@ class Reader:
     def _evenly(self, rows: list[tuple[Hashable, Row]], seed: int) -> list[tuple[Hashable, Row]]:
         """As many rows as the stretch has, evenly over its cells of group and class: rare ones often, common ones seldom."""
         classes = [row[self._plan.balance] for _, row in rows]
-        several = self._role == "population"
-        cells = numbered_cells([label for label, _ in rows], classes) if several else numbered(classes)
+        cells = cells_of_rows([label for label, _ in rows], classes)
         everything = torch.arange(len(rows), device="cpu")
         order = CellOrder(everything, cells, seed=seed, name=self._role).rows(everything)
         return [rows[place] for place in order.tolist()]

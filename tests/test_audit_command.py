@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import datasets
 from PIL import Image
 
 from wdpurify.audit.__main__ import main
-from wdpurify.audit._sources import open_source
+from wdpurify.audit._sources import open_source, read_table
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +130,26 @@ def test_an_image_that_cannot_be_read_is_named_by_row_and_file(spoil, tmp_path):
     )
     gc.collect()  # what Pillow leaves open of a broken file
     assert re.search(r"`auxiliary` cannot be read in row \d+ \(.*13\.png\): ", said)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_broken_image_beside_another_column_of_images_is_named_without_escape_sequences(tmp_path):
+    rows = _rows(12)
+    names = []
+    for number, row in enumerate(rows):
+        names.append(str(tmp_path / f"{number:02}\x1b[31m.png"))
+        row["image"].save(names[-1])
+    files = datasets.Features({"image": datasets.Image(), "mask": datasets.Image(), "label": datasets.Value("string")})
+    content = {"image": names, "mask": [None] * 12, "label": rows["label"]}
+    _cut(Path(names[7]))
+    broken = datasets.Dataset.from_dict(content, features=files)
+    said = ""
+    try:
+        read_table("task", broken, ["label"])
+    except ValueError as error:
+        said = str(error)
+    gc.collect()
+    assert re.search(r"`task` cannot be read in row 7 \(.*07\\x1b\[31m\.png\): ", said)
 
 
 def _refusal(arguments):

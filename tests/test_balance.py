@@ -128,3 +128,24 @@ def test_weights_draw_each_cell_equally_often():
 def test_cramers_v_is_one_for_a_copy_and_about_zero_for_chance():
     assert cramers_v(torch.diag(torch.tensor([10, 10, 10]))) == pytest.approx(1.0)
     assert cramers_v(torch.full((3, 3), 10)) == 0.0
+
+
+@pytest.mark.parametrize(
+    "targets", [None, torch.zeros(400, 8), [{"box": 1}] * 400, [None] * 400, {"a": 1}, torch.rand(400), [1, 2]]
+)
+def test_targets_that_are_no_classes_are_passed_by(targets):
+    images = torch.arange(400).as_subclass(_WithTargets)
+    images.targets = targets
+    assert GroupSampler(images, [0, 1] * 200, batch_size=8).n_groups == 2
+
+
+def test_a_missing_class_is_named():
+    with pytest.raises(ValueError, match="`balance` has no label in row 1"):
+        GroupSampler(torch.arange(8), ["a", "b"] * 4, balance=[0, None, 0, 1, 1, 0, 1, 1], batch_size=4)
+
+
+def test_many_cells_are_ordered_at_once():
+    cells = torch.arange(200_000) % 20_000
+    order = CellOrder(torch.arange(200_000), cells, seed=0, name="x")
+    assert len(order) == 20_000
+    assert order.rows(torch.arange(20_000)).remainder(20_000).unique().numel() == 20_000

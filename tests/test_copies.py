@@ -91,3 +91,27 @@ def test_a_regularizer_whose_extractor_is_a_plain_function_is_not_copied():
 def test_a_pickled_regularizer_is_refused_by_name():
     with pytest.raises(TypeError, match="save its `state_dict\\(\\)`"):
         pickle.dumps(_made(_explicit)[1])
+
+
+def test_a_model_that_holds_its_regularizer_is_not_copied_but_told():
+    model = _Model()
+    model.purify = PurifyRegularizer.for_model(model, small_sampler())
+    with pytest.raises(TypeError, match="keep the regularizer in a variable outside the model"):
+        copy.deepcopy(model)
+
+
+def test_a_copy_made_between_micro_batches_has_the_same_pull():
+    run = _made(_tapped)
+    model, purify, _ = run
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    purify.optimizer_stepped()  # of an iteration to act in
+    images, labels = torch.rand(12, 3, 8, 8), torch.randint(4, (12,))
+    criterion(model(images), labels).backward()
+    copied = copy.deepcopy(run)
+    gradients = []
+    for each in (run, copied):
+        each[2].zero_grad()
+        torch.manual_seed(5)
+        each[1].criterion(nn.CrossEntropyLoss())(each[0](images), labels).backward()
+        gradients.append([parameter.grad.clone() for parameter in each[0].parameters()])
+    assert all(map(torch.equal, *gradients))

@@ -234,6 +234,41 @@ def test_a_sharded_model_goes_on_inside_an_iteration(tmp_path):
         assert all(map(torch.equal, whole, loaded))
 
 
+def sharded_in_all_ways():
+    """Weights after three steps of a loss times three: without a pull, not sharded, sharded layer by layer and as a whole."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    def trained(way, strength):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 4))  # 5: shards of unequal size
+        mesh = init_device_mesh("cpu", (2,))
+        for part in {"layers": [model[1], model[3], model], "whole": [model], "ddp": []}[way]:
+            fully_shard(part, mesh=mesh)
+        wrapped = DistributedDataParallel(model) if way == "ddp" else model
+        purify = PurifyRegularizer.for_model(wrapped, _sampler(8), strength=FixedStrength(strength))
+        criterion = purify.criterion(nn.CrossEntropyLoss())
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        torch.manual_seed(dist.get_rank())
+        for step in range(3):
+            if step == 1 and way != "ddp":
+                purify.critic_step()
+                purify.load_state_dict(purify.state_dict(all_ranks=True))
+            (3 * criterion(wrapped(torch.rand(6, 3, 8, 8)), torch.randint(4, (6,)))).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return [getattr(value, "full_tensor", value.detach)().detach() for value in model.parameters()]
+
+    return [trained("ddp", 0.0), trained("ddp", 2.0), trained("layers", 2.0), trained("whole", 2.0)]
+
+
+def test_a_sharded_model_is_pulled_like_one_that_is_not(tmp_path):
+    for none, *pulled in run_on_ranks(sharded_in_all_ways, tmp_path):
+        assert max((one - other).abs().max() for one, other in zip(none, pulled[0], strict=True)) > 0.01
+        for other in pulled[1:]:
+            assert_close(other, pulled[0], rtol=0, atol=1e-6)
+
+
 class _Dropped(nn.Module):
     """Leaves one of its blocks out at random, as stochastic depth does; every rank and every forward draws anew."""
 

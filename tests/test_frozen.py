@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from small_loop import equal_states, small_sampler, state_of
+from small_loop import equal_states, small_network, small_sampler, state_of
 from torch import nn
 
 import wdpurify
@@ -124,3 +124,19 @@ def test_onnx_export_gives_the_same_graph():
     purify = _purify(model)
     assert graph() == plain
     assert purify.tap.current() is None
+
+
+def test_a_frozen_extractor_under_a_trained_prompt_trains_on():
+    network = small_network()
+    network.features.requires_grad_(False)
+    prompt = torch.zeros(3, 8, 8, requires_grad=True)
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6)
+    optimizer = torch.optim.SGD([prompt, *network.head.parameters()], 0.1)
+    for _ in range(3):
+        purify.critic_step()
+        features = network.features(torch.rand(6, 3, 8, 8) + prompt)
+        (network.head(features).square().mean() + purify.loss(features)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        purify.optimizer_stepped()
+    assert prompt.abs().max() > 0

@@ -96,6 +96,21 @@ def test_groups_are_compared_at_equal_class_shares(streaming, tmp_path):
     again.close()
 
 
+def test_stretches_of_one_group_or_class_are_read_on(tmp_path):
+    dataset, _ = _confounded(82)
+    by_group = dataset.select(sorted(range(82), key=dataset["site"].__getitem__))
+    sampler = group_sampler(stream(tmp_path, by_group), group="site", balance="label", batch_size=8, buffer_size=10)
+    assert len(draw(sampler, 30)) == 30
+    sampler.close()
+
+
+def test_a_row_without_a_class_is_named():
+    dataset, _ = _confounded(40)
+    unknown = dataset.map(lambda row, number: {"label": -1 if number == 3 else row["label"]}, with_indices=True)
+    with pytest.raises(ValueError, match="`balance` column 'label' has no class in row 3"):
+        group_sampler(unknown, group="site", balance="label", batch_size=8)
+
+
 def test_a_class_column_that_goes_with_the_groups_is_named():
     dataset, _ = _confounded()
     with pytest.warns(ConfoundedGroupsWarning, match=r"Cramér's V 0\.\d+.*`balance='label'`"):

@@ -214,3 +214,79 @@ def test_a_state_of_one_rank_goes_on_and_says_that_it_is_not_exact(tmp_path):
     assert own == []
     assert other == [InexactResumeWarning.__name__]
     assert first_drew == second_drew == 5
+
+
+def after_a_skipped_step():
+    """On each rank: a run goes on from what rank 0 saved after a step that a scaler skipped; how many batches were drawn."""
+    import warnings
+
+    import torch.distributed as dist
+
+    torch.manual_seed(0)
+    network = small_network(norm=False)
+    model = nn.parallel.DistributedDataParallel(_Both(network))
+    optimizer = torch.optim.SGD(network.parameters(), 0.05)
+    purify = PurifyRegularizer(network.features, small_sampler(batch_size=8), feature_dim=6)
+
+    def step(skipped=False):
+        purify.critic_step()
+        features, scores = model(torch.rand(4, 3, 8, 8))
+        (scores.square().mean() + purify.loss(features)).backward()
+        if not skipped:
+            optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    step(skipped=True)
+    states = [purify.state_dict()]
+    dist.broadcast_object_list(states)
+    purify = PurifyRegularizer(network.features, small_sampler(batch_size=8), feature_dim=6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InexactResumeWarning)
+        purify.load_state_dict(states[0])
+    step()
+    step()
+    return purify.sampler.state_dict()["drawn"]
+
+
+def test_ranks_stay_together_after_a_state_of_one_that_was_saved_inside_an_iteration(tmp_path):
+    assert run_on_ranks(after_a_skipped_step, tmp_path) == [4, 4]
+
+
+def test_a_loop_by_hand_saved_with_its_gradients_draws_as_often_as_the_whole_run():
+    def fresh():
+        torch.manual_seed(0)
+        network = small_network()
+        return network, PurifyRegularizer(network.features, small_sampler(), feature_dim=6, seed=3)
+
+    def backward(network, purify, step):
+        generator = torch.Generator().manual_seed(step)
+        images, labels = torch.rand((12, 3, 8, 8), generator=generator), torch.randint(4, (12,), generator=generator)
+        purify.critic_step()
+        features = network.features(images)
+        (nn.functional.cross_entropy(network.head(features), labels) + purify.loss(features)).backward()
+
+    def update(network):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter -= 0.05 * parameter.grad
+                parameter.grad = None
+
+    whole, first, second = fresh(), fresh(), fresh()
+    for step in range(6):
+        backward(*whole, step)
+        update(whole[0])
+    for step in range(3):
+        if step:
+            update(first[0])
+        backward(*first, step)
+    for mine, saved in zip(second, first, strict=True):
+        mine.load_state_dict(saved.state_dict())
+    for parameter, before in zip(second[0].parameters(), first[0].parameters(), strict=True):
+        parameter.grad = before.grad.clone()
+    update(second[0])
+    for step in range(3, 6):
+        backward(*second, step)
+        update(second[0])
+    assert whole[1].sampler.state_dict() == second[1].sampler.state_dict()
+    assert equal_states(state_of(whole[0]), state_of(second[0]))

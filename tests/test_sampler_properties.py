@@ -271,3 +271,11 @@ def test_many_groups_are_taken_with_a_word_on_what_they_cost():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         GroupSampler(torch.arange(400), [row % 100 for row in range(400)], batch_size=8)
+
+
+def test_the_rows_of_a_fixed_value_are_part_of_what_a_state_belongs_to():
+    images = torch.arange(60)
+    first = GroupSampler(images, [0, 1] * 30, fixed=1, batch_size=4)
+    other = GroupSampler(images, [0] * 30 + [1] * 30, fixed=1, batch_size=4)
+    with pytest.raises(ValueError, match="checksum of the rows' labels"):
+        other.load_state_dict(first.state_dict())

@@ -41,6 +41,17 @@ UNLIKE = {
 }
 
 
+class _OfTheUser:
+    """A sampler without an identity of its own."""
+
+    n_groups = 3
+
+    def __init__(self, sampler):
+        self.next_batch = sampler.next_batch
+        self.state_dict = sampler.state_dict
+        self.load_state_dict = sampler.load_state_dict
+
+
 def unlike():
     """On each rank: what the first act says, for each difference of rank 1."""
     messages = {}
@@ -52,13 +63,18 @@ def unlike():
             PurifyRegularizer(extract, _sampler(**(changed if other else {})), **options).critic_step()
         except ValueError as error:
             messages[name] = str(error)
+    mixed = _OfTheUser(_sampler()) if dist.get_rank() == 0 else _sampler()
+    try:
+        PurifyRegularizer(small_network().features, mixed, feature_dim=6).critic_step()
+    except ValueError as error:
+        messages["kind of sampler"] = str(error)
     return messages
 
 
 def test_ranks_that_differ_are_refused_on_every_rank_by_what_differs(tmp_path):
     first, second = run_on_ranks(unlike, tmp_path)
     assert first == second
-    assert first.keys() == UNLIKE.keys()
+    assert first.keys() == UNLIKE.keys() | {"kind of sampler"}
     for name, (_, _, named) in UNLIKE.items():
         assert f"but {named} is " in first[name]
 

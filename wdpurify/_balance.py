@@ -1,7 +1,9 @@
 """Balance: rows drawn evenly over the cells of group and class, where auxiliary rows have both and one goes with the other."""
 
+import itertools
 import warnings
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +35,7 @@ def balanced_weights(groups: Sequence[Hashable] | Tensor, classes: Sequence[Hash
     >>> balanced_weights(["a", "a", "a", "b"], [0, 0, 1, 1])
     tensor([0.1667, 0.1667, 0.3333, 0.3333], dtype=torch.float64)
     """
-    cells, _, _ = _cells(labels_of_rows(groups), labels_of_rows(classes))
+    cells = cells_of_rows(labels_of_rows(groups), labels_of_rows(classes))
     weights = 1.0 / cells.bincount().double()[cells]
     return weights / weights.sum()
 
@@ -56,6 +58,15 @@ def cramers_v(counts: Tensor) -> float:
     return float((corrected / (min(sides) - 1)).sqrt().clamp(max=1.0))
 
 
+def classes_at_hand(images: Any, count: int) -> list[Hashable] | None:
+    """The classes that a data set such as torchvision's says its rows have; None where it does not, or says something else."""
+    targets = getattr(images, "targets", None)
+    if isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point():
+        targets = targets.tolist()
+    known = isinstance(targets, list) and len(targets) == count and all(isinstance(target, int | str) for target in targets)
+    return list(targets or ()) if known else None
+
+
 def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: str) -> None:
     """Warn of groups that go with the classes of the same rows: purifying of them would forget the classes too.
 
@@ -63,7 +74,7 @@ def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: 
         groups, classes: one label per row.
         remedy: how to balance, for the message.
     """
-    (_, group, of_class) = _cells(groups, classes)
+    group, of_class = _numbered_both(groups, classes)
     width = int(of_class.max()) + 1
     v = cramers_v((group * width + of_class).bincount(minlength=(int(group.max()) + 1) * width).view(-1, width))
     if v >= CONFOUNDED:
@@ -86,7 +97,7 @@ class CellOrder:
     """
 
     def __init__(self, rows: Tensor, cells: Tensor, *, seed: int, name: str) -> None:
-        self._members = [rows[cells == cell] for cell in cells.unique().tolist()]
+        self._members: Sequence[Tensor] = rows[cells.argsort(stable=True)].split(cells.bincount()[cells.unique()].tolist())
         self._seed = seed
         self._name = name
         self._kept: dict[int, tuple[int, list[int]]] = {}
@@ -117,31 +128,32 @@ def numbered_cells(groups: list[Hashable], classes: list[Hashable]) -> Tensor:
     Raises:
         ValueError: if every class has one group only: there is nothing to compare within any class.
     """
-    cells, group, of_class = _cells(groups, classes)
+    group, of_class = _numbered_both(groups, classes)
     pairs = torch.stack([group, of_class]).unique(dim=1)
     if len(pairs[1].unique()) == pairs.shape[1]:
         raise ValueError(
             "`balance` needs classes that occur in more than one group, but each class here has one group alone, so group and "
             "class cannot be told apart in these rows: take auxiliary data of another source"
         )
-    return cells
+    return cells_of_rows(groups, classes)
 
 
 def warn_of_cells(groups: list[Hashable], classes: list[Hashable]) -> None:
     """Warn of cells that have no row, or one."""
-    cells, group, of_class = _cells(groups, classes)
-    pairs = torch.stack([group, of_class]).unique(dim=1)
-    counts = cells.bincount()
+    group, of_class = _numbered_both(groups, classes)
+    pairs, counts = torch.stack([group, of_class]).unique(dim=1, return_counts=True)
     names = [list(index_by_value(labels)) for labels in (groups, classes)]
-    found = {(int(one), int(other)) for one, other in pairs.T}
-    absent = [(one, other) for one in range(len(names[0])) for other in range(len(names[1])) if (one, other) not in found]
+    cells_in_all = len(names[0]) * len(names[1])
+    absent = cells_in_all - len(counts)
     single = int((counts == 1).sum())
     if absent or single:
-        shown = ", ".join(f"({names[0][one]!r}, {names[1][other]!r})" for one, other in absent[:SHOWN])
-        shown += " ..." if len(absent) > SHOWN else ""
-        without = f"{len(absent)} have no row ({shown}), so those groups are compared without those classes" if absent else ""
+        found = set(map(tuple, pairs.T.tolist()))
+        every = itertools.product(range(len(names[0])), range(len(names[1])))
+        first = itertools.islice((cell for cell in every if cell not in found), SHOWN)
+        shown = ", ".join(f"({names[0][one]!r}, {names[1][other]!r})" for one, other in first)
+        shown += " ..." if absent > SHOWN else ""
+        without = f"{absent} have no row ({shown}), so those groups are compared without those classes" if absent else ""
         alone = f"{single} have one row, which is drawn over and over" if single else ""
-        cells_in_all = len(names[0]) * len(names[1])
         warnings.warn(
             f"of {cells_in_all} cells of group and class {' and '.join(filter(None, [without, alone]))}: more rows would help",
             EmptyCellsWarning,
@@ -157,10 +169,18 @@ def numbered(labels: list[Hashable]) -> Tensor:
     return number
 
 
-def _cells(groups: list[Hashable], classes: list[Hashable]) -> tuple[Tensor, Tensor, Tensor]:
-    """Number of the cell, of the group and of the class of each row."""
+def cells_of_rows(groups: list[Hashable], classes: list[Hashable]) -> Tensor:
+    """The cell of group and class of each row, numbered, int64, shape ``(rows,)``."""
+    group, of_class = _numbered_both(groups, classes)
+    cells: Tensor = (group * (int(of_class.max()) + 1) + of_class).unique(return_inverse=True)[1]
+    return cells
+
+
+def _numbered_both(groups: list[Hashable], classes: list[Hashable]) -> tuple[Tensor, Tensor]:
     if len(groups) != len(classes):
         raise ValueError(f"`balance` must hold one class per row: got {len(classes)} classes for {len(groups)} rows")
-    group, of_class = numbered(groups), numbered(classes)
-    _, cells = (group * (int(of_class.max()) + 1) + of_class).unique(return_inverse=True)
-    return cells, group, of_class
+    group = numbered(groups)
+    try:
+        return group, numbered(classes)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("`groups`", "`balance`")) from error

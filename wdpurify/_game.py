@@ -154,6 +154,8 @@ class Game:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        if self._prepared_at is not None:
+            self._prepared_at = self.iterations.versions()  # a copy's own
         ignore_steps_of(self._trainer.optimizer)
 
     def _term(self, current: CapturedPass) -> Tensor:
@@ -193,7 +195,7 @@ class Game:
         world = self._world
         if world > 1:
             identity: dict[str, Any] = getattr(self._sampler, "identity", dict)()
-            self._trainer.agree_across_ranks({"every": self._every, **identity})
+            self._trainer.agree_across_ranks({"every": self._every, **identity}, device=self._forward.place()[0])
         self._pull.read_task_gradient(self._every, device=self._forward.place()[0], world=world)
         self._batch = self._forward.draw(self._sampler, step=self.acted)
         self.acted += 1

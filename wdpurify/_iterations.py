@@ -153,17 +153,20 @@ class Iterations:
         return [parameter._version for parameter in self._model.parameters() if parameter.requires_grad]
 
     def state_dict(self) -> dict[str, Any]:
-        """How many iterations there were, and whether the last one is over."""
-        return {"number": self.number, "stepped": self.number >= 0 and not self.under_way()}
+        """How many iterations there were, whether the last one is over, and whether steps of an optimiser end them."""
+        over = self.number >= 0 and not self.under_way()
+        return {"number": self.number, "stepped": over, "announced": self._announced}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved count."""
         number = int(state["number"])
         stepped = bool(state["stepped"])
+        announced = bool(state["announced"])
         self.number = number
         self.stepped = stepped
         self._began = number + stepped
-        self._resumed = number >= 0 and not stepped
+        # Where weights are updated by hand, nobody says that an update ends the iteration that was saved.
+        self._resumed = number >= 0 and not stepped and (announced or number == 0)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Iterations":
         ended = self._ended()

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -141,6 +141,9 @@ class Monitor:
             )
         if self._zero_readings["task_norm"] >= PATIENCE:
             self._warn_of_no_task_gradient()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_landing": None}  # a device's event is not copied
 
     def _warn_of_no_task_gradient(self) -> None:
         if self._needs_task_gradient:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from ._balance import CellOrder, numbered_cells, warn_if_confounded, warn_of_cells
+from ._balance import CellOrder, classes_at_hand, numbered_cells, warn_if_confounded, warn_of_cells
 from ._checks import check_positive_integer
 from ._labels import check_not_too_many, index_by_value, labels_of_rows
 from ._torch import checked_share, checksum, derive_seed, rank_and_world
@@ -113,23 +113,21 @@ class GroupSampler:
         self._counts = {value: len(rows) for value, rows in index.items()}
         self._check_sizes(self._share[1] if self._share else 1)
         whole = torch.arange(len(labels), device="cpu")
-        code = {value: number for number, value in enumerate(self.values)}
-        if fixed == ALL:
-            self._group_of_row = torch.tensor([code[label] for label in labels], device="cpu")
-            self._streams = {"population": whole}
-        else:
-            self._group_of_row = torch.full((len(labels),), -1, device="cpu")
-            self._streams = {"group": index[fixed], "population": whole}
+        numbers = torch.empty(len(labels), dtype=torch.int64, device="cpu")
+        for number, rows in enumerate(index.values()):
+            numbers[rows] = number
+        self._group_of_row = numbers if fixed == ALL else torch.full_like(numbers, -1)
+        self._streams = {"population": whole} if fixed == ALL else {"group": index[fixed], "population": whole}
+        self._checksum = checksum(numbers)
         self._balanced: dict[str, CellOrder] = {}
-        self._checksum = checksum(self._group_of_row)
-        classes = labels_of_rows(getattr(images, "targets", ()) if balance is None else balance)
         if balance is not None:
+            classes = labels_of_rows(balance)
             cells = numbered_cells(labels, classes)
             warn_of_cells(labels, classes)
             self._balanced = {name: CellOrder(rows, cells[rows], seed=seed, name=name) for name, rows in self._streams.items()}
             self._checksum += checksum(cells)
-        elif len(classes) == len(labels):
-            warn_if_confounded(labels, classes, "draw evenly, by `balance=` with one class per row")
+        elif (known := classes_at_hand(images, len(labels))) is not None:
+            warn_if_confounded(labels, known, "draw evenly, by `balance=` with one class per row")
         self._drawn = 0
         self._orders: dict[str, tuple[int, Tensor]] = {}
 

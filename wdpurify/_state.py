@@ -43,7 +43,8 @@ class Checkpoint:
     def state_dict(self, *, all_ranks: bool = False) -> dict[str, Any]:
         """The state of all parts, as tensors and primitives; of all ranks, which then all must call this, or of this one."""
         mine = {name: part.state_dict() for name, part in self._parts.items()}
-        ranks = of_every_rank(mine) if all_ranks and self._place[1] > 1 else [mine]
+        device = self._parts["forward"].place()[0]
+        ranks = of_every_rank(mine, device=device) if all_ranks and self._place[1] > 1 else [mine]
         return {
             "version": VERSION,
             "options": dict(self._options),
@@ -60,7 +61,7 @@ class Checkpoint:
             self._take_over(state)
         except Exception as error:
             self._take_over(before)
-            if isinstance(error, ValueError):
+            if isinstance(error, ValueError | Warning):
                 raise
             what = f"{type(error).__name__}: {error}"
             raise ValueError(f"`state` is damaged ({what}): go on from an earlier checkpoint") from error
@@ -82,8 +83,10 @@ def _own_state(state: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
     ranks, (saver, savers) = state["ranks"], state["rank"]
     if len(ranks) == world > 1:
         return dict(ranks[rank])
-    if len(ranks) == 1 and (saver, savers) == (rank, world):
+    if savers == world == 1:
         return dict(ranks[0])
+    if len(ranks) == 1 and (saver, savers) == (rank, world):
+        return _between_iterations(ranks[0])  # as on the other ranks, which cannot go on inside one
     held = f"rank {saver} alone of {savers}" if len(ranks) < savers else f"{savers} ranks"
     warnings.warn(
         f"`state` holds {held}, and rank {rank} of {world} loads it: the run goes on, but not bit for bit; save with "
@@ -91,9 +94,12 @@ def _own_state(state: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
         InexactResumeWarning,
         stacklevel=5,
     )
-    theirs = dict(ranks[rank % len(ranks)])
-    game = theirs["game"]
-    return {**theirs, "game": {**game, "prepared": None, "iterations": {**game["iterations"], "stepped": True}}}
+    return _between_iterations(ranks[rank % len(ranks)])
+
+
+def _between_iterations(parts: Mapping[str, Any]) -> dict[str, Any]:
+    game = parts["game"]
+    return {**parts, "game": {**game, "prepared": None, "iterations": {**game["iterations"], "stepped": True}}}
 
 
 def described(value: object) -> str:

@@ -23,4 +23,4 @@ from .ranks import (
     refuse_unlike,
 )
 from .transforms import in_backward, in_functional_transform
-from .wrappers import is_sharded, like, own_part, owner_of, root_library, unwrap
+from .wrappers import is_shard, is_sharded, like, own_part, owner_of, root_library, unwrap

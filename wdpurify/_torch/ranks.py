@@ -1,7 +1,7 @@
 """The ranks of a distributed run, as the critic and the sampler see them."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -57,27 +57,34 @@ def gathered(tensor: Tensor) -> Tensor:
     return torch.stack(parts)
 
 
-def of_every_rank(value: Any) -> list[Any]:
-    """What each rank gives, tensors or primitives, in the order of the ranks; every rank must call this."""
+def of_every_rank(value: Any, *, device: torch.device) -> list[Any]:
+    """What each rank gives, tensors or primitives, in the order of the ranks; every rank must call this.
+
+    Args:
+        value: of this rank.
+        device: of the model, through which the ranks talk.
+    """
     _, world = rank_and_world()
     values: list[Any] = [value] * world
     if world > 1:
-        with _waiting_for_others():
+        here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        with _waiting_for_others(), here:
             dist.all_gather_object(values, value)
     return values
 
 
-def refuse_unlike(mine: Mapping[str, object]) -> None:
+def refuse_unlike(mine: Mapping[str, object], *, device: torch.device) -> None:
     """Refuse, on every rank alike, ranks that differ in what they must share; every rank must call this.
 
     Args:
         mine: what this rank has, by name.
+        device: see :func:`of_every_rank`.
 
     Raises:
         ValueError: with the first that differs.
     """
-    ranks = of_every_rank(dict(mine))
-    for name in mine:
+    ranks = of_every_rank(dict(mine), device=device)
+    for name in dict.fromkeys(name for rank in ranks for name in rank):
         values = [rank.get(name) for rank in ranks]
         other = next((number for number, value in enumerate(values) if value != values[0]), None)
         if other is not None:

@@ -43,19 +43,26 @@ def root_library(function: Any) -> str:
     return str(module).partition(".")[0]
 
 
+def is_shard(tensor: Tensor) -> bool:
+    """Whether a tensor is a sharded one, of which this rank holds a part; a graph leads to the whole one, not to it."""
+    return hasattr(tensor, "to_local")
+
+
 def own_part(tensor: Tensor) -> Tensor:
     """A tensor, or what this rank holds of a sharded one."""
-    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    sharded: Any = tensor
+    part: Tensor = sharded.to_local() if is_shard(tensor) else tensor
     return part
 
 
 def like(whole: Tensor, part: Tensor) -> Tensor:
     """``part``, as :func:`own_part` gave it, placed and sharded as ``whole`` is."""
     placed = moved(part, whole.device)
-    if not hasattr(whole, "to_local"):
+    if not is_shard(whole):
         return placed
     sharded: Any = whole
-    return type(sharded).from_local(placed, sharded.device_mesh, sharded.placements)  # type: ignore[no-any-return]
+    form = {"run_check": False, "shape": sharded.shape, "stride": sharded.stride()}  # shards need not be of one size
+    return type(sharded).from_local(placed, sharded.device_mesh, sharded.placements, **form)  # type: ignore[no-any-return]
 
 
 def is_sharded(module: nn.Module) -> bool:

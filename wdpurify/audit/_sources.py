@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ._leakage import drawn
 from ._optional import optional
+from ._text import shown
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def read_table(
         raise TypeError(f"`{name}` must be (images, columns) or a map-style data set, got {type(source).__name__}")
     if not rows:
         raise ValueError(f"`{name}` must have rows, got none")
-    images = [_read(name, lambda row: _prepared(name, fetch(row), image_size, transform), row, source) for row in rows]
+    images = [_read(name, lambda row: _prepared(name, fetch(row), image_size, transform), row, source, image) for row in rows]
     return Table(_stacked(name, images, rows), read)
 
 
@@ -158,24 +159,25 @@ def _prepared(name: str, cell: Any, size: int | None, transform: Callable[[Any],
     return prepared
 
 
-def _read(name: str, fetch: Callable[[int], Any], row: int, source: Any = None) -> Any:
+def _read(name: str, fetch: Callable[[int], Any], row: int, source: Any = None, image: str = "") -> Any:
     """What ``fetch`` gives for a row; an image that cannot be read (cut short, or far too large) is said with row and file."""
     try:
         return fetch(row)
     except (TypeError, ValueError, KeyError):
         raise
     except Exception as error:
-        raise ValueError(f"`{name}` cannot be read in row {row}{_file_of(source, row)}: {error}") from error
+        where = shown(f"{row}{_file_of(source, row, image)}: {error}")
+        raise ValueError(f"`{name}` cannot be read in row {where}") from error
 
 
-def _file_of(source: Any, row: int) -> str:
+def _file_of(source: Any, row: int, image: str) -> str:
     """Where a row's image comes from, if its data set knows."""
-    features = getattr(source, "features", None) or {}
-    for column, feature in features.items():
-        if hasattr(feature, "decode"):
-            cell = source.select([row]).cast_column(column, type(feature)(decode=False))[0][column]
-            return f" ({cell['path']})" if cell.get("path") else ""
-    return ""
+    features = getattr(source, "features", None)
+    if not isinstance(features, Mapping) or not hasattr(features.get(image), "decode"):
+        return ""
+    undecoded = source.select_columns(image).cast_column(image, type(features[image])(decode=False))
+    path = (undecoded[row][image] or {}).get("path")
+    return f" ({path})" if path else ""
 
 
 def _stacked(name: str, images: list[Tensor], rows: Sequence[int]) -> Tensor:

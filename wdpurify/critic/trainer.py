@@ -82,20 +82,21 @@ class CriticTrainer:
         self._versions = self._current_versions()
         self._agreed = False
 
-    def agree_across_ranks(self, shared: Mapping[str, object]) -> None:
+    def agree_across_ranks(self, shared: Mapping[str, object], *, device: torch.device) -> None:
         """Start from the first rank's critic and seed on every rank; only the first call has an effect.
 
         Args:
             shared: what else must be alike on every rank, by name.
+            device: of the features, through which the ranks talk.
 
         Raises:
             ValueError: on every rank, if something is not.
         """
         if not self._agreed and rank_and_world()[1] > 1:
+            self._move_to(device)
             shapes = ", ".join(str(tuple(parameter.shape)) for parameter in self.critic.parameters())
-            refuse_unlike(
-                {**shared, "feature_dim": self.feature_dim, "shapes of the critic": shapes, "critic_steps": self._steps}
-            )
+            mine = {"feature_dim": self.feature_dim, "shapes of the critic": shapes, "critic_steps": self._steps}
+            refuse_unlike({**shared, **mine}, device=device)
             self._seed = copy_from_first_rank(self.critic, self._seed)
             self._versions = self._current_versions()
         self._agreed = True

@@ -112,7 +112,8 @@ class AuxiliaryForward:
 
     def record(self, features: Tensor) -> None:
         """Remember how these task features were made, to do likewise: under which autocast, from images with a gradient."""
-        self.inputs_need_grad = self.inputs_need_grad or (features.requires_grad and not self._reached)
+        if features.requires_grad and not self._reached:
+            self.inputs_need_grad = any(parameter.requires_grad for parameter in self.model.parameters())
         half = features.dtype in (torch.float16, torch.bfloat16) and self.place()[1] == torch.float32
         made = AutocastState(features.device.type, features.dtype) if half else None
         self.replayed = made or current_autocast(features.device.type)

@@ -59,6 +59,10 @@ class Loan:
 
     def __init__(self, model: nn.Module, *, update_buffers: bool, with_grad: bool) -> None:
         refuse_gradients_per_sample(model)
+        if with_grad and hasattr(model, "unshard"):
+            # As in a training forward: the outermost module's own parameters stay whole until the backward pass of its outputs,
+            # which is not ours, and only whole ones get their gradient before that.
+            model.unshard()
         self._modules = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
         self._saved = [dict(vars(part)) for part in self._modules]
         self._sharded = with_grad and is_sharded(model)
@@ -90,6 +94,8 @@ class Loan:
         Sharded parameters, and those behind reentrant checkpoints, are reached by ``backward()`` alone; what it leaves in
         ``.grad`` is taken out again.
         """
+        if not self._trainable:
+            return []
         inputs = [self._stand_ins.get(id(parameter), parameter) for parameter in self._trainable]
         if self._sharded:
             found = _by_backward(inputs, outputs, gradient)

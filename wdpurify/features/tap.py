@@ -223,7 +223,13 @@ class FeatureTap:
         self.release()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FeatureTap":
-        return FeatureTap(copy.deepcopy(self.model, memo), self.layer)
+        model = copy.deepcopy(self.model, memo)
+        if not hasattr(model, "_modules"):  # the copy of the model is still being made, and holds us
+            raise TypeError(
+                "`model` holds its own regularizer, so a copy of it would be made with another: keep the regularizer in a "
+                "variable outside the model"
+            )
+        return FeatureTap(model, self.layer)
 
     def _reset_hook(self) -> None:
         self._hook.features = None

@@ -111,7 +111,7 @@ class _HandOver(torch.autograd.Function):
     def forward(ctx: Any, value: Tensor, record: PassRecord, numbers: Sequence[int], *pairs: Tensor | None) -> Tensor:
         ctx.record = record
         ctx.numbers = numbers
-        ctx.nothing = [part.detach().new_zeros(()).expand(part.shape) for part in pairs[::2] if part is not None]
+        ctx.forms = [(part.shape, part.dtype, part.device) for part in pairs[::2] if part is not None]
         ctx.save_for_backward(*pairs[1::2])  # freed with the user's graph, however long he keeps the loss
         return value.clone()
 
@@ -126,9 +126,10 @@ class _HandOver(torch.autograd.Function):
         ctx.record.term_came(scale.detach(), ctx.numbers, own)
         handed: list[Tensor | None] = [None, None, None]
         # A compiled backward pass adds up what comes to a tensor and stumbles over nothing, where an eager one passes it by.
-        nothing = ctx.nothing if in_compiled_backward() else [None] * len(scaled)
-        for gradient, none in zip(scaled, nothing, strict=True):
-            handed += [none if gradient is None else gradient, None]
+        compiled = in_compiled_backward()
+        for gradient, (shape, dtype, device) in zip(scaled, ctx.forms, strict=True):
+            nothing = torch.zeros((), dtype=dtype, device=device).expand(shape) if compiled else None
+            handed += [nothing if gradient is None else gradient, None]
         return tuple(handed)
 
 

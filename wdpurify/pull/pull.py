@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import gathered, like, moved, own_part
+from wdpurify._torch import gathered, is_shard, like, moved, own_part
 from wdpurify.functional import norm_of_all_passes
 
 from .graphs import reachable_parameters
@@ -117,7 +117,7 @@ class Pull:
             parameters = self._parameters
             if ranks > 1:
                 reachable = reachable_parameters(features)
-                parameters = [(parameter, pull) for parameter, pull in parameters if id(parameter) in reachable]
+                parameters = [pair for pair in parameters if is_shard(pair[0]) or id(pair[0]) in reachable]
         edges = list(zip(numbers, features, pulls, strict=True))
         # A compiled forward reports by its probe; an edge to its features could free a graph that another loss needs.
         return hand_over(value, record, edges if probe is None or own is not None else [], parameters)
