@@ -62,7 +62,7 @@ class Loan:
         if with_grad and hasattr(model, "unshard"):
             # As in a training forward: the outermost module's own parameters stay whole until the backward pass of its outputs,
             # which is not ours, and only whole ones get their gradient before that.
-            model.unshard()
+            model.unshard()  # type: ignore[operator]
         self._modules = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
         self._saved = [dict(vars(part)) for part in self._modules]
         self._sharded = with_grad and is_sharded(model)
