@@ -157,14 +157,14 @@ BREAKS = (
         "the pull fades as the groups come together",
         CORE + "pull/strength.py",
         "            wanted = wanted * (separation / self.fade).clamp(0.0, 1.0)\n",
-        "",
+        "            pass\n",
         ("test_strength_properties.py", "test_invariance_properties.py"),
     ),
     Break(
-        "no_grad around the first line costs no pull",
-        CORE + "features/auxiliary.py",
-        "with torch.set_grad_enabled(with_grad), replayed",
-        "with torch.set_grad_enabled(with_grad and torch.is_grad_enabled()), replayed",
+        "no_grad and inference mode around the first line cost no pull",
+        CORE + "_acting.py",
+        "with torch.inference_mode(False), forward.lent",
+        "with forward.lent",
         ("test_passes.py",),
     ),
     Break(
@@ -191,8 +191,8 @@ BREAKS = (
     Break(
         "checkpoints that need images with a gradient keep the term",
         CORE + "features/auxiliary.py",
-        "        self.inputs_need_grad = self.inputs_need_grad or (features.requires_grad and not self._reached)\n",
-        "",
+        "any(parameter.requires_grad for parameter in self.model.parameters())",
+        "False",
         ("test_compiled.py",),
     ),
     # The figures
@@ -249,7 +249,7 @@ BREAKS = (
     Break(
         "an iteration under way goes on after loading",
         CORE + "_iterations.py",
-        "        self._resumed = number >= 0 and not stepped\n",
+        "        self._resumed = number >= 0 and not stepped and (announced or number == 0)\n",
         "        self._resumed = False\n",
         ("test_interruption.py",),
     ),
@@ -294,6 +294,20 @@ BREAKS = (
         CORE + "critic/trainer.py",
         "            self._seed = copy_from_first_rank(self.critic, self._seed)\n",
         "",
+        ("test_distributed.py",),
+    ),
+    Break(
+        "ranks stay together after a state of one of them",
+        CORE + "_state.py",
+        "        return _between_iterations(ranks[0])  # as on the other ranks, which cannot go on inside one\n",
+        "        return dict(ranks[0])\n",
+        ("test_interruption.py",),
+    ),
+    Break(
+        "sharded models are pulled",
+        CORE + "pull/pull.py",
+        "is_shard(pair[0]) or id(pair[0]) in reachable",
+        "id(pair[0]) in reachable",
         ("test_distributed.py",),
     ),
     # Labels
