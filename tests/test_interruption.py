@@ -8,7 +8,7 @@ from ranks import run_on_ranks
 from small_loop import OBJECTIVES, equal_states, small_network, small_sampler, state_of
 from torch import nn
 
-from wdpurify import PurifyRegularizer
+from wdpurify import BalancedStrength, PurifyRegularizer
 from wdpurify.exceptions import InexactResumeWarning
 
 LINES = ("critic_step", "loss", "backward", "step")
@@ -151,7 +151,8 @@ def interrupted(all_ranks):
     def fresh():
         torch.manual_seed(0)
         network = small_network(norm=False)
-        purify = PurifyRegularizer(network.features, small_sampler(batch_size=8), feature_dim=6)
+        strength = BalancedStrength(2.0, fade=0)  # acts from the second step on, by what each rank has recorded
+        purify = PurifyRegularizer(network.features, small_sampler(batch_size=8), feature_dim=6, strength=strength)
         model = nn.parallel.DistributedDataParallel(_Both(network))
         return network, purify, model, torch.optim.SGD(network.parameters(), 0.05)
 
