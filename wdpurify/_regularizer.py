@@ -201,7 +201,7 @@ class PurifyRegularizer:
         return self._game.metrics()
 
     def state_dict(self, *, all_ranks: bool = False) -> dict[str, Any]:
-        """All that is needed to go on bit for bit, from any line of the loop; ``torch.load(weights_only=True)`` reads it.
+        """All that is needed to go on bit for bit, from any line of the loop (SAM, LBFGS: between iterations), as plain values.
 
         ``all_ranks`` gives the state of every rank, each of which must call this; otherwise other ranks go on with a warning.
         """
