@@ -13,6 +13,8 @@ from wdpurify._checks import check_choice
 
 MISSING = "missing"
 AMBIGUOUS = "ambiguous"
+#: Names under which data sets keep the class; other columns of names may be nuisances too.
+CLASSES = ("label", "labels", "class", "target")
 
 
 class Labels:
@@ -91,8 +93,8 @@ def labelled_rows(dataset: Dataset, labels: Labels) -> tuple[Tensor, list[Hashab
 def classes_of_rows(
     dataset: Dataset, rows: Tensor, groups: list[Hashable], balance: str | None, group: list[str]
 ) -> list[Hashable] | None:
-    """The classes to balance over; without any, a warning where a ``ClassLabel`` column goes with the groups."""
-    known = [name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel) and name not in group]
+    """The classes to balance over; without any, a warning where the data set's own go with the groups."""
+    known = [name for name in CLASSES if isinstance(dataset.features.get(name), ClassLabel) and name not in group]
     for name in [balance] if balance else known:
         column = dataset.with_format(None).select_columns([name])[:][name]
         classes = [column[row] for row in rows.tolist()]

@@ -53,6 +53,7 @@ class Game:
         self._pool = pool
         self.monitor = Monitor(needs_task_gradient=pull.strength.needs_task_gradient)
         self.iterations = Iterations(forward.model, self.release, every=every)
+        self.iterations.watches = pull.strength.value == 0
         self._reach = Reach(self.monitor, self.iterations, through_model=objective.acts_on == "auxiliary")
         ignore_steps_of(trainer.optimizer)
         self.acted = 0

@@ -59,6 +59,7 @@ class Iterations:
     Attributes:
         number: of the iteration that is under way, from 0; -1 before the first pass.
         stepped: whether its optimiser has stepped.
+        watches: whether passes may come without a backward, as where nothing is pulled; then each of them begins an iteration.
         foreign_passes: passes after which an optimiser stepped that holds none of the model's parameters, and no other.
     """
 
@@ -68,6 +69,7 @@ class Iterations:
         self._ended = weakref.WeakMethod(ended)
         self.number = -1
         self.stepped = False
+        self.watches = False
         self.foreign_passes = 0
         self._foreign_step = False
         self._announced = False
@@ -122,7 +124,8 @@ class Iterations:
             return False
         if self._announced or self._resumed:
             return True
-        return self._versions == self.versions() if self.number == self._began else not self._looks_new()
+        first = self.number == self._began and not self.watches
+        return self._versions == self.versions() if first else not self._looks_new()
 
     def optimizer_stepped(self) -> None:
         """The model's optimiser has stepped."""
