@@ -32,7 +32,7 @@ def test_trainings_that_are_killed_end_with_the_very_weights(tmp_path):
 
 def test_a_training_that_forgets_the_regularizer_is_found_out(tmp_path):
     script = """
-import sys
+import sys, time
 from pathlib import Path
 sys.path.insert(0, "benchmarks")
 import torch
@@ -43,6 +43,8 @@ from purifybench.killed import forms
 def forgetful(folder):
     loop = forms._Loop(folder, forms.sampler(), tapped=False)
     loop.purify.load_state_dict = lambda state: None
+    loss = loop.loss
+    loop.loss = lambda images, labels: time.sleep(0.05) or loss(images, labels)  # so that kills come between steps
     forms._train(loop)
 
 killed.FORMS["forgetful"] = forgetful
