@@ -35,7 +35,6 @@ READINGS = 100
 WARM_UP = 0.2
 #: Bytes of one tensor of features.
 FEATURES = 12 * forms.WIDTH * 4
-PARTS = 3
 
 
 def _explicit(rows: object, loop: "Loop") -> None:
@@ -63,7 +62,7 @@ FORMS: Mapping[str, Callable[[object, "Loop"], None]] = {
     "without purifying": _plain,
     "explicit": _explicit,
     "tapped": _tapped,
-    "accumulation": partial(_tapped, parts=PARTS),
+    "accumulation": partial(_tapped, parts=forms.PARTS),
     "stream with workers": _tapped,
 }
 

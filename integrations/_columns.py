@@ -99,9 +99,8 @@ def classes_of_rows(
         column = dataset.with_format(None).select_columns([name])[:][name]
         classes = [column[row] for row in rows.tolist()]
         if balance:
-            unknown = next(
-                (row for row, value in zip(rows.tolist(), classes, strict=True) if value is None or value == -1), None
-            )
+            missing = (None, -1) if isinstance(dataset.features[name], ClassLabel) else (None,)  # -1 may be a class elsewhere
+            unknown = next((row for row, value in zip(rows.tolist(), classes, strict=True) if value in missing), None)
             if unknown is not None:
                 raise ValueError(
                     f"`balance` column {balance!r} has no class in row {unknown}: leave such rows out of `dataset`"

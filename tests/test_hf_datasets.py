@@ -111,6 +111,13 @@ def test_a_row_without_a_class_is_named():
         group_sampler(unknown, group="site", balance="label", batch_size=8)
 
 
+def test_minus_one_is_a_class_where_the_column_is_of_plain_numbers():
+    dataset, cells = _confounded()
+    plain = dataset.remove_columns("label").add_column("smiling", [2 * kind - 1 for _, kind in cells])
+    sampler = group_sampler(plain, group="site", balance="smiling", batch_size=8)
+    assert Counter(cells[row] for rows in draw(sampler, 5) for row in rows) == dict.fromkeys(set(cells), 10)
+
+
 def test_a_class_column_that_goes_with_the_groups_is_named():
     dataset, _ = _confounded()
     with pytest.warns(ConfoundedGroupsWarning, match=r"Cramér's V 0\.\d+.*`balance='label'`"):

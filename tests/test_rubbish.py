@@ -8,6 +8,7 @@ import math
 import warnings
 
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from small_loop import small_network
@@ -246,3 +247,4 @@ def _tensors(value):
 
 
 TestRubbish = Rubbish.TestCase
+TestRubbish.settings = settings(max_examples=max(100, settings().max_examples))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from wdpurify._balance import CONFOUNDED
+
 from ._association import Association
 from ._columns import Column
 from ._leakage import Leakage
@@ -11,7 +13,7 @@ from ._transfer import Transfer
 Verdict = Literal["use", "use, with balance", "doubtful", "do not use"]
 VERDICTS: tuple[Verdict, ...] = ("use", "use, with balance", "doubtful", "do not use")
 #: A label whose Cramér's V with the task label is above this goes with it: without separate evaluation data nobody can tell.
-TIED = 0.3
+TIED = CONFOUNDED
 
 
 @dataclass(frozen=True)
