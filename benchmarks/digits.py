@@ -71,6 +71,7 @@ class Arguments:
         methods: names of methods; all by default. Goal 1 is always among them.
         seeds: one run each.
         steps: optimiser steps per run; 400 for embedded, 1,500 for real data by default.
+        batch_size: task rows per step; 64 for embedded, 128 for real data by default.
         image_size: pixels; 16 for embedded, 32 for real data by default.
         bias: share of training digits whose colour goes with the digit, in the colour task.
         workers: runs side by side on a CPU.
@@ -84,6 +85,7 @@ class Arguments:
     methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     steps: int | None = None
+    batch_size: int | None = None
     image_size: int | None = None
     bias: float = 0.95
     workers: int = os.cpu_count() or 1
@@ -119,7 +121,7 @@ def check(arguments: Arguments) -> None:
     refuse_unknown("methods", arguments.methods, METHODS)
     for name in ("backbones", "seeds"):
         refuse_empty(name, getattr(arguments, name))
-    for name in ("steps", "image_size", "workers"):
+    for name in ("steps", "batch_size", "image_size", "workers"):
         refuse_below(name, getattr(arguments, name), 1)
     refuse_no_share("bias", arguments.bias)
     real = arguments.real
@@ -158,7 +160,8 @@ def settings(task: str, arguments: Arguments, backbone: str, seed: int) -> Setti
     """The settings of one run."""
     real = task == "real"
     steps = arguments.steps or (1500 if real else 400)
-    return Settings(backbone=backbone, steps=steps, batch_size=128 if real else 64, seed=seed)
+    batch_size = arguments.batch_size or (128 if real else 64)
+    return Settings(backbone=backbone, steps=steps, batch_size=batch_size, seed=seed)
 
 
 def plan(task: str, arguments: Arguments) -> Plan:

@@ -136,13 +136,12 @@ def _read_images(rows: datasets.Dataset, column: str, size: int) -> Tensor:
 
 
 def _as_tensor(image: Image.Image, size: int | None) -> Tensor:
-    """RGB bytes ``(3, height, width)``. 28x28 digits get a border of black up to 32, others are resized."""
+    """RGB bytes ``(3, height, width)``. 28x28 digits get a border of black up to 32, as MNIST-M has them; then all are resized."""
     image = image.convert("RGB")
+    if size not in (None, 28) and image.size == (28, 28):
+        framed = Image.new("RGB", (32, 32))
+        framed.paste(image, (2, 2))
+        image = framed
     if size is not None and image.size != (size, size):
-        if image.size == (28, 28) and size == 32:
-            framed = Image.new("RGB", (32, 32))
-            framed.paste(image, (2, 2))
-            image = framed
-        else:
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
