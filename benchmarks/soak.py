@@ -2,7 +2,6 @@
 
     make soak        or: python benchmarks/soak.py --steps 100000
 
-Memory counts as steady where it grows by less than a tenth of what one tensor of features would take in each step.
 Memory counts as steady where it grows by less than a tenth of what one tensor of features a step would take.
 """
 

@@ -136,7 +136,7 @@ def _read_images(rows: datasets.Dataset, column: str, size: int) -> Tensor:
 
 
 def _as_tensor(image: Image.Image, size: int | None) -> Tensor:
-    """RGB bytes ``(3, height, width)``. 28x28 digits get a border of black up to 32, as MNIST-M has them; then all are resized."""
+    """RGB bytes ``(3, height, width)``. 28x28 digits first get a black border up to 32, as MNIST-M has them."""
     image = image.convert("RGB")
     if size not in (None, 28) and image.size == (28, 28):
         framed = Image.new("RGB", (32, 32))
