@@ -98,5 +98,4 @@ def log_metrics(
     if not every >= 1:
         raise ValueError(f"`every` must be at least 1, got {every}")
     if step % every == 0:
-        figures: dict[str, Any] = {prefix + name: value for name, value in purify.metrics()._asdict().items()}
-        accelerator.log(figures, step=step)
+        accelerator.log(purify.metrics().measured(prefix), step=step)

@@ -1,7 +1,6 @@
 """transformers: the purify term in the loss of a ``Trainer``, whose script, model and subclass stay as they are."""
 
 import functools
-import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,8 +97,7 @@ def purify_trainer(
     @functools.wraps(log)
     def logging(logs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
         if "loss" in logs:
-            figures = purify.metrics()._asdict()
-            logs = logs | {f"purify_{name}": value for name, value in figures.items() if not math.isnan(value)}
+            logs = logs | purify.metrics().measured("purify_")
         return log(logs, *arguments, **named)
 
     trainer.compute_loss = compute_loss

@@ -100,8 +100,7 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Log the figures now and then."""
         if self.log_every and self.purify is not None and trainer.global_step % self.log_every == 0:
-            figures = self.purify.metrics()._asdict()
-            pl_module.log_dict({f"purify/{name}": value for name, value in figures.items() if value == value})
+            pl_module.log_dict(self.purify.metrics().measured())
 
     def state_dict(self) -> dict[str, Any]:
         """The regularizer's state, for the checkpoint."""

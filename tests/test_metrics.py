@@ -56,6 +56,17 @@ def test_metrics_are_plain_numbers_and_nan_before_the_first_step():
     assert metrics.critic_gradient_norm > 0
 
 
+def test_what_was_measured_is_ready_for_a_logger():
+    purify = PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6)
+    purify.critic_step()
+    metrics = purify.metrics()
+    assert math.isnan(metrics.gradient_ratio)  # no backward pass yet
+    named = metrics.measured()
+    assert named["purify/separation"] == metrics.separation
+    assert set(named) == {f"purify/{name}" for name, value in metrics._asdict().items() if value == value}
+    assert "purify_strength" in metrics.measured("purify_")
+
+
 def test_gradient_ratio_reports_what_was_applied():
     extract = nn.Linear(4, 3)
     sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)

@@ -1,6 +1,7 @@
 """What a regularizer says of itself: a record of figures on request, and warnings that name their remedy, once each."""
 
 import inspect
+import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -46,6 +47,14 @@ class PurifyMetrics(NamedTuple):
     dropped_rows: float
     gradient_ratio: float
     strength: float
+
+    def measured(self, prefix: str = "purify/") -> dict[str, float]:
+        """The figures that are not NaN, by name, as loggers want them.
+
+        Args:
+            prefix: put before each name.
+        """
+        return {prefix + name: value for name, value in self._asdict().items() if not math.isnan(value)}
 
 
 class Monitor:
