@@ -3,8 +3,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Every page is read anew, since Sphinx repeats no warning of a page that it has kept.
+SPHINX = $(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --doctree-dir build/docs/doctrees docs build/docs/html
 
-.PHONY: demo test test-slow check bench gpu soak clean
+.PHONY: demo test test-slow check docs bench gpu soak clean
 
 demo: $(VENV)/.bench
 	$(BIN)/python benchmarks/digits.py
@@ -15,10 +17,15 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
-check: $(VENV)/.check
+check: $(VENV)/.check $(VENV)/.docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(SPHINX) --quiet
+
+docs: $(VENV)/.docs
+	$(SPHINX)
+	@echo "Open build/docs/html/index.html"
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/overhead.py
@@ -46,4 +53,8 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[check]"
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	@touch $@

@@ -15,7 +15,7 @@ from ._streaming import StreamSource
 
 
 class PrefetchedSampler:
-    """A :class:`wdpurify.Sampler` whose rows become tensors in worker processes, ahead of their use.
+    """A sampler whose rows become tensors in worker processes, ahead of their use.
 
     Its state is that of the batches handed out, whatever is under way. Workers end with :meth:`close` or with the object.
     ``source`` draws row numbers or undecoded rows, and ``loader[rows, seeds]`` is a batch for the extractor.

@@ -164,7 +164,7 @@ class PurifyRegularizer:
 
     @property
     def critic(self) -> nn.Module:
-        """The critic, for inspection: it reads features over their spread; it must not be given to the user's optimiser."""
+        """The critic for inspection; it reads features over their spread, and must not be given to the user's optimiser."""
         return self._trainer.critic
 
     @outside_graphs
