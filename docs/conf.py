@@ -1,7 +1,7 @@
 """How the documentation site is made from this folder; `make docs` builds it.
 
-Why Sphinx: the docstrings are written in its markup, a link or a name that leads nowhere ends the build, and the search works from
-a folder, without a server and without a network. The pages are plain Markdown (read by MyST), so GitHub shows them too.
+Why Sphinx: the docstrings are written in its markup, a link or a name that leads nowhere ends the build, and the search works
+from a folder, without a server or a network. The pages are plain Markdown (read by MyST), so that GitHub shows them too.
 """
 
 import sys
@@ -40,7 +40,7 @@ author = "the wdpurify developers"
 release = version = wdpurify.__version__
 copyright = author
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-exclude_patterns = ["_build"]
+default_role = "code"
 nitpicky = True
 nitpick_ignore = [("py:class", "PurifyOptions")]  # the constructor's options, passed on
 #: Types of other libraries: their pages are on the network, where the build does not go.
@@ -56,7 +56,7 @@ autodoc_member_order = "bysource"
 autodoc_mock_imports = ["numpy", "scipy", "sklearn"]
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
-maximum_signature_line_length = 80
+maximum_signature_line_length = 100
 toc_object_entries_show_parents = "hide"
 napoleon_numpy_docstring = False
 

@@ -31,7 +31,7 @@ class GroupBatch(NamedTuple):
 
 
 class Sampler(Protocol):
-    """What the regularizer asks of a sampler; any source of batches with these three members will do."""
+    """What the regularizer asks of a sampler; any source of batches with these members will do."""
 
     n_groups: int
 

@@ -1,0 +1,101 @@
+"""The documentation site, without Sphinx: every page has its place, every figure its command, every public name its entry."""
+
+import ast
+import re
+from pathlib import Path
+
+import wdpurify
+from wdpurify import exceptions
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+CONF = (DOCS / "conf.py").read_text()
+API = "\n".join(path.read_text() for path in sorted((DOCS / "api").glob("*.md")))
+
+
+def _toctree_entries(page):
+    """Pages that a page lists: `name`, or `title <name>`."""
+    for block in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        for line in block.splitlines():
+            if line.strip() and not line.startswith(":"):
+                yield re.sub(r".*<(.+)>$", r"\1", line.strip())
+
+
+def _assigned(name):
+    """The value of a constant of `docs/conf.py`."""
+    (value,) = (
+        node.value for node in ast.parse(CONF).body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+    )
+    return ast.literal_eval(value)
+
+
+def test_every_page_is_listed_once_on_the_first_page():
+    pages = {path for kind in ("*.md", "*.ipynb") for path in DOCS.rglob(kind)}
+    names = sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in pages - {DOCS / "index.md"})
+    assert sorted(_toctree_entries(DOCS / "index.md")) == names
+
+
+def test_every_figure_is_in_the_gallery_below_a_command_whose_script_exists():
+    kept = {*(ROOT / "benchmarks" / "figures").glob("*.png"), *DOCS.glob("*.png")}
+    shown = set()
+    for section in (DOCS / "gallery.md").read_text().split("\n## ")[1:]:
+        figures = {(DOCS / link).resolve() for link in re.findall(r"!\[[^]]+\]\((\S+)\)", section)}
+        scripts = re.findall(r"```\n[^`]*?(benchmarks/\w+\.py)", section)
+        assert figures
+        assert scripts
+        assert all((ROOT / script).exists() for script in scripts)
+        shown |= figures
+    assert shown == kept
+
+
+def test_there_are_ten_questions_or_more_and_each_answer_leads_on():
+    sections = (DOCS / "faq.md").read_text().split("\n## ")[1:]
+    assert len(sections) >= 10
+    assert [section.splitlines()[0] for section in sections if "](" not in section] == []
+
+
+def test_warnings_that_pages_name_exist():
+    named = {name for path in DOCS.rglob("*.md") for name in re.findall(r"\b[A-Z]\w+Warning\b", path.read_text())}
+    assert len(named) > 5
+    assert {name for name in named if not hasattr(exceptions, name)} == set()
+
+
+def _reexported(path):
+    return {name.asname for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom) for name in node.names}
+
+
+def test_every_public_name_is_in_the_reference():
+    described = set(re.findall(r"auto(?:class|function|module):: (?:\w+\.)*(\w+)", API))
+    public = set(wdpurify.__all__) | (_reexported(ROOT / "wdpurify" / "audit" / "__init__.py") - {None})
+    assert public - described - {"PurifyWarning"} == set()  # that one is described with the module of all warnings
+    for path in (ROOT / "integrations").glob("[!_]*.py"):
+        assert f"automodule:: wdpurify.integrations.{path.stem}" in API
+
+
+def test_every_page_that_includes_a_file_is_where_links_to_that_file_lead():
+    included = {
+        (path.parent / name).resolve().relative_to(ROOT).as_posix(): path.stem
+        for path in DOCS.glob("*.md")
+        for name in re.findall(r"\{(?:literal)?include\} (\S+)", path.read_text())
+    }
+    assert _assigned("INCLUDED") == included
+
+
+def test_what_the_site_is_made_with_is_in_the_extra():
+    (extra,) = re.findall(r"^docs = \[(.*)\]", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    installed = set(re.findall(r'"([\w-]+)', extra))
+    used = {name.replace("_", "-") for name in [*_assigned("extensions"), _assigned("html_theme")]}
+    assert {name for name in used if not name.startswith("sphinx.")} <= installed
+
+
+def test_make_docs_is_strict_and_what_it_builds_is_ignored_and_published():
+    makefile = (ROOT / "Makefile").read_text()
+    (command,) = re.findall(r"^SPHINX = (.*)", makefile, flags=re.MULTILINE)
+    source, target = command.split()[-2:]
+    assert source == "docs"
+    assert "--fail-on-warning" in command
+    assert "--fresh-env" in command
+    assert _assigned("nitpicky") is True
+    assert makefile.count("\t$(SPHINX)") == 2  # of `make docs` and `make check`
+    assert f"{target.split('/')[0]}/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert f"path: {target}}}" in (ROOT / ".github" / "workflows" / "docs.yml").read_text()
