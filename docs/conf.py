@@ -60,6 +60,9 @@ maximum_signature_line_length = 100
 toc_object_entries_show_parents = "hide"
 napoleon_numpy_docstring = False
 
+copybutton_selector = "div:not(.highlight-diff) > div.highlight > pre"
+copybutton_exclude = ".linenos, .gp, .go"  # of doctests neither prompts nor results
+
 html_theme = "furo"
 html_title = "wdpurify"
 html_static_path = ["_static"]
