@@ -71,6 +71,7 @@ class Arguments:
     Attributes:
         real: faces of your own.
         table: which of the paper's tables, or the accuracy against the bias.
+        sets: names of cartoon sets to train on; all three by default.
         backbones: names of networks; small-bn for CPU, alexnet, vgg19 and resnet34 as published (224 pixels).
         methods: names of methods; all by default. Goal 1 is always among them.
         seeds: one run each.
@@ -87,6 +88,7 @@ class Arguments:
 
     real: tyro.conf.OmitArgPrefixes[RealFaces] = RealFaces()
     table: Literal["1", "3", "bias"] = "1"
+    sets: tuple[str, ...] = tuple(TASK_SETS)
     backbones: tuple[str, ...] = ("small-bn",)
     methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1)
@@ -124,9 +126,10 @@ def main() -> None:
 
 def check(arguments: Arguments) -> None:
     """Say what is wrong with the arguments before anything runs."""
+    refuse_unknown("sets", arguments.sets, TASK_SETS)
     refuse_unknown("backbones", arguments.backbones, BACKBONES)
     refuse_unknown("methods", arguments.methods, FACE_METHODS)
-    for name in ("backbones", "seeds", "auxiliary"):
+    for name in ("sets", "backbones", "seeds", "auxiliary"):
         refuse_empty(name, getattr(arguments, name))
     for name in ("steps", "workers"):
         refuse_below(name, getattr(arguments, name), 1)
@@ -159,7 +162,7 @@ def prepare(arguments: Arguments) -> None:
         for name in TASK_SETS:
             task_faces(name, **where)
         for kind in dict.fromkeys(("same", *arguments.auxiliary)):
-            for name in TASK_SETS if kind == "same" else (kind,):
+            for name in arguments.sets if kind == "same" else (kind,):
                 auxiliary_faces(name, **where)
 
 
@@ -176,7 +179,7 @@ def plans(arguments: Arguments) -> list[Plan]:
     helped = tuple(name for name in methods if name not in (BASELINE, UPPER_BOUND))
     main, *others = arguments.auxiliary
     found = []
-    for name in arguments.real.folders() or TASK_SETS:
+    for name in arguments.real.folders() or arguments.sets:
         make = partial(_plan, name, arguments)
         found.append(make(alone, "hair", "same"))
         found.append(make(helped, "hair", main))
