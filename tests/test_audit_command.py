@@ -58,6 +58,9 @@ def test_parquet_files_folders_of_images_and_saved_sets_are_audited_and_files_wr
     assert read["settings"]["evaluation rows"] == 24
     assert (tmp_path / "out" / "audit.md").read_text().startswith("| label | verdict |")
     assert (tmp_path / "out" / "audit.png").exists()
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert f"python -m wdpurify.audit --task {tmp_path / 'saved'} --auxiliary" in page
+    assert "test_resnet" in page
 
 
 def test_a_source_may_name_its_split(tmp_path):
@@ -78,6 +81,8 @@ def test_a_source_may_name_its_split(tmp_path):
         (["--task", "{folder}/notes.txt"], "must be a .parquet, .csv, .json or .jsonl file"),
         (["--task", "{folder}/faces.parkett.parquet"], "faces.parkett.parquet: there is no such file"),
         (["--task", "{folder}/nowhere/else/at/all"], "is no local data set and cannot be had from the hub"),
+        (["--backbone-options", "width"], "--backbone-options takes name=value, got 'width'"),
+        (["--layer", "no.such.layer"], "no.such.layer"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, changes, message):
@@ -96,8 +101,9 @@ def test_weights_out_of_reach_are_named(tmp_path, monkeypatch):
     def unreachable(*_, **__):
         raise FileNotFoundError("no connection")
 
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("timm.create_model", unreachable)
-    with pytest.raises(SystemExit, match=r"published weights cannot be had \(no connection\); go without: pretrained=False"):
+    with pytest.raises(SystemExit, match=r"published weights cannot be had \(no connection\): give the weights as a file"):
         main(["--task", path, "--auxiliary", path, "--columns", "tint", "--backbone", "test_resnet"])
 
 

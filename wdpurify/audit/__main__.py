@@ -1,11 +1,18 @@
 """The label audit as a command: ``python -m wdpurify.audit --help``."""
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from wdpurify._torch import derive_seed, private_randomness
+
 from ._audit import audit
+from ._backbone import open_model
+from ._command import options, refusals
 from ._optional import optional
 from ._report import Audit
 from ._sources import open_source
@@ -25,8 +32,11 @@ class Arguments:
         task_label: column of the task label.
         evaluation: source of evaluation rows from another collection; the split "test" if none is named.
         image_column: column of images, in every source.
-        backbone: name of a timm model.
-        pretrained: load its published weights.
+        backbone: name of a timm model; or `package.module:callable`, which is imported and called and returns a torch module.
+        backbone_options: `key=value` for the callable, or for timm's create_model.
+        weights: file of the backbone's state dict, of torch or safetensors, in place of published weights.
+        pretrained: load a timm model's published weights.
+        layer: name of the layer whose input is the features; by default the classifier is found.
         image_size: pixels; by default what the backbone was made for.
         repeats: trainings per label, and as many controls.
         steps: optimiser steps per training.
@@ -37,7 +47,7 @@ class Arguments:
         max_rows: rows used of each source.
         device: where to run, for example cuda.
         seed: of everything drawn.
-        out: folder for audit.md, audit.json and audit.png.
+        out: folder for audit.html, audit.md, audit.json and audit.png.
     """
 
     task: str
@@ -47,7 +57,10 @@ class Arguments:
     evaluation: str | None = None
     image_column: str = "image"
     backbone: str = "resnet18.a1_in1k"
+    backbone_options: tuple[str, ...] = ()
+    weights: Path | None = None
     pretrained: bool = True
+    layer: str | None = None
     image_size: int | None = None
     repeats: int = 4
     steps: int = 200
@@ -63,16 +76,16 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read, audit, print; write files if asked to."""
-    chosen = optional("tyro", "the command").cli(Arguments, args=sys.argv[1:] if arguments is None else arguments)
-    try:
-        with optional("rich.progress", "the command").Progress(transient=True) as bar:
-            trainings = bar.add_task("trainings", total=None)
-            found = run(chosen, lambda done, total: bar.update(trainings, completed=done, total=total))
-    except (ValueError, TypeError) as error:
-        raise SystemExit(f"wdpurify.audit: {error}") from error
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen = optional("tyro", "the command").cli(Arguments, args=given)
+    with refusals("wdpurify.audit"), optional("rich.progress", "the command").Progress(transient=True) as bar:
+        trainings = bar.add_task("trainings", total=None)
+        found = run(chosen, lambda done, total: bar.update(trainings, completed=done, total=total))
     found.print()
     if chosen.out is not None:
         chosen.out.mkdir(parents=True, exist_ok=True)
+        command = shlex.join(["python", "-m", "wdpurify.audit", *given])
+        (chosen.out / "audit.html").write_text(found.html(command), encoding="utf-8")
         (chosen.out / "audit.md").write_text(found.markdown(), encoding="utf-8")
         (chosen.out / "audit.json").write_text(found.json(), encoding="utf-8")
         found.plot(chosen.out / "audit.png")
@@ -80,8 +93,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(chosen: Arguments, progress: Callable[[int, int], None]) -> Audit:
     """The audit that the arguments ask for."""
+    with private_randomness(torch.device("cpu"), derive_seed(chosen.seed, "audit")):
+        model = open_model(
+            chosen.backbone, pretrained=chosen.pretrained, weights=chosen.weights, options=options(chosen.backbone_options)
+        )
     return audit(
-        chosen.backbone,
+        model,
         open_source(chosen.task, "train"),
         None if chosen.auxiliary is None else open_source(chosen.auxiliary, "train"),
         chosen.columns,
@@ -89,7 +106,7 @@ def run(chosen: Arguments, progress: Callable[[int, int], None]) -> Audit:
         evaluation=None if chosen.evaluation is None else open_source(chosen.evaluation, "test"),
         image=chosen.image_column,
         image_size=chosen.image_size,
-        pretrained=chosen.pretrained,
+        layer=chosen.layer,
         repeats=chosen.repeats,
         steps=chosen.steps,
         batch_size=chosen.batch_size,

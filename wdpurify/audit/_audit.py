@@ -1,7 +1,10 @@
 """The audit of label columns: leakage, transfer, association and sizes of each, and what they say together."""
 
+import contextlib
 import itertools
+import platform
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -11,8 +14,9 @@ from wdpurify._checks import check_not_negative, check_positive_integer
 from wdpurify._torch import derive_seed, private_randomness
 
 from ._association import associate
+from ._backbone import Backbone
 from ._columns import describe_column
-from ._extractor import Backbone, Extractor, run
+from ._extractor import Extractor
 from ._leakage import decoded, drawn
 from ._report import Audit, ranked
 from ._sources import Table, read_table
@@ -110,8 +114,8 @@ def audit(
     with private_randomness(place, derive_seed(seed, "audit")):
         if isinstance(model, str):
             model = Backbone(model, pretrained=pretrained)
+        if isinstance(model, Backbone):
             image_size = image_size or model.image_size
-            features = run
         extractor = Extractor(model, layer=layer, features=features, device=device)
         options: dict[str, Any] = {"image": image, "image_size": image_size, "transform": transform}
         options |= {"max_rows": max_rows, "seed": seed}
@@ -127,11 +131,22 @@ def audit(
             _audited(name, rows, own, task_rows, judged, classes, extractor, plan, permutations, margin, own_rows)
             for name in columns
         ]
-    settings = numbers | {"repeats": repeats, "lr": lr, "margin": margin, "seed": seed}
+    settings: dict[str, Any] = numbers | {"repeats": repeats, "lr": lr, "margin": margin, "seed": seed}
     settings |= {"task rows": len(own.images), "auxiliary rows": len(rows.images)}
     settings["evaluation rows"] = 0 if other is None else len(other.images)
+    settings |= {"images": " x ".join(map(str, own.images.shape[1:])), "layer": layer, "device": str(extractor.device)}
+    settings["model"] = model.name if isinstance(model, Backbone) else type(model).__name__
     evaluated = WITHIN if other is None else SEPARATE
-    return Audit(ranked(found, lambda entry: VERDICTS.index(entry.verdict)), evaluated, settings)
+    return Audit(ranked(found, lambda entry: VERDICTS.index(entry.verdict)), evaluated, settings, _versions())
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what the numbers depend on, as far as it is installed."""
+    found = {"Python": platform.python_version()}
+    for name in ("wdpurify", "torch", "scikit-learn", "scipy", "numpy", "timm"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _task_rows(own: Table, other: Table | None, label: str) -> tuple[Rows, Rows | None, list[str]]:

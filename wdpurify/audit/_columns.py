@@ -43,7 +43,7 @@ def describe_column(name: str, cells: Sequence[Any]) -> tuple[Column, Tensor, li
     Returns:
         The column; a number per row, int64, -1 where the value is missing or too rare; the names of the numbers.
     """
-    values = [_plain(cell) for cell in cells]
+    values = [plain(cell) for cell in cells]
     found = Counter(value for value in values if value is not None)
     counts = {str(value): count for value, count in found.most_common()}
     missing = len(values) - found.total()
@@ -77,7 +77,7 @@ def _problem(found: "Counter[Any]", kept: list[Any]) -> str:
     return ""
 
 
-def _plain(cell: Any) -> Any:
+def plain(cell: Any) -> Any:
     """A cell as a plain, hashable value; None for a missing one."""
     value = cell.item() if hasattr(cell, "item") else cell
     if isinstance(value, float) and math.isnan(value):

@@ -1,4 +1,4 @@
-"""The extractor under audit: always a copy of the user's model, or a timm backbone by name."""
+"""The extractor under audit: always a copy of the user's model."""
 
 import copy
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wdpurify._torch import unwrap
 from wdpurify.features import FeatureTap, check_features, pool_features
 
-from ._optional import optional
+from ._backbone import Backbone
 
 #: Rows per forward pass without a graph.
 CHUNK = 256
@@ -21,7 +21,7 @@ class Extractor:
 
     Args:
         model: any module; wrappers such as DDP are looked through.
-        layer: the layer whose input is the features; None finds the classifier.
+        layer: the layer whose input is the features; None finds the classifier, of a ``Backbone`` its output is taken.
         features: called as ``features(copy_of_model, images)`` in place of reading a layer's input.
         device: where the copy goes; None stays with the model.
     """
@@ -38,6 +38,8 @@ class Extractor:
             raise TypeError(f"`model` must be a torch.nn.Module or the name of a timm model, got {type(model).__name__}")
         if features is not None and layer is not None:
             raise ValueError("`layer` and `features` both say where features come from: give one of them")
+        if isinstance(unwrap(model), Backbone) and features is None and layer is None:
+            features = run
         own = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self.device = torch.device(device) if device is not None else own
         self.model = copy.deepcopy(unwrap(model)).to(self.device)
@@ -71,43 +73,6 @@ class Extractor:
         found = torch.cat([self.features(chunk).cpu() for chunk in images.split(CHUNK)])
         if not found.isfinite().all():
             raise ValueError(f"features of {int((~found.isfinite()).any(1).sum())} of {len(found)} rows are not finite")
-        return found
-
-
-class Backbone(nn.Module):
-    """A timm model without its classifier, for images in [0, 1].
-
-    Args:
-        name: as timm knows it.
-        pretrained: load its published weights, from the cache or the hub.
-
-    Raises:
-        ValueError: for a name that timm does not know, with the nearest ones; or if its weights are out of reach.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, name: str, *, pretrained: bool = True) -> None:
-        super().__init__()
-        timm = optional("timm", "a backbone by name")
-        if not name.startswith(("hf-hub:", "local-dir:")) and not timm.is_model(name.partition(".")[0]):
-            near = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:5]
-            raise ValueError(f"`model` must be a name that timm knows, got {name!r}; near are {', '.join(near) or 'none'}")
-        try:
-            self.network = timm.create_model(name, pretrained=pretrained, num_classes=0)
-        except OSError as error:  # the hub's own kinds among them
-            raise ValueError(
-                f"`model` {name!r}: its published weights cannot be had ({error}); go without: pretrained=False"
-            ) from error
-        config = timm.data.resolve_model_data_config(self.network)
-        self.image_size = int(config["input_size"][-1])
-        for part in ("mean", "std"):
-            self.register_buffer(part, torch.tensor(config[part]).view(-1, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Features, ``(batch, dim)``, of images ``(batch, 3, height, width)`` in [0, 1]."""
-        found: Tensor = self.network((images - self.mean) / self.std)
         return found
 
 

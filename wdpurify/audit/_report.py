@@ -3,13 +3,16 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ._optional import optional
-from ._text import in_markdown, in_plots, shown
-from ._verdict import ColumnAudit
+from ._page import page
+from ._plots import audit_figure
+from ._table import table
+from ._text import in_markdown, shown
+from ._verdict import MEANINGS, ColumnAudit
 
 _HEADS = (
     "label",
@@ -23,9 +26,6 @@ _HEADS = (
     "rows per value",
     "reason",
 )
-#: How many of them fit in a terminal; the reasons come below the table.
-_NUMBERS = 8
-_COLOURS = {"use": "tab:green", "use, with balance": "tab:olive", "doubtful": "tab:orange", "do not use": "tab:red"}
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,13 @@ class Audit:
         columns: one entry per column: by verdict, then the most negative transfer effect first.
         evaluation: which rows judged the transfer, and what follows for its reading.
         settings: what the numbers depend on.
+        versions: of the libraries that made them.
     """
 
     columns: tuple[ColumnAudit, ...]
     evaluation: str
     settings: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{shown(entry.column.name)}: {entry.verdict}. {shown(_sentence(entry.reason))}" for entry in self.columns]
@@ -83,17 +85,30 @@ class Audit:
         notes = [f"- {in_markdown(name)}: {in_markdown(note)}" for name, note in self.notes()]
         return "\n\n".join(filter(None, [table, "\n".join(notes), self.evaluation])) + "\n"
 
+    def html(self, command: str = "") -> str:
+        """A page with table, plot, meanings and settings, which needs no network and runs no script.
+
+        Args:
+            command: that made it, to be shown with the settings.
+        """
+        margin = 100 * float(self.settings.get("margin", 0.05))
+        return page(
+            _HEADS,
+            [_row(entry) for entry in self.columns],
+            notes=self.notes(),
+            evaluation=self.evaluation,
+            meanings={verdict: meaning.format(margin=f"{margin:g}") for verdict, meaning in MEANINGS.items()},
+            settings=self.settings,
+            versions=self.versions,
+            figure=audit_figure(self.columns),
+            command=command,
+        )
+
     def print(self, console: Any = None) -> None:
         """Print the table, to a rich ``Console`` of yours if given."""
-        optional("rich", "the table in the terminal")
-        table = optional("rich.table", "the table in the terminal").Table(title="Labels to purify of, the best first")
-        for head in _HEADS[:_NUMBERS]:
-            table.add_column(head, no_wrap=head in ("label", "verdict"))
         text = optional("rich.text", "the table in the terminal").Text
-        for entry in self.columns:
-            table.add_row(*(text(shown(cell, 60)) for cell in _row(entry)[:_NUMBERS]))
         console = console or optional("rich.console", "the table in the terminal").Console()
-        console.print(table)
+        console.print(table(self.columns))
         for entry in self.columns:
             console.print(text(f"{shown(entry.column.name)}: {shown(entry.reason)}"))
         for name, note in self.notes():
@@ -102,35 +117,12 @@ class Audit:
 
     def plot(self, path: Path | str) -> None:
         """Draw transfer effects and leakage with their intervals into a file."""
-        figure_class = optional("matplotlib.figure", "the plot").Figure
-        judged = [entry for entry in self.columns if entry.transfer is not None]
-        figure = figure_class(figsize=(9, 0.5 * max(1, len(judged)) + 1.6), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        for place, entry in enumerate(judged):
-            colour = _COLOURS[entry.verdict]
-            transfer = entry.transfer
-            leak = entry.leakage
-            assert transfer is not None
-            assert leak is not None
-            _whisker(axes[0], place, transfer.effect, transfer.low, transfer.high, colour)
-            _whisker(axes[1], place, leak.balanced_accuracy, leak.low, leak.high, colour)
-            axes[1].plot([100 * leak.baseline], [place], marker="|", markersize=14, color="grey")
-        axes[0].axvline(0, color="grey", linewidth=0.8)
-        axes[0].set_yticks(range(len(judged)), [f"{in_plots(entry.column.name)}\n{entry.verdict}" for entry in judged])
-        axes[0].invert_yaxis()
-        axes[0].set(xlabel="transfer effect on the task, points", title="negative or null: irrelevant")
-        axes[1].set(xlabel="balanced accuracy of the label, %", title="leakage (grey: permuted labels)", xlim=(0, 103))
-        figure.savefig(path, dpi=120)
+        audit_figure(self.columns).savefig(path, dpi=120)
 
 
 def ranked(entries: list[ColumnAudit], rank: Callable[[ColumnAudit], int]) -> tuple[ColumnAudit, ...]:
     """Best first: by verdict, then by transfer effect; columns that could not be audited last."""
     return tuple(sorted(entries, key=lambda entry: (rank(entry), entry.transfer.effect if entry.transfer else math.inf)))
-
-
-def _whisker(axes: Any, place: int, value: float, low: float, high: float, colour: str) -> None:
-    axes.plot([100 * low, 100 * high], [place, place], color=colour)
-    axes.plot([100 * value], [place], marker="o", color=colour)
 
 
 def _row(entry: ColumnAudit) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._hub import check_hub
 from ._leakage import drawn
 from ._optional import optional
 from ._text import shown
@@ -114,6 +115,7 @@ def open_source(source: str, split: str) -> Any:
             found = datasets.load_dataset(where)
         else:
             identifier, _, config = where.partition(":")
+            _check_hub(datasets, identifier)
             found = datasets.load_dataset(identifier, config or None)
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
         raise ValueError(f"{where} is no local data set and cannot be had from the hub: {error}") from error
@@ -126,6 +128,13 @@ def open_source(source: str, split: str) -> Any:
             f"{where} has no split {named or split!r}; it has {', '.join(found)}: write {where}#{next(iter(found))}"
         )
     return found[named or split]
+
+
+def _check_hub(datasets: Any, identifier: str) -> None:
+    """Say at once that the hub is out of reach where a data set could only come from there."""
+    cached = Path(datasets.config.HF_DATASETS_CACHE) / identifier.replace("/", "___")
+    if identifier.count("/") <= 1 and not cached.exists() and not datasets.config.HF_DATASETS_OFFLINE:
+        check_hub(f"{identifier} is no local data set and", "name a local folder or file, or another hub in HF_ENDPOINT")
 
 
 def _cells(dataset: Any, name: str) -> list[Any]:

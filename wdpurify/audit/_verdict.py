@@ -12,6 +12,26 @@ from ._transfer import Transfer
 
 Verdict = Literal["use", "use, with balance", "doubtful", "do not use"]
 VERDICTS: tuple[Verdict, ...] = ("use", "use, with balance", "doubtful", "do not use")
+#: What they say, for a reader of the report.
+MEANINGS: dict[Verdict, str] = {
+    "use": (
+        "Learning the label does not help the task: the upper end of the interval is below the margin, {margin} points. And "
+        "the label is in the images."
+    ),
+    "use, with balance": (
+        "The same, on the task's own rows, where the label goes with the task label: draw the rows evenly over both, by "
+        "GroupSampler(..., balance=classes)."
+    ),
+    "doubtful": (
+        "A gain of more than {margin} points is not ruled out: more repeats, steps or evaluation rows narrow the interval. Or "
+        "the images do not show the label, so that there is nothing to forget. Or the label goes with the task label and no "
+        "separate evaluation data say why."
+    ),
+    "do not use": (
+        "The label helps the task: learning it gains more than {margin} points, or by itself it tells the task class on the "
+        "evaluation data. Forgetting it would hurt. Or the column cannot be grouped by."
+    ),
+}
 #: A label whose Cramér's V with the task label is above this goes with it: without separate evaluation data nobody can tell.
 TIED = CONFOUNDED
 

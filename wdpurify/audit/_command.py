@@ -1,0 +1,49 @@
+"""What the commands share: options of a backbone, and refusals in one line."""
+
+import ast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ._text import shown
+
+
+def pairs(option: str, given: Sequence[str]) -> dict[str, str]:
+    """``name=value`` as written on the command line.
+
+    Args:
+        option: its name, for the message.
+        given: as written.
+
+    Raises:
+        ValueError: for anything else, or a name that comes twice.
+    """
+    found: dict[str, str] = {}
+    for entry in given:
+        name, equals, value = entry.partition("=")
+        if not (name and equals):
+            raise ValueError(f"{option} takes name=value, got {entry!r}")
+        if name in found:
+            raise ValueError(f"{option} names {name!r} twice")
+        found[name] = value
+    return found
+
+
+def options(given: Sequence[str]) -> dict[str, Any]:
+    """Options of a backbone; a value that is a Python literal is taken as one, other values as text."""
+    found: dict[str, Any] = {}
+    for name, value in pairs("--backbone-options", given).items():
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
+
+
+@contextmanager
+def refusals(command: str) -> Iterator[None]:
+    """End the command with one harmless line where its data or options are refused."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise SystemExit(f"{command}: {shown(str(error), 1000)}") from error

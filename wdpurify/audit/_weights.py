@@ -1,0 +1,63 @@
+"""Weights of a file into a model: nothing in the file is run, and every key must be the model's own."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ._optional import optional
+from ._text import shown
+
+
+def load_weights(model: nn.Module, file: Path, *, leave_out: tuple[str, ...] = ()) -> None:
+    """Load a ``state_dict()`` from a file of torch or safetensors; prefixes of DDP and ``torch.compile`` are cut off.
+
+    Args:
+        model: whose weights they are.
+        file: holds the weights, or a checkpoint with them under ``state_dict`` or ``model``.
+        leave_out: beginnings of the keys to pass over.
+
+    Raises:
+        ValueError: if there is no such file, it holds no weights, or not those of the model.
+    """
+    state = {key: value for key, value in _read(file).items() if not key.startswith(leave_out)}
+    own = model.state_dict()
+    odd = {
+        "missing": own.keys() - state.keys(),
+        "unknown to the model": state.keys() - own.keys(),
+        "of another shape": {key for key in own.keys() & state.keys() if own[key].shape != state[key].shape},
+    }
+    if any(odd.values()):
+        found = "; ".join(f"{what}: {_some(keys, own, state)}" for what, keys in odd.items() if keys)
+        raise ValueError(
+            f"`weights` {shown(str(file))} do not fit the model. {found}. Name the backbone, with its options, that they were "
+            "saved from, or save them anew from this one: torch.save(model.state_dict(), FILE)"
+        )
+    model.load_state_dict(state)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise ValueError(f"`weights` {shown(str(file))}: there is no such file")
+    models = optional("timm.models", "reading weights")
+    try:
+        state = models.load_state_dict(str(file), use_ema=False, device="cpu", weights_only=True)
+    except Exception as error:  # of torch, of pickle, of safetensors, or of what a file holds in place of weights
+        why = shown(f"{type(error).__name__}: {error}", 200)
+        raise ValueError(
+            f"`weights` {shown(str(file))} must hold a state dict and nothing that runs code; save `model.state_dict()`; {why}"
+        ) from error
+    if odd := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise ValueError(
+            f"`weights` {shown(str(file))} must hold tensors alone, under `state_dict` or `model` where there is more; "
+            f"no tensors are {', '.join(shown(str(key), 60) for key in odd[:5])}"
+        )
+    return dict(state)
+
+
+def _some(keys: Iterable[str], own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
+    """The first few keys, with both shapes where they have two."""
+    named = sorted(keys)
+    both = {key: f" {tuple(state[key].shape)} for {tuple(own[key].shape)}" for key in named if key in own and key in state}
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+    return ", ".join(shown(key, 80) + both.get(key, "") for key in named[:5]) + more
