@@ -58,6 +58,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 100
 toc_object_entries_show_parents = "hide"
+napoleon_attr_annotations = False
 napoleon_numpy_docstring = False
 
 copybutton_selector = "div:not(.highlight-diff) > div.highlight > pre"
