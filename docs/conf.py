@@ -6,6 +6,7 @@ from a folder, without a server or a network. The pages are plain Markdown (read
 
 import sys
 from importlib.machinery import ModuleSpec
+from importlib.metadata import metadata
 from importlib.util import module_from_spec
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from sphinx import addnodes
 
 import wdpurify
 
-REPOSITORY = "https://github.com/wdpurify/wdpurify"
+LINKS = dict(line.split(", ") for line in metadata("wdpurify").get_all("Project-URL"))
+REPOSITORY = LINKS["Source"]
 ROOT = Path(__file__).parent.parent
 #: Files outside of this folder that a page includes, by their path in the repository.
 INCLUDED = {
@@ -66,6 +68,7 @@ copybutton_exclude = ".linenos, .gp, .go"  # of doctests neither prompts nor res
 
 html_theme = "furo"
 html_title = "wdpurify"
+html_baseurl = LINKS["Documentation"]
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
@@ -85,23 +88,30 @@ def _stand_in(name, members):
         setattr(sys.modules[package], last, module)
 
 
+def _file_behind(link, here):
+    """The file that a link leads to, and the anchor in it."""
+    name, _, anchor = link["reftarget"].partition("#")
+    if link["refdomain"] == "doc":  # a file, found from the page
+        return Path(f"{here / name}.md").resolve(), link["reftargetid"]
+    if isinstance(link, addnodes.download_reference):
+        return (here / link["refdoc"]).parent.joinpath(name).resolve(), None
+    return Path(link.source).parent.joinpath(name).resolve(), anchor or None  # not found from the page: from the included file
+
+
 def _leave_the_folder(app, doctree):
     """Lead links to files outside of this folder to the page that includes the file, or to the repository."""
     here = Path(app.srcdir)
-    for node in [*doctree.findall(addnodes.pending_xref), *doctree.findall(addnodes.download_reference)]:
-        if isinstance(node, addnodes.pending_xref):
-            if node.get("refdomain") != "doc":
-                continue
-            path = Path(f"{here / node['reftarget']}.md").resolve()
-        else:
-            path = Path(app.env.relfn2path(node["reftarget"], node["refdoc"])[1])
-        if path.is_relative_to(here) or not path.is_relative_to(ROOT):
+    links = [*doctree.findall(addnodes.pending_xref), *doctree.findall(addnodes.download_reference)]
+    for link in (link for link in links if link["reftype"] == "myst"):
+        path, anchor = _file_behind(link, here)
+        if not (path.is_file() and path.is_relative_to(ROOT)):
             continue
         name = path.relative_to(ROOT).as_posix()
-        if name in INCLUDED:
-            node["reftarget"] = INCLUDED[name]
+        page = INCLUDED.get(name) or (name.removeprefix("docs/").removesuffix(".md") if path.is_relative_to(here) else None)
+        if page is not None:
+            link.attributes.update(refdomain="doc", reftarget=page, reftargetid=anchor)
         else:
-            node.replace_self(nodes.reference("", "", *node.children, refuri=f"{REPOSITORY}/blob/main/{name}"))
+            link.replace_self(nodes.reference("", "", *link.children, refuri=f"{REPOSITORY}/blob/main/{name}"))
 
 
 def setup(app):
