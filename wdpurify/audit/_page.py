@@ -20,15 +20,16 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .6rem .4rem 0; border-top: 1px solid var(--line); }
 thead th { border-top: 0; color: var(--faint); font-weight: normal; overflow-wrap: normal; }
 .number { font-variant-numeric: tabular-nums; }
-.verdict { font-weight: bold; white-space: nowrap; }
+.audit tbody th, .audit td:nth-last-child(2) { min-width: 9ch; } .verdict { font-weight: bold; min-width: 9ch; }
 .use { color: var(--use); } .use-with-balance { color: var(--balance); }
 .doubtful { color: var(--doubtful); } .do-not-use { color: var(--refuse); }
 dt { font-weight: bold; } dd { margin: 0 0 .6rem; } .faint { color: var(--faint); }
-img { width: 100%; max-width: 60rem; background: #fff; }
+figure { margin: 1rem 0; } img { width: 100%; max-width: 60rem; background: #fff; }
 pre { white-space: pre-wrap; border: 1px solid var(--line); padding: .6rem; }
 @media screen and (max-width: 50rem) {
-  .audit thead { display: none; } .audit tr { display: block; border-top: 1px solid var(--line); padding: .6rem 0; }
-  .audit :is(th, td) { display: block; border: 0; padding: 0; }
+  .audit, .audit tbody { display: block; } .audit thead { display: none; }
+  .audit tr { display: block; border-top: 1px solid var(--line); padding: .6rem 0; }
+  .audit tbody :is(th, td) { display: block; border: 0; padding: 0; }
   .audit td::before { content: attr(data-head) ": "; color: var(--faint); font-weight: normal; }
 }
 @media print { :root { --ink: #000; --ground: #fff; --faint: #444; --line: #999; --use: #0072b2; --balance: #0072b2;
