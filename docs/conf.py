@@ -95,7 +95,8 @@ def _file_behind(link, here):
         return Path(f"{here / name}.md").resolve(), link["reftargetid"]
     if isinstance(link, addnodes.download_reference):
         return (here / link["refdoc"]).parent.joinpath(name).resolve(), None
-    return Path(link.source).parent.joinpath(name).resolve(), anchor or None  # not found from the page: from the included file
+    source = link.source or link.document["source"]  # not found from the page: from the file that the page includes
+    return Path(source).parent.joinpath(name).resolve(), anchor or None
 
 
 def _leave_the_folder(app, doctree):
