@@ -9,6 +9,7 @@ digit's.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import matplotlib as mpl
 import tyro
@@ -42,7 +43,7 @@ class Arguments:
     seed: int = 0
     steps: int = 400
     bias: float = 0.95
-    projection: str = "tsne"
+    projection: Literal["tsne", "pca"] = "tsne"
     max_rows: int = 1000
     permutations: int = 20
     out: Path = Path("results/features-colour.png")

@@ -78,6 +78,7 @@ def test_a_source_may_name_its_split(tmp_path):
         (["--task-label", "mood"], "`task` has no column 'mood'"),
         (["--image-column", "face"], "`auxiliary` has no column 'face'"),
         (["--backbone", "no_such_net"], "a name that timm knows, got 'no_such_net'"),
+        (["--backbone", "resnet18.no_such_tag"], "'resnet18.no_such_tag' cannot be made by timm: Invalid pretrained tag"),
         (["--task", "{folder}/notes.txt"], "must be a .parquet, .csv, .json or .jsonl file"),
         (["--task", "{folder}/faces.parkett.parquet"], "faces.parkett.parquet: there is no such file"),
         (["--task", "{folder}/nowhere/else/at/all"], "is no local data set and cannot be had from the hub"),

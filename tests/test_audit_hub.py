@@ -125,7 +125,10 @@ def test_what_is_cached_is_left_to_the_libraries(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(timm, "create_model", lambda *_, **given: made.append(given) or create("test_resnet", num_classes=0))
     Backbone("test_resnet.r160_in1k")
     assert made == [{"pretrained": True, "num_classes": 0}]
-    (tmp_path / "datasets" / "nobody___faces").mkdir(parents=True)
+    (tmp_path / "hub" / "models--nobody--net" / "snapshots" / "abc").mkdir(parents=True)
+    (tmp_path / "hub" / "models--nobody--net" / "snapshots" / "abc" / "config.json").write_text("{}")
+    Backbone("hf-hub:nobody/net@abc")
+    (tmp_path / "datasets" / "nobody___face-set_m").mkdir(parents=True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *given: {"train": given})
-    assert open_source("nobody/faces:some", "train") == ("nobody/faces", "some")
+    assert open_source("nobody/Face-SetM:some", "train") == ("nobody/Face-SetM", "some")
     assert asked == []

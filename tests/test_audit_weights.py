@@ -166,3 +166,10 @@ def test_saved_networks_are_drawn_side_by_side(tiny, tmp_path, capsys):
     for given, message in ((["plain"], "takes name=value"), (both[:1] * 2, "names 'plain' twice"), ([], "needs at least one")):
         with pytest.raises(SystemExit, match=rf"wdpurify.audit.features: --checkpoints {message}"):
             features.main([*arguments, "--checkpoints", *given])
+
+
+@pytest.mark.parametrize(("run", "name"), [(command.main, "wdpurify.audit"), (features.main, "wdpurify.audit.features")])
+def test_the_help_says_how_the_command_is_started(run, name, capsys):
+    with pytest.raises(SystemExit):
+        run(["--help"])
+    assert f"usage: python -m {name} [-h]" in capsys.readouterr().out

@@ -77,7 +77,7 @@ class Arguments:
 def main(arguments: list[str] | None = None) -> None:
     """Read, audit, print; write files if asked to."""
     given = sys.argv[1:] if arguments is None else arguments
-    chosen = optional("tyro", "the command").cli(Arguments, args=given)
+    chosen = optional("tyro", "the command").cli(Arguments, args=given, prog="python -m wdpurify.audit")
     with refusals("wdpurify.audit"), optional("rich.progress", "the command").Progress(transient=True) as bar:
         trainings = bar.add_task("trainings", total=None)
         found = run(chosen, lambda done, total: bar.update(trainings, completed=done, total=total))

@@ -40,11 +40,13 @@ class Backbone(nn.Module):
         if not name.startswith(("hf-hub:", "local-dir:")) and not timm.is_model(name.partition(".")[0]):
             near = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:5]
             raise ValueError(f"`model` must be a name that timm knows, got {name!r}; near are {', '.join(near) or 'none'}")
-        _check_published(timm, name, pretrained)
         try:
+            _check_published(timm, name, pretrained)
             self.network = timm.create_model(name, **{**(options or {}), "pretrained": pretrained, "num_classes": 0})
         except OSError as error:  # the hub's own kinds among them
             raise ValueError(f"`model` {name!r}: its published weights cannot be had ({error}): {INSTEAD}") from error
+        except RuntimeError as error:  # such as a tag that timm does not know
+            raise ValueError(f"`model` {name!r} cannot be made by timm: {error}") from error
         self.name = name
         config = timm.data.resolve_model_data_config(self.network)
         self.image_size = int(config["input_size"][-1])
@@ -104,14 +106,15 @@ def _called(name: str, options: Mapping[str, Any]) -> nn.Module:
 
 def _check_published(timm: Any, name: str, pretrained: bool) -> None:
     """Say at once that the hub is out of reach where it is needed: a model's description, or weights that are not cached."""
-    repository: str | None = None
+    published = ""
     files = WEIGHTS
     if name.startswith("hf-hub:"):
-        repository = name.removeprefix("hf-hub:").partition("@")[0]
+        published = name.removeprefix("hf-hub:")
         files = ("config.json",)
     elif pretrained and not name.startswith("local-dir:"):
         config = timm.models.get_pretrained_cfg(name)
-        repository = config.hf_hub_id
-        files = (config.hf_hub_filename,) if config.hf_hub_filename else WEIGHTS
-    if repository and not has_cached(repository, files):
+        published = getattr(config, "hf_hub_id", None) or ""
+        files = (config.hf_hub_filename,) if getattr(config, "hf_hub_filename", None) else WEIGHTS
+    repository, _, revision = published.partition("@")
+    if repository and not has_cached(repository, files, revision or None):
         check_hub(f"`model` {name!r}: its published weights", INSTEAD)

@@ -28,7 +28,7 @@ def check_hub(what: str, instead: str) -> None:
         raise ValueError(f"{what} cannot be had, as {why}: {instead}") from error
 
 
-def has_cached(repository: str, files: tuple[str, ...] = WEIGHTS) -> bool:
+def has_cached(repository: str, files: tuple[str, ...], revision: str | None = None) -> bool:
     """Whether one of the files of a model on the hub lies in its cache."""
     hub = optional("huggingface_hub", "a look into its cache")
-    return any(isinstance(hub.try_to_load_from_cache(repository, name), str) for name in files)
+    return any(isinstance(hub.try_to_load_from_cache(repository, name, revision=revision), str) for name in files)

@@ -132,7 +132,9 @@ def open_source(source: str, split: str) -> Any:
 
 def _check_hub(datasets: Any, identifier: str) -> None:
     """Say at once that the hub is out of reach where a data set could only come from there."""
-    cached = Path(datasets.config.HF_DATASETS_CACHE) / identifier.replace("/", "___")
+    owner, slash, name = identifier.rpartition("/")
+    folder = owner + slash.replace("/", "___") + datasets.naming.camelcase_to_snakecase(name)
+    cached = Path(datasets.config.HF_DATASETS_CACHE) / folder
     if identifier.count("/") <= 1 and not cached.exists() and not datasets.config.HF_DATASETS_OFFLINE:
         check_hub(f"{identifier} is no local data set and", "name a local folder or file, or another hub in HF_ENDPOINT")
 

@@ -58,7 +58,8 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read, measure, draw, print."""
-    chosen = optional("tyro", "the command").cli(Arguments, args=sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen = optional("tyro", "the command").cli(Arguments, args=given, prog="python -m wdpurify.audit.features")
     with refusals("wdpurify.audit.features"):
         found = run(chosen)
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
