@@ -37,10 +37,12 @@ def test_leakage_falls_where_the_nuisance_is_gone_and_the_class_is_kept():
     assert plain.leakage.balanced_accuracy > 0.95 > 0.75 > purified.leakage.balanced_accuracy
     assert min(plain.kept.balanced_accuracy, purified.kept.balanced_accuracy) > 0.95
     assert str(found).startswith(f"plain: hair {plain.leakage}")
-    titles = [axes.get_title() for axes in found.figure().axes]
+    panels = found.figure().axes
+    assert [axes.get_ylabel() for axes in panels] == ["by mood", "", "", "by hair", "", ""]
+    titles = [axes.get_title() for axes in panels]
     kept = f"{100 * plain.kept.balanced_accuracy:.0f} % (chance {100 * plain.kept.baseline:.0f} %)"
-    assert titles[0] == f"plain\nmood: {kept}"
-    assert re.fullmatch(r"purified\nleakage of hair: \d\d % \(chance \d\d %\)", titles[4])
+    assert titles[0] == f"plain\nprobe: {kept}"
+    assert re.fullmatch(r"purified\nleakage: \d\d % \(chance \d\d %\)", titles[4])
 
 
 def test_points_keep_neighbours_or_variance():
@@ -102,6 +104,12 @@ def test_twenty_values_have_looks_of_their_own_and_the_rest_is_grey():
     classes, who = (axes.get_legend() for axes in found.figure().axes if axes.get_legend())
     assert [text.get_text() for text in classes.get_texts()] == ["0"]
     assert [text.get_text() for text in who.get_texts()] == [*map(str, range(MOST)), "10 other values"]
+    figure = found.figure()
+    figure.draw_without_rendering()
+    legend = [axes.get_legend() for axes in figure.axes if axes.get_legend()][1].get_window_extent()
+    panel = figure.axes[2].get_window_extent()
+    assert figure.bbox.contains(legend.x1, legend.y0)
+    assert panel.height > 0.3 * figure.bbox.height
     looks = {(mark.get_color(), mark.get_marker()) for mark in who.legend_handles}
     assert len(looks) == MOST + 1
 

@@ -92,7 +92,7 @@ def audit(
 
     Raises:
         ValueError: for missing columns, lengths that differ, a task label with one class or fewer than ten rows in a class,
-            or a backbone that timm does not know.
+            or a backbone that timm does not know or whose published weights are out of reach.
         TypeError: for sources or images of another kind.
         ImportError: if a library that is needed is missing, with the command that installs it.
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
 MARKS = ("o", "^", "s")
 GREY = "#c8c8c8"
+#: Entries of a legend that fit beside a panel in one column.
+LONGEST = 12
 _AXES = {"tsne": "t-SNE", "pca": "PCA"}
 
 
@@ -22,12 +24,12 @@ def feature_figure(found: "FeatureMap") -> Any:
     figure = figure_class(figsize=(2.9 * len(found.models) + 1.6, 6.6), layout="constrained")
     # A last column without width holds the legends, so that all panels are of one size.
     panels = figure.subplots(2, len(found.models) + 1, squeeze=False, width_ratios=[1.0] * len(found.models) + [0.01])
-    _row(panels[0], found, found.classes, [own.kept for own in found.models])
-    _row(panels[1], found, found.nuisance, [own.leakage for own in found.models], "leakage of ")
+    _row(panels[0], found, found.classes, [own.kept for own in found.models], "probe")
+    _row(panels[1], found, found.nuisance, [own.leakage for own in found.models], "leakage")
     return figure
 
 
-def _row(panels: Any, found: "FeatureMap", labels: "Labels", probes: list[Leakage | None], what: str = "") -> None:
+def _row(panels: Any, found: "FeatureMap", labels: "Labels", probes: list[Leakage | None], what: str) -> None:
     """The panels of one label, with its legend beside them."""
     styles = [(COLOURS[place % len(COLOURS)], MARKS[place // len(COLOURS)]) for place in range(len(labels.values))]
     for axes, own, probe in zip(panels[:-1], found.models, probes, strict=True):
@@ -35,10 +37,11 @@ def _row(panels: Any, found: "FeatureMap", labels: "Labels", probes: list[Leakag
         title = in_plots(own.name, 30)
         if probe is not None:
             read = f"{100 * probe.balanced_accuracy:.0f} % (chance {100 * probe.baseline:.0f} %)"
-            title += f"\n{what}{in_plots(labels.name, 24)}: {read}"
+            title += f"\n{what}: {read}"
         axes.set_title(title, fontsize="medium")
         axes.set_xlabel(_AXES[found.projection], fontsize="small", color="grey")
         axes.set(xticks=[], yticks=[])
+    panels[0].set_ylabel(f"by {in_plots(labels.name, 24)}")
     lines = optional("matplotlib.lines", "the picture of the features")
     marks = [_mark(lines, colour, mark, name) for (colour, mark), name in zip(styles, labels.values, strict=True)]
     if (labels.codes < 0).any():
@@ -52,6 +55,7 @@ def _row(panels: Any, found: "FeatureMap", labels: "Labels", probes: list[Leakag
         frameon=False,
         alignment="left",
         borderaxespad=0,
+        ncols=1 if len(marks) <= LONGEST else 2,
     )
 
 
