@@ -103,6 +103,9 @@ def test_any_answer_is_one(asked):
 
 
 def test_in_offline_mode_nobody_is_asked(unreachable, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *given: {"train": given})
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    assert open_source("nobody/faces", "train") == ("nobody/faces", None)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     check_hub("faces", "wait")
 

@@ -23,6 +23,7 @@ from ._text import shown
 Projection = Literal["tsne", "pca"]
 #: Values with a colour and mark of their own, the most frequent ones; further ones are grey.
 MOST = 20
+# t-SNE and not UMAP: scikit-learn has it, no compiler is needed at the first call, and the same seed gives the same points.
 #: Principal components that the neighbour embedding reads, and its perplexity where there are rows enough.
 COMPONENTS = 50
 PERPLEXITY = 30
