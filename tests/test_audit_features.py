@@ -61,6 +61,7 @@ def test_features_of_hardly_any_dimension_are_drawn(features, projection):
     points = projected(features, projection, 0)
     assert points.shape == (24, 2)
     assert points.isfinite().all()
+    assert len(points[:, 0].unique()) == len(features.unique())
 
 
 def test_the_seed_decides_and_nothing_of_the_users_is_changed():

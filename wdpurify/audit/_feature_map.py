@@ -122,7 +122,7 @@ def feature_map(
         permutations: of the leakage's baseline.
         max_rows: of more rows, so many are drawn.
         device: where to run; None stays with each model.
-        seed: draws rows, folds, permutations and the start of the embedding; on one kind of machine it decides the picture.
+        seed: draws rows, folds and permutations; on one kind of machine the picture depends on it alone.
 
     Raises:
         ValueError: if there is no model, lengths differ, or fewer than two values of the nuisance have ten rows.
@@ -165,17 +165,16 @@ def feature_map(
 
 
 def projected(features: Tensor, projection: Projection, seed: int) -> Tensor:
-    """Features ``(rows, dim)`` as points ``(rows, 2)``; features that are all alike are one point."""
+    """Features ``(rows, dim)`` as points ``(rows, 2)``; features that are all alike are one point, one feature is a line."""
     points = torch.zeros(len(features), 2)
     if not (features != features[0]).any():
         return points
     data = features.double().numpy()
     width = min(*features.shape, COMPONENTS if projection == "tsne" else 2)
     data = PCA(width, svd_solver="full").fit_transform(data)
-    if projection == "tsne":
+    if projection == "tsne" and width > 1:
         perplexity = min(PERPLEXITY, (len(data) - 1) / 3)
-        start = "pca" if width > 1 else "random"
-        data = TSNE(perplexity=perplexity, init=start, random_state=seed % 2**32).fit_transform(data)
+        data = TSNE(perplexity=perplexity, init="pca", random_state=seed % 2**32).fit_transform(data)
     points[:, : data.shape[1]] = torch.from_numpy(data).float()
     return points
 
