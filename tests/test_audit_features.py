@@ -116,7 +116,7 @@ def test_twenty_values_have_looks_of_their_own_and_the_rest_is_grey():
 
 
 def test_rows_without_a_value_are_grey_and_values_of_several_kinds_are_taken():
-    cells = [1, "a", None] * 20
+    cells = ["a", 1, None] * 20
     found = feature_map({"net": torch.randn(60, 3)}, None, cells, cells, **FAST)
     assert found.nuisance.values == ("1", "a")
     assert found.models[0].leakage.rows == 40
