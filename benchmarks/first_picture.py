@@ -126,13 +126,12 @@ def show_bars(panel: Any, rows: list[report.Row], bias: float) -> None:
     halves = np.nan_to_num([row.accuracy[TEST].half_width for row in rows])
     colours = [COLOURS.get(row.method, "#999999") for row in rows]
     drawn = axes.barh([BARS[row.method] for row in rows], means, xerr=halves, capsize=3, color=colours)
-    axes.bar_label(drawn, [f"{mean:.0f} %" for mean in means], label_type="center", color="white", weight="bold")
+    for bar, mean in zip(drawn, means, strict=True):
+        axes.text(3, bar.get_y() + bar.get_height() / 2, f"{mean:.0f} %", color="white", weight="bold", va="center")
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set(
-        xlim=(0, 100),
-        xlabel=f"accuracy where hair is at random, %\n(trained with it paired in {100 * bias:.0f} % of the faces)",
-    )
+    axes.set(xlim=(0, 100))
+    panel.suptitle(f"accuracy where hair is at random\n(in training, {100 * bias:.0f} % are paired)", fontsize="medium")
 
 
 if __name__ == "__main__":
