@@ -1,5 +1,6 @@
 """Kills a training without warning, again and again, and looks at how it ends."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -75,9 +76,11 @@ def _start(form: str, folder: Path) -> int:
     sys.stdout.flush()
     child = os.fork()
     if child:
+        with contextlib.suppress(OSError):  # the child has ended already
+            os.setpgid(child, child)  # here and there, so that it is so whoever comes first
         return child
     try:
-        os.setsid()  # workers of its own are killed with it
+        os.setpgid(0, 0)  # workers of its own are killed with it
         with (folder / "said.txt").open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
