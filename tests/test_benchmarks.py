@@ -118,7 +118,7 @@ def test_choosing_an_option_does_not_read_the_test_sets(colour):
     assert set(outcome.accuracy) == {"validation", "oracle"}
 
 
-@pytest.mark.parametrize("name", ["small-bn", "small-gn", "resnet18", "senet", "mobilenetv2", "shufflenetv2"])
+@pytest.mark.parametrize("name", ["small-bn", "small-gn", "small-ln", "resnet18", "senet", "mobilenetv2", "shufflenetv2"])
 def test_backbones_have_128_features_and_do_not_shrink_small_images_to_nothing(name):
     network = build_network(name, 10)
     images = torch.randn(2, 3, 32, 32)

@@ -1,4 +1,4 @@
-"""A small network for CPU: three convolution blocks and a 128-d penultimate layer, with BatchNorm or GroupNorm."""
+"""A small network for CPU: three convolution blocks and a 128-d penultimate layer, with BatchNorm, GroupNorm or LayerNorm."""
 
 from collections.abc import Callable
 
@@ -23,6 +23,11 @@ def small_cnn(norm: Callable[[int], nn.Module]) -> nn.Module:
 def group_norm(channels: int) -> nn.Module:
     """GroupNorm of eight groups."""
     return nn.GroupNorm(8, channels)
+
+
+def layer_norm(channels: int) -> nn.Module:
+    """LayerNorm over channels, height and width, with a scale and shift per channel."""
+    return nn.GroupNorm(1, channels)
 
 
 def _block(channels_in: int, channels_out: int, norm: Callable[[int], nn.Module]) -> list[nn.Module]:
