@@ -86,7 +86,9 @@ def acting_step(
         rank = rank_and_world()[0] if world > 1 else 0
         rows = _of_all_ranks(own) if world > 1 else own
         if learn:
-            trainer.see(rows.features, rows.population | (rows.groups >= 0))
+            in_play = rows.population | (rows.groups >= 0)
+            trainer.see(rows.features, in_play)
+            pull.spread.record(rows.features, in_play)
         # Before the critic learns from these rows: what it knows of them now it knows of their groups, not of each row.
         found = trainer.differentiate(
             rows.features,
@@ -115,6 +117,7 @@ def acting_step(
         "separation": pull.separation.value,
         "separation_by_chance": pull.separation.chance,
         "critic_gradient_norm": found.gradient.norm(),
+        "spread_kept": pull.spread.kept,
         "feature_norm": rows.features.norm(dim=1).mean(),
         "dropped_rows": (~keep).sum(),
     }

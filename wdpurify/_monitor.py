@@ -8,10 +8,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .exceptions import DeadCriticWarning, NoTaskGradientWarning, PurifyWarning, SaturatedCriticWarning
+from .exceptions import (
+    CollapsedFeaturesWarning,
+    DeadCriticWarning,
+    NoTaskGradientWarning,
+    PurifyWarning,
+    SaturatedCriticWarning,
+)
 
 #: Readings in a row that must agree before a warning: one empty batch or one stalled step is no illness.
 PATIENCE = 5
+#: What a figure must not stay at or below.
+LOWEST = {"critic_gradient_norm": 0.0, "task_norm": 0.0, "spread_kept": 0.02}
 #: Share of weights at the clipping bound from which a critic counts as saturated.
 SATURATED = 0.9
 
@@ -31,6 +39,7 @@ class PurifyMetrics(NamedTuple):
         critic_gradient_norm: Euclidean norm of the gap's gradient at the auxiliary features; 0 means a dead critic.
         clip_share: share of the critic's weights at the clipping bound, in [0, 1]; 0 without weight clipping.
         feature_norm: mean Euclidean norm of the auxiliary features.
+        spread_kept: the features' spread as a share of the largest that they had; near 0 they have collapsed.
         dropped_rows: auxiliary rows left out for not being finite, or beyond 1e6 in magnitude.
         gradient_ratio: norm of the applied purify gradient over the norm of the task gradient.
         strength: the strength that was asked for.
@@ -44,6 +53,7 @@ class PurifyMetrics(NamedTuple):
     critic_gradient_norm: float
     clip_share: float
     feature_norm: float
+    spread_kept: float
     dropped_rows: float
     gradient_ratio: float
     strength: float
@@ -65,7 +75,7 @@ class Monitor:
         self._needs_task_gradient = needs_task_gradient
         self._said: set[type[PurifyWarning]] = set()
         self._checks = 0
-        self._zero_readings = {"critic_gradient_norm": 0, "task_norm": 0}
+        self._low_readings = dict.fromkeys(LOWEST, 0)
         self._landing: tuple[Tensor, torch.cuda.Event] | None = None
 
     def record(self, **figures: Tensor) -> None:
@@ -95,6 +105,7 @@ class Monitor:
             critic_gradient_norm=self.read("critic_gradient_norm"),
             clip_share=clip_share,
             feature_norm=self.read("feature_norm"),
+            spread_kept=self.read("spread_kept"),
             dropped_rows=self.read("dropped_rows"),
             gradient_ratio=self.read("applied_norm") / task_norm if task_norm > 0 else float("nan"),
             strength=strength,
@@ -119,7 +130,7 @@ class Monitor:
     def check(self) -> None:
         """Check the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""
         self._checks += 1
-        names = [name for name in self._zero_readings if name in self.figures]
+        names = [name for name in self._low_readings if name in self.figures]
         if self._checks > PATIENCE and "applied_norm" in self.figures and "task_norm" not in self.figures:
             self._warn_of_no_task_gradient()
         if not names:
@@ -129,9 +140,9 @@ class Monitor:
             self._check_values({name: self.read(name) for name in names})
         elif device.type == "cuda":
             if self._landing is not None and self._landing[1].query():
-                self._check_values(dict(zip(self._zero_readings, self._landing[0].tolist(), strict=False)))
+                self._check_values(dict(zip(self._low_readings, self._landing[0].tolist(), strict=False)))
                 self._landing = None
-            if self._landing is None and len(names) == len(self._zero_readings):
+            if self._landing is None and len(names) == len(self._low_readings):
                 figures = torch.stack([self.figures[name].to(device) for name in names])
                 landed = torch.empty(len(names), pin_memory=True).copy_(figures, non_blocking=True)
                 event = torch.cuda.Event()
@@ -140,15 +151,21 @@ class Monitor:
 
     def _check_values(self, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._zero_readings[name] = self._zero_readings[name] + 1 if value == 0 else 0
-        if self._zero_readings["critic_gradient_norm"] >= PATIENCE:
+            self._low_readings[name] = self._low_readings[name] + 1 if value <= LOWEST[name] else 0
+        if self._low_readings["critic_gradient_norm"] >= PATIENCE:
             self.warn(
                 DeadCriticWarning,
                 "the critic's gradient is zero, so purifying pulls nothing: use `constraint=GradientPenalty()`, or a `critic` "
                 "with `activation=nn.LeakyReLU`; if `metrics().dropped_rows` is high, mend the auxiliary rows, which are not "
                 "finite; if the features themselves are constant, lower `strength`",
             )
-        if self._zero_readings["task_norm"] >= PATIENCE:
+        if self._low_readings["spread_kept"] >= PATIENCE:
+            self.warn(
+                CollapsedFeaturesWarning,
+                "the features have shrunk to a point, so that little can be learned from them: let the pull stop earlier, "
+                "`strength=BalancedStrength(keep=0.5)`, or lower `strength` to 0.1",
+            )
+        if self._low_readings["task_norm"] >= PATIENCE:
             self._warn_of_no_task_gradient()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,6 +9,10 @@ class DeadCriticWarning(PurifyWarning):
     """The critic's gradient at the features is zero: it pulls nothing."""
 
 
+class CollapsedFeaturesWarning(PurifyWarning):
+    """The features have shrunk to a point: the pull moves them together faster than the task holds them apart."""
+
+
 class SaturatedCriticWarning(PurifyWarning):
     """Nearly every critic weight sits at the clipping bound: the critic can hardly follow."""
 

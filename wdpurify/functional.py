@@ -52,6 +52,26 @@ def gap_weights(groups: Tensor, population: Tensor, n_groups: int) -> Tensor:
     return gap * counts / counts.sum().clamp(min=1)
 
 
+def feature_spread(features: Tensor, in_play: Tensor) -> Tensor:
+    """The root mean square distance of the numbers of a row from their dimension's mean, over rows and dimensions.
+
+    Args:
+        features: shape ``(batch, dim)``.
+        in_play: which rows count, shape ``(batch,)``.
+
+    Returns:
+        A scalar tensor in feature units; 0 where no row counts.
+
+    >>> feature_spread(torch.tensor([[1.0, 0.0], [3.0, 0.0], [9.0, 9.0]]), torch.tensor([True, True, False]))
+    tensor(0.7071)
+    """
+    rows = in_play.float()[:, None]
+    count = rows.sum().clamp(min=1.0)
+    centred = (features - (features * rows).sum(0) / count) * rows
+    spread: Tensor = centred.norm() / (count * features.shape[1]).sqrt()
+    return spread
+
+
 def group_gap(scores: Tensor, groups: Tensor, population: Tensor) -> Tensor:
     """Mean over the groups of (mean score of the group minus mean score of the population).
 

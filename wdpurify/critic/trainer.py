@@ -16,7 +16,7 @@ from wdpurify._torch import (
     rank_and_world,
     refuse_unlike,
 )
-from wdpurify.functional import group_gap
+from wdpurify.functional import feature_spread, group_gap
 from wdpurify.lipschitz import lipschitz_bound
 
 from .constraints import Constraint
@@ -110,10 +110,7 @@ class CriticTrainer:
         """
         if not self._scale_features:
             return
-        rows = in_play.float()[:, None]
-        count = rows.sum().clamp(min=1.0)
-        centred = (features - (features * rows).sum(0) / count) * rows
-        spread = centred.norm() / (count * features.shape[1]).sqrt()
+        spread = feature_spread(features, in_play)
         known = moved(self._spread, features.device)
         found = torch.where(known > 0, torch.lerp(known, spread.to(known), 1.0 - SPREAD_DECAY), spread.to(known))
         self._spread = torch.where(spread > 0, found, known)

@@ -12,6 +12,7 @@ from wdpurify.functional import norm_of_all_passes
 from .graphs import reachable_parameters
 from .hand_over import PassRecord, hand_over
 from .separation import Separation
+from .spread import Spread
 from .strength import Strength
 from .task_gradient import TaskGradient, observations
 
@@ -29,6 +30,7 @@ class Pull:
     Attributes:
         applied_norm: norm of the last pull at the features, scalar; None before the first.
         separation: how far apart the groups are.
+        spread: how much of their spread the features still have.
     """
 
     def __init__(self, strength: Strength) -> None:
@@ -36,6 +38,7 @@ class Pull:
         self.applied_norm: Tensor | None = None
         self._ledger = TaskGradient()
         self.separation = Separation()
+        self.spread = Spread()
         self._value: Tensor | None = None
         self._parameters: list[tuple[Tensor, Tensor]] = []
 
@@ -53,7 +56,8 @@ class Pull:
 
     def factor(self, norm: Tensor) -> Tensor:
         """What to multiply a gradient at the features with, scalar, given its norm over the rows of all ranks."""
-        factor = self.strength.factor(norm, moved(self.separation.value, norm.device))
+        separation, kept = (moved(value, norm.device) for value in (self.separation.value, self.spread.kept))
+        factor = self.strength.factor(norm, separation, kept)
         self.applied_norm = norm * factor
         return factor
 
@@ -157,6 +161,7 @@ class Pull:
             "strength": self.strength.state_dict(),
             "ledger": self._ledger.state_dict(),
             "separation": self.separation.state_dict(),
+            "spread": self.spread.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -164,6 +169,7 @@ class Pull:
         self.strength.load_state_dict(state["strength"])
         self._ledger.load_state_dict(state["ledger"])
         self.separation.load_state_dict(state["separation"])
+        self.spread.load_state_dict(state["spread"])
         self.drop()
 
     def _reported(self, value: Tensor, factor: Tensor) -> Tensor:

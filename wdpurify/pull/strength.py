@@ -24,8 +24,14 @@ class Strength(Protocol):
     value: float
     needs_task_gradient: bool
 
-    def factor(self, gradient_norm: Tensor, separation: Tensor) -> Tensor:
-        """What to multiply a purify gradient of this norm with, a scalar tensor; `separation` is the gap over the spread."""
+    def factor(self, gradient_norm: Tensor, separation: Tensor, kept: Tensor) -> Tensor:
+        """What to multiply a purify gradient with, a scalar tensor.
+
+        Args:
+            gradient_norm: of the purify gradient at the features.
+            separation: the gap over the spread of the scores.
+            kept: share of their largest spread that the features still have.
+        """
         ...
 
     def record(self, task_norm: Tensor, weight: Tensor) -> None:
@@ -56,7 +62,7 @@ class FixedStrength:
     def __init__(self, value: float = 1.0) -> None:
         self.value = check_not_negative("value", value)
 
-    def factor(self, gradient_norm: Tensor, separation: Tensor) -> Tensor:
+    def factor(self, gradient_norm: Tensor, separation: Tensor, kept: Tensor) -> Tensor:
         return torch.full((), self.value, device=gradient_norm.device)
 
     def record(self, task_norm: Tensor, weight: Tensor) -> None:
@@ -86,6 +92,9 @@ class BalancedStrength:
         value: ratio of the norms while the groups are apart, at least 0. It holds in the iterations in which the term acts.
         fade: separation (gap over the standard deviation of the critic's scores, on rows that it has not learned from) below
             which the ratio falls linearly to 0, at least 0; 0 never fades.
+        keep: share, in [0, 1), of their largest spread that the features are to keep: the ratio falls linearly to 0 as their
+            spread falls to that share. 0 does not look at it. A pull can bring groups together by shrinking the features to a
+            point, from which a network may not come back; 0.5 kept small networks with few rows from that.
 
     Attributes:
         task_norm: the memory, a scalar tensor; NaN until a task gradient was recorded.
@@ -93,19 +102,24 @@ class BalancedStrength:
 
     needs_task_gradient = True
 
-    def __init__(self, value: float = 0.5, *, fade: float = 0.2) -> None:
+    def __init__(self, value: float = 0.5, *, fade: float = 0.2, keep: float = 0.0) -> None:
         self.value = check_not_negative("value", value)
         self.fade = check_not_negative("fade", fade)
+        self.keep = check_not_negative("keep", keep)
+        if not keep < 1:
+            raise ValueError(f"`keep` must be below 1, the share of their spread that features are to keep, got {keep}")
         self.task_norm: Tensor = torch.tensor(float("nan"), dtype=torch.float32, device="cpu")
         self._weight: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")  # mean of the iterations'
         self._count: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")
 
-    def factor(self, gradient_norm: Tensor, separation: Tensor) -> Tensor:
+    def factor(self, gradient_norm: Tensor, separation: Tensor, kept: Tensor) -> Tensor:
         norm = gradient_norm.float()
         known = moved(self.task_norm, norm.device)
         wanted = self.value * known / norm.clamp(min=torch.finfo(torch.float32).tiny)
         if self.fade > 0:
             wanted = wanted * (separation / self.fade).clamp(0.0, 1.0)
+        if self.keep > 0:
+            wanted = wanted * ((kept - self.keep) / (1.0 - self.keep)).clamp(0.0, 1.0)
         # A dead critic has no direction to give: 0 rather than a huge factor on rounding noise.
         return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
 

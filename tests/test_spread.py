@@ -1,0 +1,69 @@
+"""How much of their spread the features still have, and that a pull which is to keep it does."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.testing import assert_close
+
+from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
+from wdpurify.exceptions import CollapsedFeaturesWarning
+from wdpurify.pull.spread import Spread
+
+EVERY = torch.ones(8, dtype=torch.bool)
+
+
+def _rows(scale):
+    return scale * torch.randn((8, 3), generator=torch.Generator().manual_seed(0))
+
+
+@given(st.floats(1e-3, 1e3), st.floats(-1e3, 1e3))
+def test_scale_and_place_of_the_features_play_no_part(scale, place):
+    spread = Spread()
+    for shrunk in (1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5):
+        spread.record(_rows(scale * shrunk).double().add(place).float(), EVERY)
+    assert_close(spread.kept.item(), 0.5, rtol=0.01, atol=1e-4 * abs(place) / scale)
+
+
+def test_rows_out_of_play_and_single_rows_say_nothing():
+    spread = Spread()
+    assert spread.kept == 1
+    spread.record(_rows(1.0), EVERY)
+    beside = torch.cat([_rows(1.0), torch.full((2, 3), 1e5)])
+    spread.record(beside, torch.arange(10) < 8)
+    spread.record(_rows(1.0), torch.arange(8) == 3)
+    assert_close(spread.kept.item(), 1.0)
+
+
+def _collapsing(strength):
+    """A pull far too strong for a layer of ReLUs, whose groups are far apart."""
+    torch.manual_seed(0)
+    groups = [row % 2 for row in range(64)]
+    rows = torch.randn(64, 4) + 4.0 * torch.tensor(groups)[:, None]
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    purify = PurifyRegularizer.for_model(model, GroupSampler(rows, groups, batch_size=16), strength=strength)
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(300):
+        chosen = torch.randint(64, (16,), generator=generator)
+        optimizer.zero_grad()
+        criterion(model(rows[chosen]), torch.tensor(groups)[chosen]).backward()
+        optimizer.step()
+    return purify.metrics().spread_kept
+
+
+def test_features_that_have_collapsed_are_named_and_kept_from_it_where_asked_for():
+    with pytest.warns(CollapsedFeaturesWarning, match=r"BalancedStrength\(keep=0.5\)"):
+        assert _collapsing(BalancedStrength(5.0, fade=0.0)) < 0.02
+    assert _collapsing(BalancedStrength(5.0, fade=0.0, keep=0.5)) > 0.4
+
+
+def test_what_was_kept_is_saved():
+    spread = Spread()
+    spread.record(_rows(4.0), EVERY)
+    spread.record(_rows(1.0), EVERY)
+    loaded = Spread()
+    loaded.load_state_dict(spread.state_dict())
+    assert loaded.kept == spread.kept < 1
