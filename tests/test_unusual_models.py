@@ -33,6 +33,19 @@ def test_a_model_of_box_regressors_alone_lists_what_could_be_named():
         FeatureTap(model)
 
 
+def test_a_model_without_layers_with_weights_is_sent_to_the_other_form():
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 2))
+
+        def forward(self, rows):
+            return rows @ self.weight
+
+    with pytest.raises(ValueError, match=r"no layers with weights: .* `loss\(features\)`"):
+        FeatureTap(Bare())
+
+
 def test_a_segmenter_trains_with_the_maps_that_its_classifier_reads():
     model = models.get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=3)
     images = torch.rand(12, 3, 32, 32)

@@ -40,8 +40,10 @@ def find_classifier(model: nn.Module) -> str | None:
 
 def candidates(model: nn.Module, count: int = 20) -> str:
     """The last layers with weights of their own, for a message that asks for one of them."""
-    names = [name for name, layer in model.named_modules() if layer._parameters]
-    return f"its last ones are {', '.join(names[-count:]) or 'none with weights'}"
+    names = [name for name, layer in model.named_modules() if name and layer._parameters]
+    if not names:
+        return "it has no layers with weights: compute the features in your loop and give them to `loss(features)`"
+    return f"its last ones are {', '.join(names[-count:])}"
 
 
 def input_width(module: nn.Module) -> int | None:
