@@ -215,7 +215,7 @@ def test_worst_cell_and_leakage_are_of_the_features_given():
 def test_the_accuracy_with_statistics_re_estimated_is_that_of_a_network_that_has_seen_the_training_rows(parquet):
     task = _build(parquet)
     torch.manual_seed(0)
-    network = network_named(f"{__name__}:Tiny", 2, {})
+    network = network_named("test_picture_networks:Tiny", 2, {})
     norm = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
     norm.running_mean.fill_(50.0)
     before = copy.deepcopy(network.state_dict())
@@ -260,7 +260,7 @@ def test_distances_are_those_of_their_formulas():
 
 def test_the_sliced_distance_is_the_mean_w1_of_projections_drawn_anew_in_every_step(parquet):
     pytest.importorskip("ot")
-    network = network_named(f"{__name__}:Tiny", 2, {})
+    network = network_named("test_picture_networks:Tiny", 2, {})
     method = PICTURE_METHODS["sliced Wasserstein"](network, _build(parquet), seed=0, device=CPU, steps=9, batch_size=8)
     line = torch.arange(4.0)[:, None]
     assert_close(method.sliced_distance(line, 2.0 * line + 1.0), torch.tensor(2.5))  # means of 1, 2, 3 and 4
@@ -289,7 +289,7 @@ def test_protected_statistics_are_those_of_the_task_rows_alone(parquet):
     found = {}
     for name in ("goal 1 only", "gradient reversal", "gradient reversal, protected statistics"):
         torch.manual_seed(0)
-        network = network_named(f"{__name__}:Tiny", 2, {})
+        network = network_named("test_picture_networks:Tiny", 2, {})
         options = {"batch_size": 8} if "reversal" in name else {}
         method = PICTURE_METHODS[name](network, task, seed=0, device=CPU, steps=2, **options)
         method.loss(torch.ones(4, 3, 16, 16), torch.tensor([0, 1, 0, 1]))
@@ -356,8 +356,8 @@ def _own(path):
 
 def test_a_run_is_reported_and_resumed(start, parquet, tmp_path, monkeypatch, capsys):
     options = [*_own(parquet), "--methods", "MMD", "upper bound", "--augment", "--clip", "1"]
-    out = start(*options, "--network", f"{__name__}:Tiny", "--network-options", "width=5")
-    folder = out / f"pictures-{__name__}.Tiny"
+    out = start(*options, "--network", "test_picture_networks:Tiny", "--network-options", "width=5")
+    folder = out / "pictures-test_picture_networks.Tiny"
     table = (folder / "report.md").read_text()
     assert "| method | paired % | unbiased % | worst cell % | leakage % |" in table
     rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
@@ -372,13 +372,13 @@ def test_a_run_is_reported_and_resumed(start, parquet, tmp_path, monkeypatch, ca
     assert settings["network_options"] == [["width", 5]]
     made = []
     monkeypatch.setattr(jobs, "train", lambda *given, _train=jobs.train, **named: made.append(named) or _train(*given, **named))
-    start(*options, "--network", f"{__name__}:Tiny", "--network-options", "width=5", "--resume")
+    start(*options, "--network", "test_picture_networks:Tiny", "--network-options", "width=5", "--resume")
     assert made == []
-    start(*options, "--network", f"{__name__}:Tiny", "--network-options", "width=5", "--resume", "--optimizer", "sgd")
+    start(*options, "--network", "test_picture_networks:Tiny", "--network-options", "width=5", "--resume", "--optimizer", "sgd")
     assert len(made) == 8
     monkeypatch.setattr(sys, "argv", ["report.py", str(out), "--out", str(tmp_path / "report")])
     report.main()
-    assert len(list((tmp_path / "report").glob(f"pictures-{__name__}.Tiny-bias-0.95-3-steps*/report.md"))) == 2
+    assert len(list((tmp_path / "report").glob("pictures-test_picture_networks.Tiny-bias-0.95-3-steps*/report.md"))) == 2
 
 
 def test_embedded_faces_go_with_their_style(start, faces_cache, monkeypatch, capsys):
