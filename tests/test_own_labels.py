@@ -6,12 +6,16 @@ import sys
 import own_labels
 import pytest
 import torch
-from purifybench.methods import OWN_ROWS_METHODS
+from purifybench.methods import OWN_ROWS_METHODS, purified, within_class
 from purifybench.methods.balanced import BalancedBatches, GroupRobust
+from purifybench.methods.within_class import WithinClass
 from purifybench.network import Network
 from purifybench.tasks import biased_colour, on_own_rows
+from purifybench.tasks._types import to_float
 from purifybench.training import Settings, train
 from torch import nn
+
+from wdpurify import GroupSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore::wdpurify.exceptions.EmptyCellsWarning")  # ten colours, ten classes, 800 rows
 CPU = torch.device("cpu")
@@ -66,6 +70,22 @@ def test_group_dro_weighs_the_worst_cell_most(task):
 def test_every_method_trains_and_is_measured_by_its_worst_cell(name, task):
     outcome = train(task, OWN_ROWS_METHODS[name], Settings(steps=3), device=CPU, on_upper=name == "upper bound")
     assert 0 <= outcome.measures["worst cell"] <= outcome.accuracy["shifted"]
+
+
+def test_a_critic_within_each_class_is_told_the_true_class_of_each_row(task, monkeypatch):
+    drawn = []
+
+    def sampler(images, *rest, **named):
+        drawn.append(images)
+        return GroupSampler(images, *rest, **named)
+
+    monkeypatch.setattr(purified, "GroupSampler", sampler)
+    network = Network(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 10, feature_dim=3)
+    WithinClass(network, task, seed=0, device=CPU, steps=1, balance=True)
+    read = within_class._ToldFeatures(network.features, 10)(to_float(drawn[0]))
+    assert torch.equal(read[:, :3], network.features(to_float(task.train.images)))
+    assert torch.equal(read[:, 3:].argmax(1), task.train.labels)
+    assert torch.equal(read[:, 3:].sum(1), torch.ones(len(read)))
 
 
 def test_a_table_per_bias_and_a_plot_over_the_biases(tmp_path, monkeypatch):

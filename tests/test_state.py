@@ -12,7 +12,7 @@ from small_loop import OBJECTIVES, equal_states, small_network, small_sampler, s
 from torch import nn
 from torch.testing import assert_close
 
-from wdpurify import Critic, OneSided, PurifyRegularizer
+from wdpurify import BalancedStrength, Critic, OneSided, PurifyRegularizer
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -91,6 +91,25 @@ def _purified(**options):
     purify = PurifyRegularizer(network.features, small_sampler(), **({"feature_dim": 6} | options))
     train(network, purify, 4)
     return purify
+
+
+def test_a_run_whose_pull_is_to_keep_the_spread_goes_on_bit_for_bit():
+    def made():
+        torch.manual_seed(5)
+        network = small_network()
+        options = {"feature_dim": 6, "strength": BalancedStrength(5.0, fade=0.0, keep=0.9)}
+        return network, PurifyRegularizer(network.features, small_sampler(), **options)
+
+    network, purify = made()
+    train(network, purify, 6)
+    other, resumed = made()
+    other.load_state_dict(network.state_dict())
+    resumed.load_state_dict(purify.state_dict())
+    for each, regularizer in ((network, purify), (other, resumed)):
+        train(each, regularizer, 6)
+    assert purify.metrics().spread_kept < 1
+    assert resumed.metrics().spread_kept == purify.metrics().spread_kept
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
 
 
 def _without(state, name):
