@@ -145,6 +145,8 @@ def check(arguments: Arguments) -> None:
         )
     if real.celeba and (arguments.table == "bias" or arguments.auxiliary != ("same",)):
         raise SystemExit("--table bias and --auxiliary are for cartoon faces alone: nobody knows the bias of real ones")
+    if real.celeba and arguments.sets != tuple(TASK_SETS):
+        raise SystemExit("--sets names cartoon sets: of real ones, give the folders that you want")
 
 
 def prepare(arguments: Arguments) -> None:

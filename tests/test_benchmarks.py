@@ -361,6 +361,20 @@ def sources(tmp_path):
     return tmp_path
 
 
+def test_digits_of_28_pixels_get_their_border_whatever_the_size():
+    white = Image.new("L", (28, 28), 255)
+    for size in (16, 32):
+        found = real_digits._as_tensor(white, size)
+        assert found.shape == (3, size, size)
+        assert found[:, 0].max() < 128 < found[:, size // 2, size // 2].min()  # black at the edge, as MNIST-M's recipe has it
+
+
+def test_a_batch_size_that_is_named_is_taken():
+    for task, usual in (("real", 128), ("colour", 64)):
+        sizes = [digits.settings(task, digits.Arguments(batch_size=size), "small-bn", 0).batch_size for size in (None, 7)]
+        assert sizes == [usual, 7]
+
+
 def _real(sources, **options):
     given = {
         "train": str(sources / "digits"),

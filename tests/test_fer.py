@@ -39,6 +39,8 @@ def start(tmp_path, faces_cache, monkeypatch):
     [
         (["--backbones", "alexnett"], "--backbones: 'alexnett' is none of"),
         (["--methods", "PL"], "--methods: 'PL' is none of"),
+        (["--sets", "mmi"], "--sets: 'mmi' is none of"),
+        (["--ck", "a", "--mmi", "b", "--celeba", "c", "--sets", "mmi-like"], "--sets names cartoon sets"),
         (["--bias", "1.5"], "--bias: must be in [0, 1], got 1.5"),
         (["--image-size", "4"], "--image-size: must be at least 16, got 4"),
         (["--backbones", "alexnet"], "--image-size: 32 is too small for alexnet; as published it is 224"),
@@ -55,6 +57,12 @@ def test_wrong_arguments_are_named(arguments, message, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["fer.py", *arguments])
     with pytest.raises(SystemExit, match=re.escape(message)):
         fer.main()
+
+
+def test_sets_are_those_asked_for_and_tested_on_all():
+    chosen = fer.plans(fer.Arguments(sets=("mmi-like",), methods=("AMTL",)))
+    assert {plan.task for plan in chosen} == {"mmi-like"}
+    assert {plan.task for plan in fer.plans(fer.Arguments())} == set(sets.TASK_SETS)
 
 
 def test_table_1_has_every_pair_the_papers_figures_and_other_auxiliary_faces(start):
