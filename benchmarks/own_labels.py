@@ -1,6 +1,6 @@
 """Labels on your own rows: the nuisance of each training row is known, and goes with its class.
 
-    python benchmarks/own_labels.py                              biased colour; cartoon faces whose style goes with the class
+    python benchmarks/own_labels.py                              biased colour, styled cartoon faces, tinted shapes
     python benchmarks/own_labels.py --tasks pictures --data PATH.parquet --class-column label --nuisance-column style \\
         --image-size 64 --network purifybench.pretrained:efficientnet_lite0
     python benchmarks/own_labels.py --biases 0.5 0.7 0.9 0.95 1.0    accuracy over the bias, as a plot
@@ -34,13 +34,16 @@ from purifybench.plan import Plan, carry_out
 from purifybench.report import BASELINE, estimate
 from purifybench.results import Record, ResultsStore
 from purifybench.task_report import write_task_report
-from purifybench.tasks import Task, biased_colour, on_own_rows, pictures
+from purifybench.tasks import Task, biased_colour, on_own_rows, pictures, tinted_shapes
 from purifybench.training import Settings
 from rich.console import Console
 
 #: Seeds that choose the options of tuned methods; no reported seed takes part.
 TUNING_SEEDS = (1001, 1002)
-TASKS = ("colour", "pictures")
+TASKS = ("colour", "pictures", "shapes")
+#: Of the tinted shapes; a network whose features a pull can shrink to a point.
+SHAPES_NETWORK = "small-pool"
+SHAPES_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,13 @@ class Arguments:
     Attributes:
         pictures: which pictures the task of that name has; cartoon faces by default.
         rows: rows of each split of the pictures.
-        fine_tuning: network and training of the pictures; biased colour has small-bn and SGD.
-        tasks: colour, pictures; both by default, pictures alone with `--data`.
+        fine_tuning: network and training of the pictures; the shapes have its training and small-pool, biased colour has
+            small-bn and SGD.
+        tasks: colour, pictures, shapes; all by default, pictures alone with `--data`.
         methods: names of methods; all by default. Goal 1 is always among them.
         biases: shares of the training rows of a class that have its nuisance; several make a plot.
         seeds: one run each.
-        steps: optimiser steps per run; 400 for colour, for pictures 500 or, with data of your own, 200 by default.
+        steps: optimiser steps per run; 400 for colour and shapes, for pictures 500 or, with data of your own, 200 by default.
         workers: runs side by side on a CPU.
         cache: folder for drawn faces.
         out: folder for results.
@@ -137,8 +141,9 @@ def task_names(arguments: Arguments) -> tuple[str, ...]:
 
 def settings(task: str, at: AtBias, backbone: str, seed: int) -> Settings:
     """The settings of one run."""
-    if task == "pictures":
-        return picture_settings(at, backbone, seed)  # type: ignore[arg-type]
+    if task != "colour":
+        usual = at.steps or (SHAPES_STEPS if task == "shapes" else None)
+        return picture_settings(replace(at, steps=usual), backbone, seed)  # type: ignore[arg-type]
     return Settings(backbone=backbone, steps=at.steps or 400, batch_size=64, seed=seed)
 
 
@@ -151,7 +156,7 @@ def plan(task: str, at: AtBias) -> Plan:
         task=task,
         methods=OWN_ROWS_METHODS,
         methods_wanted=(BASELINE, *at.methods) if at.methods else tuple(OWN_ROWS_METHODS),
-        backbones=("small-bn",) if task == "colour" else (at.fine_tuning.network,),
+        backbones=({"colour": "small-bn", "shapes": SHAPES_NETWORK}.get(task, at.fine_tuning.network),),
         seeds=at.seeds,
         tuning_seeds=TUNING_SEEDS,
         settings=partial(settings, task, at),
@@ -164,6 +169,8 @@ def build_task(job: Job, *, arguments: AtBias) -> Task:
     seed = job.settings.seed
     if job.task == "colour":
         return on_own_rows(biased_colour.build(seed=seed, bias=arguments.bias, keep_colours=True))
+    if job.task == "shapes":
+        return on_own_rows(tinted_shapes.build(seed=seed, bias=arguments.bias))
     given = {name: value for name, value in asdict(arguments.pictures).items() if value is not None}
     built = pictures.build(
         seed=seed,

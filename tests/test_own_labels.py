@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import own_labels
 import pytest
@@ -99,3 +100,13 @@ def test_a_table_per_bias_and_a_plot_over_the_biases(tmp_path, monkeypatch):
     assert (tmp_path / "colour-bias.png").stat().st_size > 10_000
     rows = (tmp_path / "accuracy.csv").read_text().splitlines()
     assert len(rows) > 12
+
+
+def test_the_shapes_are_trained_like_the_pictures_by_a_network_and_steps_of_their_own():
+    (at,) = own_labels.at_biases(own_labels.Arguments(tasks=("shapes",), biases=(0.9,)))
+    planned = own_labels.plan("shapes", at)
+    job = next(iter(planned.reported_jobs({})))
+    assert (job.settings.backbone, job.settings.steps, job.settings.recipe.optimizer) == ("small-pool", 400, "adamw")
+    task = own_labels.build_task(job, arguments=at)
+    assert task.auxiliary.classes == task.train.labels.tolist()
+    assert own_labels.settings("shapes", replace(at, steps=3), "small-pool", 0).steps == 3

@@ -1,6 +1,5 @@
 """Networks from elsewhere in the shape of the benchmarks: timm's by name, and what any `package.module:callable` returns."""
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from wdpurify.audit._backbone import called
 from wdpurify.features.classifier import find_classifier
 
 from .backbones import BACKBONES, build_network
@@ -63,7 +63,7 @@ def network_named(name: str, n_classes: int, options: Mapping[str, Any]) -> Netw
     if name in BACKBONES:
         return build_network(name, n_classes)
     if ":" in name:
-        return adapt(_called(name, options), n_classes)
+        return adapt(called(name, options, argument="network"), n_classes)
     if not timm.is_model(name):
         raise ValueError(
             f"`network` must be one of {', '.join(BACKBONES)}, a timm model or package.module:callable, got {name!r}"
@@ -93,21 +93,6 @@ def adapt(model: nn.Module, n_classes: int) -> Network:
         came = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"`network` must give its classifier {classifier} features of shape (batch, dim), got {came}")
     return Network(features.train(), n_classes, feature_dim=found.shape[1])
-
-
-def _called(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """What a callable returns, named as ``package.module:callable``, with dots for what is within a class."""
-    module, _, path = name.partition(":")
-    try:
-        made: Any = importlib.import_module(module)
-        for part in path.split("."):
-            made = getattr(made, part)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"`network` {name!r} cannot be imported: {error}") from error
-    model = made(**options)
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"`network` {name!r} must return a module, got {type(model).__name__}")
-    return model
 
 
 def _timm_model(name: str, *, weights: str | None = None, pretrained: bool = False, **options: Any) -> nn.Module:

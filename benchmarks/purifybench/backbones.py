@@ -1,4 +1,4 @@
-"""Backbones by name: three small networks for CPU and the paper's ten, all with 128 features.
+"""Backbones by name: four small networks for CPU and the paper's ten, all with 128 features.
 
 The seven of the digit task have a stem fit for 32x32, the three of the face task are as published, for 224x224.
 """
@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from .network import FEATURE_DIM, Network
-from .small_cnn import group_norm, layer_norm, small_cnn
+from .small_cnn import group_norm, layer_norm, pooled_cnn, small_cnn
 
 
 def _with_projection(backbone: nn.Module, width: int) -> nn.Module:
@@ -77,6 +77,7 @@ BACKBONES: Mapping[str, Callable[[], nn.Module]] = {
     "small-bn": lambda: small_cnn(nn.BatchNorm2d),
     "small-gn": lambda: small_cnn(group_norm),
     "small-ln": lambda: small_cnn(layer_norm),
+    "small-pool": pooled_cnn,
     "resnet18": _timm("resnet18", "conv1"),
     "vgg11": _vgg11,
     "densenet121": _densenet121,

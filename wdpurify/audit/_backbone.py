@@ -75,7 +75,7 @@ def open_model(
         ValueError: if there is no such model, it is no module, or the weights are not its own or out of reach.
     """
     if ":" in name and not name.startswith(("hf-hub:", "local-dir:")):
-        model = _called(name, options or {})
+        model = called(name, options or {}, argument="model")
         if weights is not None:
             load_weights(model, weights)
         return model
@@ -87,20 +87,29 @@ def open_model(
     return backbone
 
 
-def _called(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """What a callable returns, named as ``package.module:callable``, with dots for what is within a class."""
+def called(name: str, options: Mapping[str, Any], *, argument: str) -> nn.Module:
+    """What a callable returns, named as ``package.module:callable``, with dots for what is within a class.
+
+    Args:
+        name: of the callable.
+        options: for it.
+        argument: what to call ``name`` in errors.
+
+    Raises:
+        ValueError: if there is no such callable, or it returns no module.
+    """
     module, _, path = name.partition(":")
     try:
         made: Any = importlib.import_module(module)
         for part in path.split("."):
             made = getattr(made, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"`model` {name!r} cannot be imported, as package.module:callable: {error}") from error
+        raise ValueError(f"`{argument}` {name!r} cannot be imported, as package.module:callable: {error}") from error
     if not callable(made):
-        raise ValueError(f"`model` {name!r} must be something to call, got {type(made).__name__}")
+        raise ValueError(f"`{argument}` {name!r} must be something to call, got {type(made).__name__}")
     model = made(**options)
     if not isinstance(model, nn.Module):
-        raise ValueError(f"`model` {name!r} must return a torch.nn.Module, got {type(model).__name__}")
+        raise ValueError(f"`{argument}` {name!r} must return a torch.nn.Module, got {type(model).__name__}")
     return model
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from purifybench.faces.layouts import LAYOUTS
 from purifybench.faces.sets import TASK_SETS
 
-from . import biased_colour, cartoon_faces, photo, real_digits, real_faces
+from . import biased_colour, cartoon_faces, photo, real_digits, real_faces, tinted_shapes
 from ._options import needed_options as needed_options
 from ._options import options_for as options_for
 from ._types import Auxiliary as Auxiliary
@@ -22,6 +22,7 @@ from ._types import on_own_rows as on_own_rows
 TASKS: Mapping[str, Callable[..., Task]] = {
     "colour": biased_colour.build,
     "photo": photo.build,
+    "shapes": tinted_shapes.build,
     "real": real_digits.build,
     **{name: partial(cartoon_faces.build, train=name) for name in TASK_SETS},
     **{name: partial(real_faces.build, train=name) for name in LAYOUTS},
