@@ -92,8 +92,6 @@ def test_a_column_with_a_problem_is_reported_and_the_others_audited(auxiliary):
 def test_wrong_inputs_are_named(auxiliary, changes, error, message):
     rows, labels, _ = striped_rows(40, 3)
     given = {"model": small_net(), "task": (rows, labels), "auxiliary": auxiliary, "columns": ["tint"]} | FAST | changes
-        {"model": small_net(), "task": striped_rows(40, 3)[:2], "auxiliary": auxiliary, "columns": ["tint"]} | FAST | changes
-    )
     with pytest.raises(error, match=message):
         audit(**given)
 
