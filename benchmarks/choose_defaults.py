@@ -58,6 +58,7 @@ VARIANTS: Mapping[str, Callable[..., Method]] = {
             (0.25, 0.2, 32),
         )
     },
+    **{f"keep {keep}": partial(Purified, keep=keep) for keep in (0.0, 0.7, 1.0)},
     "1 critic step": partial(Purified, critic_steps=1),
     "3 critic steps": partial(Purified, critic_steps=3),
     "statistics updated": partial(Purified, update_statistics=True),

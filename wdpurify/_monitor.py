@@ -39,7 +39,7 @@ class PurifyMetrics(NamedTuple):
         critic_gradient_norm: Euclidean norm of the gap's gradient at the auxiliary features; 0 means a dead critic.
         clip_share: share of the critic's weights at the clipping bound, in [0, 1]; 0 without weight clipping.
         feature_norm: mean Euclidean norm of the auxiliary features.
-        spread_kept: the features' spread as a share of the largest that they had; near 0 they have collapsed.
+        spread_kept: the features' spread as a share of the largest that they had lately; near 0 they have collapsed.
         dropped_rows: auxiliary rows left out for not being finite, or beyond 1e6 in magnitude.
         gradient_ratio: norm of the applied purify gradient over the norm of the task gradient.
         strength: the strength that was asked for.
@@ -163,7 +163,7 @@ class Monitor:
             self.warn(
                 CollapsedFeaturesWarning,
                 "the features have shrunk to a point, so that little can be learned from them: let the pull stop earlier, "
-                "`strength=BalancedStrength(keep=0.5)`, or lower `strength` to 0.1",
+                "`strength=BalancedStrength(keep=1)`, or lower `strength` to 0.1",
             )
         if self._low_readings["task_norm"] >= PATIENCE:
             self._warn_of_no_task_gradient()

@@ -16,7 +16,7 @@ from .exceptions import InexactResumeWarning
 from .features import AuxiliaryForward
 
 #: Raised whenever the entries of a state change their meaning.
-VERSION = 4
+VERSION = 5
 ENTRIES = ("version", "options", "critic", "optimizer", "spread", "rank", "ranks")
 
 

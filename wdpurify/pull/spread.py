@@ -10,24 +10,29 @@ from wdpurify.functional import feature_spread
 
 #: Share of the remembered spread that an acting iteration keeps: features can collapse within a few steps.
 DECAY = 0.5
+#: The same of what the largest is taken of, which one batch of strange rows must not raise.
+STEADY_DECAY = 0.9
+#: Acting iterations in which the largest falls by a factor of e: what features have lost by then they no longer miss.
+MEMORY = 1000
 
 
 class Spread:
-    """The spread of the auxiliary features beside the largest that they have had.
+    """The spread of the auxiliary features beside the largest that they have had lately.
 
     Attributes:
         value: the spread, averaged over the last acting iterations, scalar; 0 before the first.
-        largest: the largest average so far, scalar.
+        steady: the same over more of them.
+        largest: the largest of `steady` so far, slowly forgotten, scalar.
     """
 
     def __init__(self) -> None:
-        self.value = torch.zeros((), dtype=torch.float32, device="cpu")
-        self.largest = torch.zeros((), dtype=torch.float32, device="cpu")
+        self.value, self.steady, self.largest = (torch.zeros((), dtype=torch.float32, device="cpu") for _ in range(3))
 
     @property
     def kept(self) -> Tensor:
         """The share that is left, in [0, 1]; 1 where there never was any spread."""
-        return torch.where(self.largest > 0, self.value / self.largest, torch.ones_like(self.value))
+        share = (self.value / self.largest).clamp(max=1.0)
+        return torch.where(self.largest > 0, share, torch.ones_like(self.value))
 
     def record(self, features: Tensor, in_play: Tensor) -> None:
         """Record one batch.
@@ -36,16 +41,19 @@ class Spread:
             features: detached, shape ``(batch, dim)``, finite.
             in_play: which rows count, shape ``(batch,)``; fewer than two say nothing.
         """
-        known = moved(self.value, features.device)
-        largest = moved(self.largest, features.device)
-        found = feature_spread(features, in_play).to(known)
-        found = torch.where(largest > 0, torch.lerp(found, known, DECAY), found)
-        self.value = torch.where(in_play.sum() > 1, found, known)
-        self.largest = torch.maximum(largest, self.value)
+        value, steady, largest = (moved(each, features.device) for each in (self.value, self.steady, self.largest))
+        found = feature_spread(features, in_play).to(value)
+        known = largest > 0
+        says = in_play.sum() > 1
+        self.value = torch.where(says, torch.where(known, torch.lerp(found, value, DECAY), found), value)
+        self.steady = torch.where(says, torch.where(known, torch.lerp(found, steady, STEADY_DECAY), found), steady)
+        self.largest = torch.where(says, torch.maximum(largest * (1.0 - 1.0 / MEMORY), self.steady), largest)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"value": self.value.detach().cpu().clone(), "largest": self.largest.detach().cpu().clone()}
+        known = {"value": self.value, "steady": self.steady, "largest": self.largest}
+        return {name: value.detach().cpu().clone() for name, value in known.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.value = state["value"].clone()
+        self.steady = state["steady"].clone()
         self.largest = state["largest"].clone()

@@ -92,9 +92,9 @@ class BalancedStrength:
         value: ratio of the norms while the groups are apart, at least 0. It holds in the iterations in which the term acts.
         fade: separation (gap over the standard deviation of the critic's scores, on rows that it has not learned from) below
             which the ratio falls linearly to 0, at least 0; 0 never fades.
-        keep: share, in [0, 1), of their largest spread that the features are to keep: the ratio falls linearly to 0 as their
-            spread falls to that share. 0 does not look at it. A pull can bring groups together by shrinking the features to a
-            point, from which a network may not come back; 0.5 kept small networks with few rows from that.
+        keep: share, in [0, 1], of their largest spread that the features are to keep: once they have less, the ratio falls
+            linearly, to 0 at half of it. 0 does not look at it. A pull can bring groups together by shrinking the features to a
+            point, from which a network may not come back.
 
     Attributes:
         task_norm: the memory, a scalar tensor; NaN until a task gradient was recorded.
@@ -106,8 +106,8 @@ class BalancedStrength:
         self.value = check_not_negative("value", value)
         self.fade = check_not_negative("fade", fade)
         self.keep = check_not_negative("keep", keep)
-        if not keep < 1:
-            raise ValueError(f"`keep` must be below 1, the share of their spread that features are to keep, got {keep}")
+        if keep > 1:
+            raise ValueError(f"`keep` must be at most 1, the share of their spread that features are to keep, got {keep}")
         self.task_norm: Tensor = torch.tensor(float("nan"), dtype=torch.float32, device="cpu")
         self._weight: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")  # mean of the iterations'
         self._count: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")
@@ -119,7 +119,7 @@ class BalancedStrength:
         if self.fade > 0:
             wanted = wanted * (separation / self.fade).clamp(0.0, 1.0)
         if self.keep > 0:
-            wanted = wanted * ((kept - self.keep) / (1.0 - self.keep)).clamp(0.0, 1.0)
+            wanted = wanted * (2.0 * kept / self.keep - 1.0).clamp(0.0, 1.0)
         # A dead critic has no direction to give: 0 rather than a huge factor on rounding noise.
         return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
 
