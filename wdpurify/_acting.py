@@ -100,6 +100,8 @@ def acting_step(
         if learn:
             pull.separation.record(found.scores, rows.groups, rows.population)
         if pulls and raw.requires_grad:
+            if learn:
+                pull.coherence.record_pull(rows.features, found.gradient, rows.population | (rows.groups >= 0))
             mine = found.gradient[rank::world] * world
             at_raw = unpooled(raw, mine, pool=pool, mask=mask)
             # Pooling spreads each row's gradient over its tokens or places, which changes the norm.
@@ -118,6 +120,7 @@ def acting_step(
         "separation_by_chance": pull.separation.chance,
         "critic_gradient_norm": found.gradient.norm(),
         "spread_kept": pull.spread.kept,
+        "coherence_excess": pull.coherence.excess,
         "feature_norm": rows.features.norm(dim=1).mean(),
         "dropped_rows": (~keep).sum(),
     }

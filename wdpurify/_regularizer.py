@@ -93,7 +93,7 @@ class PurifyRegularizer:
             seed=seed,
         )
         self._game = Game(
-            self._forward, sampler, self._trainer, Pull(self.strength), objective=objective, every=every, pool=pool
+            self._forward, sampler, self._trainer, Pull(self.strength, feature_dim), objective=objective, every=every, pool=pool
         )
         options = {"every": every, "objective": objective, "feature_dim": feature_dim, "pool": pool}
         self._checkpoint = Checkpoint(options, self._trainer, self._game, sampler, self._forward)

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from wdpurify._torch import in_compiled_backward, is_free_to_read
 
+from .coherence import projected, sums_over_rows
 from .task_gradient import TaskGradient
 
 
 class PassRecord:
     """What one pass tells of its backward: by how much the term was scaled, and the task gradient at its features.
 
-    It holds nothing of the size of features or parameters once the backward is through.
+    It holds nothing of the size of features or parameters, but until the backward a projection of the features.
 
     Attributes:
         handed: whether a term was handed over for this pass.
@@ -36,6 +37,7 @@ class PassRecord:
         self._forwards = 0
         self._awaited: set[int] = set()
         self._own: dict[int, Tensor] = {}
+        self._projected: dict[int, Tensor] = {}
 
     @property
     def pending(self) -> bool:
@@ -46,6 +48,8 @@ class PassRecord:
         """Read the gradient that comes to the features of one more forward of this pass."""
         if features.requires_grad:
             features.register_hook(_Reader(self, self._forwards))
+            if features.ndim == 2:
+                self._projected[self._forwards] = projected(features, 0)
         if features.grad_fn is not None:
             # Not the tensor's hook: that one is called, too, by who only asks for the gradient at the features.
             features.grad_fn.register_hook(self._through)
@@ -79,11 +83,13 @@ class PassRecord:
             return
         self._awaited.discard(number)
         own = self._own.pop(number, None)
+        features = self._projected.pop(number, None)
         if gradient is None:  # nothing of the task came back to these features
             self._ledger.add_norm(torch.zeros((), device="cpu"))
         else:
             task = gradient.detach().float()
-            self._ledger.add_norm((task if own is None else task - own.float()).norm())
+            task = task if own is None else task - own.float()
+            self._ledger.add_norm(task.norm(), None if features is None else sums_over_rows(features, task))
         if not self._awaited:
             self._came = False
 

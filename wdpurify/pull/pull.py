@@ -9,6 +9,7 @@ from torch import Tensor
 from wdpurify._torch import gathered, is_shard, like, moved, own_part
 from wdpurify.functional import norm_of_all_passes
 
+from .coherence import Coherence
 from .graphs import reachable_parameters
 from .hand_over import PassRecord, hand_over
 from .separation import Separation
@@ -26,19 +27,22 @@ class Pull:
 
     Args:
         strength: sizes the pull.
+        feature_dim: width of the features.
 
     Attributes:
         applied_norm: norm of the last pull at the features, scalar; None before the first.
         separation: how far apart the groups are.
         spread: how much of their spread the features still have.
+        coherence: how much of the pull and of the task gradient is left below the features.
     """
 
-    def __init__(self, strength: Strength) -> None:
+    def __init__(self, strength: Strength, feature_dim: int) -> None:
         self.strength = strength
         self.applied_norm: Tensor | None = None
-        self._ledger = TaskGradient()
+        self._ledger = TaskGradient(feature_dim)
         self.separation = Separation()
         self.spread = Spread()
+        self.coherence = Coherence()
         self._value: Tensor | None = None
         self._parameters: list[tuple[Tensor, Tensor]] = []
 
@@ -51,13 +55,18 @@ class Pull:
         """Give the strength what was recorded in the last ``iterations``, by all ranks."""
         rows = self._ledger.take(iterations)
         joint = gathered(moved(rows, device)) if world > 1 else rows[None]
-        for task_norm, weight in observations(joint):
+        for task_norm, weight, coherent in observations(joint):
             self.strength.record(task_norm, weight)
+            self.coherence.record_task(coherent)
 
     def factor(self, norm: Tensor) -> Tensor:
-        """What to multiply a gradient at the features with, scalar, given its norm over the rows of all ranks."""
-        separation, kept = (moved(value, norm.device) for value in (self.separation.value, self.spread.kept))
-        factor = self.strength.factor(norm, separation, kept)
+        """What to multiply a gradient at the features with, scalar, given its norm over the rows of all ranks.
+
+        A pull that is more coherent than the task gradient counts as so much larger: below the features it is.
+        """
+        known = (self.separation.value, self.spread.kept, self.coherence.excess)
+        separation, kept, excess = (moved(value, norm.device) for value in known)
+        factor = self.strength.factor(norm * excess, separation, kept)
         self.applied_norm = norm * factor
         return factor
 
@@ -162,6 +171,7 @@ class Pull:
             "ledger": self._ledger.state_dict(),
             "separation": self.separation.state_dict(),
             "spread": self.spread.state_dict(),
+            "coherence": self.coherence.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -170,6 +180,7 @@ class Pull:
         self._ledger.load_state_dict(state["ledger"])
         self.separation.load_state_dict(state["separation"])
         self.spread.load_state_dict(state["spread"])
+        self.coherence.load_state_dict(state["coherence"])
         self.drop()
 
     def _reported(self, value: Tensor, factor: Tensor) -> Tensor:

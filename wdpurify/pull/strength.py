@@ -28,7 +28,7 @@ class Strength(Protocol):
         """What to multiply a purify gradient with, a scalar tensor.
 
         Args:
-            gradient_norm: of the purify gradient at the features.
+            gradient_norm: of the purify gradient at the features, times how much more coherent it is than the task's.
             separation: the gap over the spread of the scores.
             kept: share of their largest spread that the features still have.
         """

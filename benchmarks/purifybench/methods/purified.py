@@ -87,6 +87,7 @@ class Purified(Plain):
             "separation": metrics.separation,
             "separation by chance": metrics.separation_by_chance,
             "spread kept": metrics.spread_kept,
+            "coherence excess": metrics.coherence_excess,
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""Coherence: how much of a gradient at the features is left once rows are added up, as the layers below add them up.
+
+Two gradients of the same norm at the features can differ by a multiple at the parameters. Where rows with like features ask
+for opposite things, as while a task is not learned yet, they cancel; a pull asks all rows of a group for the same. The gradient
+of a linear layer that made these features from themselves, ``sum_i g_i z_i^T`` over rows i, tells how much is left, without
+another backward pass.
+"""
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wdpurify._torch import moved
+
+#: Features and gradients of more dimensions are projected at random to so many; norms are kept within some 13 %.
+WIDTH = 64
+#: Share of what is remembered that an iteration keeps, in a long run.
+DECAY = 0.95
+#: A pull that is more coherent than the task gradient by less than this counts as equally so.
+TOLERANCE = 1.25
+
+
+def count_of_sums(feature_dim: int) -> int:
+    """How many numbers :func:`sums_over_rows` gives."""
+    width = min(feature_dim, WIDTH)
+    return width * width + 2 * width + 3
+
+
+def projected(rows: Tensor, number: int) -> Tensor:
+    """Rows in :data:`WIDTH` dimensions, in single precision, by a projection that is the same everywhere.
+
+    Args:
+        rows: shape ``(rows, dim)``.
+        number: of the projection, 0 for features and 1 for gradients.
+
+    Returns:
+        Detached, shape ``(rows, min(dim, WIDTH))``; the rows themselves where they have no more dimensions.
+    """
+    wide = rows.detach().float()
+    if wide.shape[1] <= WIDTH:
+        return wide
+    return wide @ moved(_projection(wide.shape[1], number), wide.device)
+
+
+def sums_over_rows(features: Tensor, gradient: Tensor, in_play: Tensor | None = None) -> Tensor:
+    """What :func:`coherence` needs of some rows; what several passes or ranks give adds up to what all their rows give.
+
+    Args:
+        features: what :func:`projected` made of the features, shape ``(rows, width)``.
+        gradient: at the features, shape ``(rows, dim)``.
+        in_play: which rows count, shape ``(rows,)``; None counts all.
+
+    Returns:
+        Shape ``(count_of_sums(dim),)``.
+    """
+    if in_play is not None:
+        features = features * in_play[:, None]
+        gradient = gradient * in_play[:, None]
+    count = features.new_full((), len(features)) if in_play is None else in_play.sum().to(features)
+    directions = projected(gradient, 1)
+    square = gradient.detach().float().square().sum()
+    scalars = torch.stack([features.square().sum(), count, square])
+    return torch.cat([(directions.T @ features).flatten(), directions.sum(0), features.sum(0), scalars])
+
+
+def coherence(sums: Tensor) -> Tensor:
+    """The norm of ``sum_i g_i z_i^T`` over that of g, for features z that are centred and in units of their spread.
+
+    Adding the same to all features, multiplying them or the gradient, and the order of the rows change nothing.
+
+    Args:
+        sums: what :func:`sums_over_rows` gave, added up, shape ``(..., count)``.
+
+    Returns:
+        Shape ``(...)``: at most about the root of the number of rows, where all ask for the same in proportion to a feature;
+        0 where they cancel; not finite where there is no gradient or no spread.
+    """
+    width = math.isqrt(sums.shape[-1] - 2) - 1  # there are (width + 1)^2 + 2 of them
+    product, direction, total, (square, count, gradient) = _parts(sums, width)
+    mean = total / count[..., None]
+    variance = square / count - mean.square().sum(-1)
+    centred = product - direction[..., :, None] * mean[..., None, :]
+    found: Tensor = centred.flatten(-2).norm(dim=-1) / (variance.clamp(min=0.0) * gradient).sqrt()
+    return found
+
+
+class Coherence:
+    """The coherence of the task gradient and of the pull, averaged over a whole short run and a window of a long one.
+
+    Attributes:
+        task, pull: the averages, scalars; 0 before the first.
+    """
+
+    def __init__(self) -> None:
+        zero = torch.zeros((), dtype=torch.float32, device="cpu")
+        self.task, self.pull, self._task_count, self._pull_count = zero, zero, zero, zero
+
+    @property
+    def ratio(self) -> Tensor:
+        """How much more coherent the pull is than the task gradient; 1 while one of them is not known."""
+        task = moved(self.task, self.pull.device)
+        return torch.where((task > 0) & (self.pull > 0), self.pull / task, torch.ones_like(self.pull))
+
+    @property
+    def excess(self) -> Tensor:
+        """The ratio where it is beyond the tolerance, or 1."""
+        ratio = self.ratio
+        return torch.where(ratio > TOLERANCE, ratio, torch.ones_like(ratio))
+
+    def record_task(self, found: Tensor) -> None:
+        """Record the coherence of an iteration's task gradient; one that is not finite says nothing."""
+        self.task, self._task_count = _averaged(self.task, self._task_count, found)
+
+    def record_pull(self, features: Tensor, gradient: Tensor, in_play: Tensor) -> None:
+        """Record a pull.
+
+        Args:
+            features: detached, shape ``(rows, dim)``.
+            gradient: of the pull at them.
+            in_play: which rows count, shape ``(rows,)``.
+        """
+        found = coherence(sums_over_rows(projected(features, 0), gradient, in_play))
+        self.pull, self._pull_count = _averaged(self.pull, self._pull_count, found)
+
+    def state_dict(self) -> dict[str, Any]:
+        known = {"task": self.task, "pull": self.pull, "task_count": self._task_count, "pull_count": self._pull_count}
+        return {name: value.detach().cpu().clone() for name, value in known.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.task, self.pull = state["task"].clone(), state["pull"].clone()
+        self._task_count, self._pull_count = state["task_count"].clone(), state["pull_count"].clone()
+
+
+def _averaged(known: Tensor, count: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    known, count = moved(known, found.device), moved(count, found.device)
+    usable = torch.isfinite(found)
+    share = (1.0 / (count + 1.0)).clamp(min=1.0 - DECAY)
+    mean = torch.lerp(known, torch.where(usable, found, known).to(known), share)
+    return mean, torch.where(usable, count + 1.0, count)
+
+
+def _parts(sums: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    product, direction, total, scalars = sums.split([width * width, width, width, 3], dim=-1)
+    return product.unflatten(-1, (width, width)), direction, total, scalars.unbind(-1)
+
+
+@lru_cache(maxsize=16)
+def _projection(dim: int, number: int) -> Tensor:
+    """Signs at random, shape ``(dim, WIDTH)``, which keep norms on average."""
+    generator = torch.Generator("cpu").manual_seed(2 * dim + number)
+    with torch.inference_mode(False):
+        signs = torch.randint(2, (dim, WIDTH), generator=generator, device="cpu", dtype=torch.float32)
+        return (2.0 * signs - 1.0) / math.sqrt(WIDTH)
