@@ -126,6 +126,27 @@ BREAKS = (
         ("test_spread.py", "test_strength_properties.py"),
     ),
     Break(
+        "a pull that outweighs the task gradient below the features is weakened",
+        CORE + "pull/coherence.py",
+        "        return torch.where(ratio > TOLERANCE, ratio, torch.ones_like(ratio))\n",
+        "        return torch.ones_like(ratio)\n",
+        ("test_coherence.py",),
+    ),
+    Break(
+        "micro-batches are as coherent as the batch that they make",
+        CORE + "pull/task_gradient.py",
+        "self._sums = sums if self._sums is None else moved(self._sums, sums.device) + sums\n",
+        "self._sums = sums\n",
+        ("test_coherence.py",),
+    ),
+    Break(
+        "the coherence of pull and task gradient is saved",
+        CORE + "pull/pull.py",
+        '        self.coherence.load_state_dict(state["coherence"])\n',
+        "",
+        ("test_coherence.py",),
+    ),
+    Break(
         "features that have collapsed are named",
         CORE + "_monitor.py",
         '"spread_kept": 0.02}',
@@ -149,8 +170,8 @@ BREAKS = (
     Break(
         "our own gradient is not taken for the task's",
         CORE + "pull/hand_over.py",
-        "(task if own is None else task - own.float())",
-        "(task)",
+        "            task = task if own is None else task - own.float()\n",
+        "",
         ("test_strength_properties.py", "test_passes.py"),
     ),
     Break(

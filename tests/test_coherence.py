@@ -118,8 +118,8 @@ def test_micro_batches_are_as_coherent_as_the_batch_that_they_make(dim):
 
 def test_what_is_known_is_saved():
     purify = _trained(contradicting=True)
-    known = purify._game._pull.coherence
-    loaded = Coherence()
-    loaded.load_state_dict(known.state_dict())
+    other = _trained(contradicting=True, steps=1)
+    other.load_state_dict(purify.state_dict())
+    known, loaded = (each._game._pull.coherence for each in (purify, other))
     assert equal_states(loaded.state_dict(), known.state_dict())
     assert loaded.excess == known.excess > TOLERANCE

@@ -61,7 +61,8 @@ def _train(model, purify, loss_of, *, steps=8, backward=contextlib.nullcontext):
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return state_of(model), purify.metrics().gradient_ratio
+    metrics = purify.metrics()
+    return state_of(model), metrics.gradient_ratio * metrics.coherence_excess
 
 
 def _compiled_autograd():

@@ -40,8 +40,8 @@ class PurifyMetrics(NamedTuple):
         clip_share: share of the critic's weights at the clipping bound, in [0, 1]; 0 without weight clipping.
         feature_norm: mean Euclidean norm of the auxiliary features.
         spread_kept: the features' spread as a share of the largest that they had lately; near 0 they have collapsed.
-        coherence_excess: by how much a balanced pull is weakened for being more coherent than the task gradient, whose rows cancel
-            while they ask for opposite things; 1 where it is not.
+        coherence_excess: by how much a balanced pull is weakened for being more coherent than the task gradient, whose rows
+            cancel while they ask for opposite things; 1 where it is not.
         dropped_rows: auxiliary rows left out for not being finite, or beyond 1e6 in magnitude.
         gradient_ratio: norm of the applied purify gradient over the norm of the task gradient.
         strength: the strength that was asked for.

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import moved
+from wdpurify._torch import full_precision, moved
 
 #: Features and gradients of more dimensions are projected at random to so many; norms are kept within some 13 %.
 WIDTH = 64
 #: Share of what is remembered that an iteration keeps, in a long run.
 DECAY = 0.95
-#: A pull that is more coherent than the task gradient by less than this counts as equally so.
-TOLERANCE = 1.25
+#: A pull that is more coherent than the task gradient by less than this counts as equally so: what is measured at the features
+#: tells what is left at the parameters within a factor of about so much.
+TOLERANCE = 1.5
 
 
 def count_of_sums(feature_dim: int) -> int:
@@ -42,7 +43,8 @@ def projected(rows: Tensor, number: int) -> Tensor:
     wide = rows.detach().float()
     if wide.shape[1] <= WIDTH:
         return wide
-    return wide @ moved(_projection(wide.shape[1], number), wide.device)
+    with full_precision(wide.device.type):
+        return wide @ moved(_projection(wide.shape[1], number), wide.device)
 
 
 def sums_over_rows(features: Tensor, gradient: Tensor, in_play: Tensor | None = None) -> Tensor:
@@ -63,7 +65,9 @@ def sums_over_rows(features: Tensor, gradient: Tensor, in_play: Tensor | None = 
     directions = projected(gradient, 1)
     square = gradient.detach().float().square().sum()
     scalars = torch.stack([features.square().sum(), count, square])
-    return torch.cat([(directions.T @ features).flatten(), directions.sum(0), features.sum(0), scalars])
+    with full_precision(features.device.type):
+        product = directions.T @ features
+    return torch.cat([product.flatten(), directions.sum(0), features.sum(0), scalars])
 
 
 def coherence(sums: Tensor) -> Tensor:
@@ -75,8 +79,8 @@ def coherence(sums: Tensor) -> Tensor:
         sums: what :func:`sums_over_rows` gave, added up, shape ``(..., count)``.
 
     Returns:
-        Shape ``(...)``: at most about the root of the number of rows, where all ask for the same in proportion to a feature;
-        0 where they cancel; not finite where there is no gradient or no spread.
+        Shape ``(...)``: the root of the number of rows where all ask for the same in proportion to a feature; about 1 where
+        they ask for this and that; 0 where they cancel; not finite where there is no gradient or no spread.
     """
     width = math.isqrt(sums.shape[-1] - 2) - 1  # there are (width + 1)^2 + 2 of them
     product, direction, total, (square, count, gradient) = _parts(sums, width)
