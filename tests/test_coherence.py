@@ -9,7 +9,16 @@ from torch import nn
 from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
-from wdpurify.pull.coherence import TOLERANCE, WIDTH, Coherence, coherence, count_of_sums, projected, sums_over_rows
+from wdpurify.pull.coherence import (
+    TOLERANCE,
+    WIDTH,
+    Coherence,
+    coherence,
+    count_of_sums,
+    projected,
+    projections,
+    sums_over_rows,
+)
 
 
 def _drawn(seed, rows, dim):
@@ -17,8 +26,13 @@ def _drawn(seed, rows, dim):
     return torch.randn((rows, dim), generator=generator), torch.randn((rows, dim), generator=generator)
 
 
+def _sums(features, gradient, in_play=None):
+    of_features, of_gradients = projections(features.shape[1], features.device) or (None, None)
+    return sums_over_rows(projected(features, of_features), gradient, of_gradients, in_play)
+
+
 def _found(features, gradient, in_play=None):
-    return coherence(sums_over_rows(projected(features, 0), gradient, in_play))
+    return coherence(_sums(features, gradient, in_play))
 
 
 @given(st.integers(0, 999), st.integers(2, 40), st.integers(1, WIDTH))
@@ -41,8 +55,7 @@ def test_scale_place_and_order_play_no_part(seed, dim, scale, of_gradient):
 @given(st.integers(0, 999), st.integers(1, 11), st.sampled_from([3, 200]))
 def test_parts_add_up_to_the_whole_and_rows_out_of_play_say_nothing(seed, first, dim):
     features, gradient = _drawn(seed, 12, dim)
-    seen = projected(features, 0)
-    parts = sums_over_rows(seen[:first], gradient[:first]) + sums_over_rows(seen[first:], gradient[first:])
+    parts = _sums(features[:first], gradient[:first]) + _sums(features[first:], gradient[first:])
     assert len(parts) == count_of_sums(dim)
     assert_close(coherence(parts), _found(features, gradient), rtol=1e-3, atol=1e-4)
     in_play = torch.arange(12) < max(2, first)

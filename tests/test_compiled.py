@@ -17,23 +17,23 @@ GRAPH_BREAK = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor
 
 
 class _Model(nn.Module):
-    def __init__(self):
+    def __init__(self, width=6):
         super().__init__()
         torch.manual_seed(0)
         network = small_network()
-        self.body = network.features
-        self.head = network.head
+        self.body = network.features if width == 6 else nn.Sequential(network.features, nn.Linear(6, width))
+        self.head = network.head if width == 6 else nn.Linear(width, 4)
 
     def forward(self, images):
         return self.head(self.body(images))
 
 
-def _made(*, tapped, strength=3.0):
-    model = _Model()
+def _made(*, tapped, strength=3.0, width=6):
+    model = _Model(width)
     options = {"strength": BalancedStrength(strength, fade=0)}
     if tapped:
         return model, PurifyRegularizer.for_model(model, small_sampler(), **options)
-    return model, PurifyRegularizer(model.body, small_sampler(), feature_dim=6, **options)
+    return model, PurifyRegularizer(model.body, small_sampler(), feature_dim=width, **options)
 
 
 def _loss_of(model, purify, *, early=True, extract=None):
@@ -73,23 +73,25 @@ def _compiled_autograd():
 
 
 @GRAPH_BREAK
+@pytest.mark.parametrize("width", [6, 100])
 @pytest.mark.parametrize("tapped", [False, True])
-def test_a_backward_pass_that_is_compiled_gives_the_same_weights(tapped):
+def test_a_backward_pass_that_is_compiled_gives_the_same_weights(tapped, width):
     torch._dynamo.reset()
-    made = _made(tapped=tapped)
+    made = _made(tapped=tapped, width=width)
     eager, _ = _train(*made, _loss_of(*made))
-    made = _made(tapped=tapped)
+    made = _made(tapped=tapped, width=width)
     compiled, ratio = _train(*made, _loss_of(*made), backward=_compiled_autograd)
     assert ratio == pytest.approx(3.0, rel=0.3)
     assert equal_states(eager, compiled)
 
 
 @GRAPH_BREAK
-def test_a_compiled_step_pulls_where_the_term_comes_before_the_head():
+@pytest.mark.parametrize("width", [6, 100])
+def test_a_compiled_step_pulls_where_the_term_comes_before_the_head(width):
     torch._dynamo.reset()
-    made = _made(tapped=False)
+    made = _made(tapped=False, width=width)
     eager, _ = _train(*made, _loss_of(*made))
-    made = _made(tapped=False)
+    made = _made(tapped=False, width=width)
     compiled, ratio = _train(*made, torch.compile(_loss_of(*made), backend="aot_eager"))
     assert ratio == pytest.approx(3.0, rel=0.3)
     for name, value in eager.items():

@@ -30,29 +30,48 @@ def count_of_sums(feature_dim: int) -> int:
     return width * width + 2 * width + 3
 
 
-def projected(rows: Tensor, number: int) -> Tensor:
-    """Rows in :data:`WIDTH` dimensions, in single precision, by a projection that is the same everywhere.
+@lru_cache(maxsize=16)
+def projections(dim: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Signs at random, which keep norms on average: for features and for gradients, the same in every process.
+
+    Made before the backward pass, which may be compiled.
+
+    Returns:
+        Each of shape ``(dim, WIDTH)``; None where there are no more dimensions than that.
+    """
+    if dim <= WIDTH:
+        return None
+    generator = torch.Generator("cpu").manual_seed(dim)
+    with torch.inference_mode(False):
+        signs = torch.randint(2, (2, dim, WIDTH), generator=generator, device="cpu", dtype=torch.float32)
+        of_features, of_gradients = moved((2.0 * signs - 1.0) / math.sqrt(WIDTH), device)
+    return of_features, of_gradients
+
+
+def projected(rows: Tensor, projection: Tensor | None) -> Tensor:
+    """Rows in few dimensions, in single precision.
 
     Args:
         rows: shape ``(rows, dim)``.
-        number: of the projection, 0 for features and 1 for gradients.
+        projection: shape ``(dim, WIDTH)``; None leaves the rows as they are.
 
     Returns:
-        Detached, shape ``(rows, min(dim, WIDTH))``; the rows themselves where they have no more dimensions.
+        Detached, shape ``(rows, min(dim, WIDTH))``.
     """
     wide = rows.detach().float()
-    if wide.shape[1] <= WIDTH:
+    if projection is None:
         return wide
     with full_precision(wide.device.type):
-        return wide @ moved(_projection(wide.shape[1], number), wide.device)
+        return wide @ projection
 
 
-def sums_over_rows(features: Tensor, gradient: Tensor, in_play: Tensor | None = None) -> Tensor:
+def sums_over_rows(features: Tensor, gradient: Tensor, projection: Tensor | None, in_play: Tensor | None = None) -> Tensor:
     """What :func:`coherence` needs of some rows; what several passes or ranks give adds up to what all their rows give.
 
     Args:
         features: what :func:`projected` made of the features, shape ``(rows, width)``.
         gradient: at the features, shape ``(rows, dim)``.
+        projection: of the gradient.
         in_play: which rows count, shape ``(rows,)``; None counts all.
 
     Returns:
@@ -62,7 +81,7 @@ def sums_over_rows(features: Tensor, gradient: Tensor, in_play: Tensor | None = 
         features = features * in_play[:, None]
         gradient = gradient * in_play[:, None]
     count = features.new_full((), len(features)) if in_play is None else in_play.sum().to(features)
-    directions = projected(gradient, 1)
+    directions = projected(gradient, projection)
     square = gradient.detach().float().square().sum()
     scalars = torch.stack([features.square().sum(), count, square])
     with full_precision(features.device.type):
@@ -126,7 +145,8 @@ class Coherence:
             gradient: of the pull at them.
             in_play: which rows count, shape ``(rows,)``.
         """
-        found = coherence(sums_over_rows(projected(features, 0), gradient, in_play))
+        of_features, of_gradients = projections(features.shape[1], features.device) or (None, None)
+        found = coherence(sums_over_rows(projected(features, of_features), gradient, of_gradients, in_play))
         self.pull, self._pull_count = _averaged(self.pull, self._pull_count, found)
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,12 +169,3 @@ def _averaged(known: Tensor, count: Tensor, found: Tensor) -> tuple[Tensor, Tens
 def _parts(sums: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
     product, direction, total, scalars = sums.split([width * width, width, width, 3], dim=-1)
     return product.unflatten(-1, (width, width)), direction, total, scalars.unbind(-1)
-
-
-@lru_cache(maxsize=16)
-def _projection(dim: int, number: int) -> Tensor:
-    """Signs at random, shape ``(dim, WIDTH)``, which keep norms on average."""
-    generator = torch.Generator("cpu").manual_seed(2 * dim + number)
-    with torch.inference_mode(False):
-        signs = torch.randint(2, (dim, WIDTH), generator=generator, device="cpu", dtype=torch.float32)
-        return (2.0 * signs - 1.0) / math.sqrt(WIDTH)

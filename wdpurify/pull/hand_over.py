@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wdpurify._torch import in_compiled_backward, is_free_to_read
 
-from .coherence import projected, sums_over_rows
+from .coherence import projected, projections, sums_over_rows
 from .task_gradient import TaskGradient
 
 
@@ -37,7 +37,7 @@ class PassRecord:
         self._forwards = 0
         self._awaited: set[int] = set()
         self._own: dict[int, Tensor] = {}
-        self._projected: dict[int, Tensor] = {}
+        self._projected: dict[int, tuple[Tensor, Tensor | None]] = {}
 
     @property
     def pending(self) -> bool:
@@ -49,7 +49,8 @@ class PassRecord:
         if features.requires_grad:
             features.register_hook(_Reader(self, self._forwards))
             if features.ndim == 2:
-                self._projected[self._forwards] = projected(features, 0)
+                of_features, of_gradients = projections(features.shape[1], features.device) or (None, None)
+                self._projected[self._forwards] = projected(features, of_features), of_gradients
         if features.grad_fn is not None:
             # Not the tensor's hook: that one is called, too, by who only asks for the gradient at the features.
             features.grad_fn.register_hook(self._through)
@@ -83,13 +84,13 @@ class PassRecord:
             return
         self._awaited.discard(number)
         own = self._own.pop(number, None)
-        features = self._projected.pop(number, None)
+        known = self._projected.pop(number, None)
         if gradient is None:  # nothing of the task came back to these features
             self._ledger.add_norm(torch.zeros((), device="cpu"))
         else:
             task = gradient.detach().float()
             task = task if own is None else task - own.float()
-            self._ledger.add_norm(task.norm(), None if features is None else sums_over_rows(features, task))
+            self._ledger.add_norm(task.norm(), None if known is None else sums_over_rows(known[0], task, known[1]))
         if not self._awaited:
             self._came = False
 
