@@ -24,14 +24,16 @@ class _Recording(nn.Module):
         return features
 
 
+@pytest.mark.parametrize("width", [6, 100])
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_step_runs_on_the_meta_device_so_nothing_strays_or_synchronises(objective):
-    network = small_network().to("meta")
-    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, objective=objective, every=1)
-    for _ in range(2):
+def test_step_runs_on_the_meta_device_so_nothing_strays_or_synchronises(objective, width):
+    extract = nn.Sequential(small_network().features, nn.Linear(6, width)).to("meta")
+    head = nn.Linear(width, 4, device="meta")
+    purify = PurifyRegularizer(extract, small_sampler(), feature_dim=width, objective=objective, every=1)
+    for _ in range(3):
         purify.critic_step()
-        features = network.features(torch.rand(5, 3, 8, 8, device="meta"))
-        loss = network.head(features).sum() + purify.loss(features)
+        features = extract(torch.rand(5, 3, 8, 8, device="meta"))
+        loss = head(features).sum() + purify.loss(features)
         assert loss.device.type == "meta"
         loss.backward()
     with pytest.raises((RuntimeError, NotImplementedError)):  # a synchronisation would have raised like this one
