@@ -104,7 +104,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     refuse_unknown("runs", arguments.runs, RUNS)
     refuse_below("steps", arguments.steps, 4)
-    rows = [["run", *(f"{what}, quarter {quarter}" for quarter in range(1, 5) for what in ("at the parameters", "as told"))]]
+    rows = [["run, at the parameters and as told", "first quarter", "second", "third", "last"]]
     found: dict[str, Any] = {}
     for name in arguments.runs:
         task, make, settings = RUNS[name]()
@@ -116,8 +116,8 @@ def main() -> None:
         handle.remove()
         found[name] = {"readings": reader.readings, "accuracy": outcome.accuracy}
         quarters = torch.tensor(reader.readings).tensor_split(4)
-        rows.append([name, *(f"{value:.2f}" for quarter in quarters for value in quarter.median(0).values.tolist())])
-    Console(width=160).print(cross_table.upright("the pull over the task gradient, over their ratio at the features", rows))
+        rows.append([name, *(", ".join(f"{value:.2f}" for value in each.median(0).values.tolist()) for each in quarters)])
+    Console(width=110).print(cross_table.upright("the pull over the task gradient, over their ratio at the features", rows))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "below_features.md").write_text(cross_table.markdown(rows) + "\n")
     (arguments.out / "below_features.json").write_text(json.dumps({"runs": found, **provenance()}) + "\n")
