@@ -90,7 +90,7 @@ def test_only_what_is_beyond_the_tolerance_counts():
         assert known.excess == excess
 
 
-def _trained(contradicting, *, parts=1, dim=16, steps=20):
+def _trained(contradicting, *, parts=1, dim=16, steps=20, compiled=False):
     """A task that asks opposite things of like rows, or is plain to see, beside groups that are far apart."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
@@ -105,10 +105,11 @@ def _trained(contradicting, *, parts=1, dim=16, steps=20):
     purify = PurifyRegularizer.for_model(model, sampler, strength=BalancedStrength(0.5, fade=0.0))
     criterion = purify.criterion(nn.CrossEntropyLoss())
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    network = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
     for _ in range(steps):
         chosen = torch.randperm(64, generator=generator)[:32]
         for part in chosen.chunk(parts):
-            (criterion(model(rows[part]), classes[part]) / parts).backward()
+            (criterion(network(rows[part]), classes[part]) / parts).backward()
         optimizer.step()
         optimizer.zero_grad()
     return purify
@@ -127,6 +128,15 @@ def test_micro_batches_are_as_coherent_as_the_batch_that_they_make(dim):
     whole, parts = (_trained(contradicting=True, parts=count, dim=dim) for count in (1, 4))
     assert whole.metrics().coherence_excess > TOLERANCE
     assert_close(parts.metrics().coherence_excess, whole.metrics().coherence_excess, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("dim", [16, 100])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_compiled_model_is_measured_like_one_that_is_not(dim, parts):
+    torch._dynamo.reset()
+    eager, compiled = (_trained(contradicting=True, dim=dim, parts=parts, compiled=how).metrics() for how in (False, True))
+    assert eager.coherence_excess > TOLERANCE
+    assert_close(compiled.coherence_excess, eager.coherence_excess, rtol=1e-3, atol=0)
 
 
 def test_what_is_known_is_saved():

@@ -41,7 +41,8 @@ class PurifyMetrics(NamedTuple):
         feature_norm: mean Euclidean norm of the auxiliary features.
         spread_kept: the features' spread as a share of the largest that they had lately; near 0 they have collapsed.
         coherence_excess: by how much a balanced pull is weakened for being more coherent than the task gradient, whose rows
-            cancel while they ask for opposite things; 1 where it is not.
+            cancel while they ask for opposite things; 1 where it is not, or where that is not known, as for features that come
+            as tokens or maps.
         dropped_rows: auxiliary rows left out for not being finite, or beyond 1e6 in magnitude.
         gradient_ratio: norm of the applied purify gradient over the norm of the task gradient.
         strength: the strength that was asked for.

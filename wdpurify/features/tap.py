@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wdpurify._torch import in_backward, in_functional_transform, unwrap
-from wdpurify.pull import PassRecord, depends_on, measured
+from wdpurify.pull import PassRecord, Probe, depends_on, measured
 
 from .classifier import candidates, find_classifier, input_width
 
@@ -34,17 +34,20 @@ class _CaptureHook(_InertHook):
         record: of the pass that these forwards make.
         weight: the layer's first parameter during that forward, weakly; another one than outside of it was swapped in.
         evaluated: whether the layer has run in another way than in a training forward since this was last reset.
-        probe: leaf whose gradient in a compiled graph is the squared norm of the gradient that comes back to the features.
+        probe: what measures the gradient that comes back to the features in a compiled graph.
+
+    Args:
+        feature_dim: width of the features; None where it is not known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, feature_dim: int | None) -> None:
         self.features: Tensor | None = None
         self.earlier: list[weakref.ref[Tensor]] = []
         self.record = PassRecord()
         self.weight: weakref.ref[Tensor] | None = None
         self.evaluated = False
         self.compiled = False
-        self.probe = torch.zeros((), requires_grad=True)
+        self.probe = Probe(feature_dim, torch.device("cpu"))
 
     def __call__(self, module: nn.Module, arguments: Any, named: Any) -> Any:
         # Under export the module is "compiling" without Dynamo; under torch.compile this very code is in the graph.
@@ -95,7 +98,7 @@ class CapturedPass:
         numbers: of these forwards in the pass.
         record: of the backward pass.
         swapped: whether the layer ran with parameters that are not the model's own.
-        probe: in a compiled graph the leaf that gets the gradient's square; None where a hook on the features reads it.
+        probe: in a compiled graph the leaf that gets what is measured; None where a hook on the features reads it.
     """
 
     def __init__(
@@ -159,7 +162,7 @@ class FeatureTap:
         self.layer = layer
         self._module = layers[layer]
         self.feature_dim: int | None = input_width(self._module)
-        self._hook = _CaptureHook()
+        self._hook = _CaptureHook(self.feature_dim)
         self._current: CapturedPass | None = None
         handle = self._module.register_forward_pre_hook(self._hook, with_kwargs=True)
         self._finalizer = weakref.finalize(self, handle.remove)
@@ -172,7 +175,7 @@ class FeatureTap:
             forwards = [reference() for reference in hook.earlier] + [hook.features]
             alive = {number: features for number, features in enumerate(forwards) if features is not None}
             swapped = hook.weight is not None and _was_swapped(hook.weight(), _first_weight(self._module))
-            probe = hook.probe if hook.compiled else None
+            probe = hook.probe.leaf if hook.compiled else None
             self._current = CapturedPass(list(alive.values()), list(alive), hook.record, swapped=swapped, probe=probe)
             self._reset_hook()
         if self._current is not None and self._current.record.closed:
@@ -187,8 +190,7 @@ class FeatureTap:
 
     def place_probe(self, device: torch.device) -> None:
         """Have compiled graphs report on ``device`` from their next forward on."""
-        if self._hook.probe.device != device:
-            self._hook.probe = torch.zeros((), device=device, requires_grad=True)
+        self._hook.probe = self._hook.probe.on(device)
 
     def release(self) -> None:
         """Let go of the features that are held."""

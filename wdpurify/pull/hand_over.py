@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wdpurify._torch import in_compiled_backward, is_free_to_read
 
-from .coherence import projected, projections, sums_over_rows
+from .coherence import count_of_sums, projected, projections, sums_over_rows
 from .task_gradient import TaskGradient
 
 
@@ -164,25 +164,60 @@ def hand_over(
     return result
 
 
+class Probe:
+    """A leaf whose gradient is what is measured in a compiled graph, and what is needed to measure it.
+
+    Args:
+        feature_dim: width of the features; None where it is not known, and the norm alone is measured.
+        device: where the features are.
+
+    Attributes:
+        leaf: gets the squared norm of the gradient that comes back to the features, and the sums that tell its coherence.
+    """
+
+    def __init__(self, feature_dim: int | None, device: torch.device) -> None:
+        self.feature_dim = feature_dim
+        count = 0 if feature_dim is None else count_of_sums(feature_dim)
+        self.leaf = torch.zeros(1 + count, device=device, requires_grad=True)
+        known = None if feature_dim is None else projections(feature_dim, device)
+        self.of_features: Tensor | None = None if known is None else known[0]
+        self.of_gradients: Tensor | None = None if known is None else known[1]
+
+    def on(self, device: torch.device) -> "Probe":
+        """This one, or one on another device."""
+        return self if self.leaf.device == device else Probe(self.feature_dim, device)
+
+
 class _Measure(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, probe: Tensor) -> Tensor:
+    def forward(ctx: Any, features: Tensor, leaf: Tensor, of_features: Tensor | None, of_gradients: Tensor | None) -> Tensor:
+        ctx.count = leaf.numel() - 1
+        ctx.known = ctx.count > 0 and features.ndim == 2
+        if ctx.known:
+            ctx.save_for_backward(projected(features, of_features).float(), of_gradients)
         return features.clone()  # a view could not be worked on in place by the layer behind
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return gradients[0], gradients[0].float().norm().square()
+        gradient = gradients[0].float()
+        square = gradient.norm().square()[None]
+        if ctx.known:
+            features, of_gradients = ctx.saved_tensors
+            sums = sums_over_rows(features, gradient, of_gradients)
+        else:
+            sums = square.new_full((ctx.count,), torch.nan)
+        return gradients[0], torch.cat([square, sums]), None, None
 
 
-def measured(features: Tensor, probe: Tensor) -> Tensor:
-    """The same features; ``probe`` gets the squared norm of the gradient that comes back to them as its own gradient.
+def measured(features: Tensor, probe: Probe) -> Tensor:
+    """The same features; the leaf of ``probe`` gets what is measured of the gradient that comes back to them.
 
-    Unlike a hook it stays valid inside a compiled graph, where gradients between two compiled layers are seen by nobody. The
-    squares of several forwards add up, as they do in one concatenated batch.
+    Unlike a hook it stays valid inside a compiled graph, where gradients between two compiled layers are seen by nobody. What
+    several forwards measure adds up, as it does in one concatenated batch.
 
     Args:
         features: any shape.
-        probe: a leaf scalar that requires grad.
+        probe: on the device of the features.
     """
-    result: Tensor = _Measure.apply(features, probe)
+    result: Tensor = _Measure.apply(features, probe.leaf, probe.of_features, probe.of_gradients)
     return result

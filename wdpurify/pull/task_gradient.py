@@ -56,7 +56,7 @@ class TaskGradient:
         self.latest = self._norm / self._weight
 
     def read_probe(self, probe: Tensor) -> None:
-        """Take squared norms from a leaf that compiled graphs report to."""
+        """Take squared norms and sums from a leaf that compiled graphs report to."""
         if self._probe is not probe:
             self._probe = probe
             probe.register_hook(self._probe_came)
@@ -122,13 +122,14 @@ class TaskGradient:
             return None
         return self._norm, self._weight, self._sums
 
-    def _probe_came(self, square: Tensor) -> None:
+    def _probe_came(self, read: Tensor) -> None:
+        read = read.detach()
         awaiting = self._expecting_probe
         self._expecting_probe = []
         for close in awaiting:
             close()
         if awaiting:
-            self.add_norm(square.detach().sqrt())
+            self.add_norm(read[0].sqrt(), read[1:] if len(read) > 1 else None)
 
 
 def _forget_gradient(probe: Tensor) -> None:
