@@ -312,7 +312,7 @@ def test_main_job_on_two_processes(tmp_path, launcher, methods):
     [
         (["--backbones", "resnet19"], "--backbones: 'resnet19' is none of 'small-bn'"),
         (["--methods", "magic"], "--methods: 'magic' is none of 'goal 1 only'"),
-        (["--tasks", "ck+"], "--tasks: 'ck\\+' is none of 'colour', 'photo', 'real'$"),
+        (["--tasks", "ck+"], "--tasks: 'ck\\+' is none of 'colour', 'photo', 'shapes', 'real'$"),
         (["--tasks", "real"], "--tasks real needs --train"),
         (["--seeds"], "--seeds: name at least one"),
         (["--backbones"], "--backbones: name at least one"),
