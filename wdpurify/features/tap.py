@@ -34,7 +34,7 @@ class _CaptureHook(_InertHook):
         record: of the pass that these forwards make.
         weight: the layer's first parameter during that forward, weakly; another one than outside of it was swapped in.
         evaluated: whether the layer has run in another way than in a training forward since this was last reset.
-        probe: what measures the gradient that comes back to the features, as wide as named if that is known, in a compiled graph.
+        probe: what measures the gradient that comes back to the features in a compiled graph; knows their width where named.
     """
 
     def __init__(self, feature_dim: int | None) -> None:
