@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, FixedStrength, GroupSampler, OneSided, PurifyRegularizer, TwoSided
+from wdpurify.pull.coherence import TOLERANCE
 
 ROWS = 12
 
@@ -58,7 +59,9 @@ def train(
                 (criterion(wrapped(inputs), targets) / micro_batches).backward()
         optimizer.step()
         optimizer.zero_grad()
-    return {"model": state_of(model), "critic": state_of(purify.critic), "separation": purify.metrics().separation}
+    metrics = purify.metrics()
+    figures = {"separation": metrics.separation, "excess": metrics.coherence_excess}
+    return {"model": state_of(model), "critic": state_of(purify.critic), **figures}
 
 
 def on_rank(*arguments):
@@ -78,6 +81,15 @@ def test_two_ranks_do_what_one_process_does_with_batches_twice_as_large(tmp_path
     assert_close(first["model"], alone["model"], rtol=0, atol=1e-6)
     assert_close(first["separation"], alone["separation"], rtol=1e-3, atol=1e-5)
     assert max((without["model"][name] - alone["model"][name]).abs().max() for name in alone["model"]) > 1e-4
+
+
+def test_ranks_are_as_coherent_as_one_process_with_all_their_rows(tmp_path):
+    first, second = run_on_ranks(on_rank, tmp_path, "balanced", "all", None, False, 1, 0, 3)
+    alone = train(0, 1, "balanced", steps=3)
+    assert alone["excess"] > TOLERANCE  # the classes are at random, and so the task's rows cancel at first
+    assert first["excess"] == second["excess"]
+    assert_close(first["excess"], alone["excess"], rtol=1e-4, atol=0)
+    assert_close(first["model"], alone["model"], rtol=0, atol=1e-6)
 
 
 WRAPPERS = ({}, {"static_graph": True}, {"gradient_as_bucket_view": True}, {"find_unused_parameters": True})

@@ -194,7 +194,7 @@ class _Measure(torch.autograd.Function):
         ctx.count = leaf.numel() - 1
         ctx.known = ctx.count > 0 and features.ndim == 2
         if ctx.known:
-            ctx.save_for_backward(projected(features, of_features).float(), of_gradients)
+            ctx.save_for_backward(projected(features, of_features), of_gradients)
         return features.clone()  # a view could not be worked on in place by the layer behind
 
     @staticmethod

@@ -96,6 +96,9 @@ class BalancedStrength:
             linearly, to 0 at half of it. 0 does not look at it. A pull can bring groups together by shrinking the features to a
             point, from which a network may not come back.
 
+    Where the pull is more coherent than the task gradient, so that more of it is left below the features, the norm that comes
+    in is as many times larger and the ratio as many times smaller: ``metrics().coherence_excess``.
+
     Attributes:
         task_norm: the memory, a scalar tensor; NaN until a task gradient was recorded.
     """
