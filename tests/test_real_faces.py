@@ -6,15 +6,13 @@ import shutil
 import sys
 from collections import Counter
 
-import datasets
 import fer
-import numpy as np
 import pytest
 import torch
+from face_folders import celeba_folder, ck_plus, empty, mmi, mmi_session, oulu, plain_folders, write_image
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from purifybench.faces import celeba
 from purifybench.faces.composition import EXPRESSIONS
 from purifybench.faces.layouts import CK_CODES, LAYOUTS, read_set
 from purifybench.faces.mmi import CODES as MMI_CODES
@@ -30,84 +28,7 @@ def _fresh_caches():
     real_faces._auxiliary.cache_clear()
 
 
-def _image(path, value=0, size=(24, 20), mode="RGB"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(value).integers(0, 40, (size[1], size[0], 3)) + value
-    Image.fromarray(noise.astype(np.uint8)).convert(mode).save(path)
-
-
-def _ck_plus(folder, people=4, frames=5, images="cohn-kanade-images"):
-    for person in range(people):
-        for sequence, code in enumerate(range(8)):
-            place = f"S{person:03}/{sequence:03}"
-            for frame in range(1, frames + 1):
-                _image(folder / images / place / f"S{person:03}_{sequence:03}_{frame:08}.png", frame, mode="L")
-            label = folder / "Emotion" / place / f"S{person:03}_{sequence:03}_{frames:08}_emotion.txt"
-            label.parent.mkdir(parents=True)
-            label.write_text(f"   {code}.0000000e+00\n")
-        _image(folder / images / f"S{person:03}/099/S{person:03}_099_00000001.png")  # most of CK+ has no emotion file
-    return folder
-
-
-def _oulu(folder, people=4, root="OriginalImg/VL/Strong"):
-    for person in range(people):
-        for name in ("Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise"):
-            for frame in range(5):
-                _image(folder / root / f"P{person:03}" / name / f"{frame:03}.jpeg", frame)
-    return folder
-
-
-def _session(folder, number, person, code, view="0", frames=7):
-    session = folder / "Sessions" / str(number)
-    for frame in range(frames):
-        _image(session / f"S{person:03}-{number:03}_{frame:04}.png", frame)
-    session.mkdir(parents=True, exist_ok=True)
-    tags = "" if code is None else f'<Metatag Name="Emotion" Value="{code}"/>'
-    (session / f"S{person:03}-{number:03}.xml").write_text(f'<Session><Metatag Name="AU" Value="3"/>{tags}</Session>')
-    (session / "session.xml").write_text(f'<session><track type="Video" view="{view}"/></session>')
-    return session
-
-
-def _mmi(folder, people=4, frames=7):
-    for person in range(people):
-        for code in MMI_CODES:
-            _session(folder, 10 * person + code, person, code, frames=frames)
-    return folder
-
-
-def _plain(folder, people=4, names=("angry", "Disgust", "fear", "happy", "sad", "surprised", "contempt", "neutral")):
-    for person in range(people):
-        for name in names:
-            _image(folder / name / f"S{person:03}_004_00000017.png", person)
-    return folder
-
-
-def _celeba_rows(rows=40):
-    """Hair in turn black, blond, brown, gray, none, black and blond; every third smiles."""
-    hair = [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0), (1, 1, 0, 0)]
-    return [(*hair[row % len(hair)], int(row % 3 == 0)) for row in range(rows)]
-
-
-def _celeba(folder, rows=40):
-    names = ["5_o_Clock_Shadow", *celeba.COLUMNS, "Young"]
-    lines = [str(rows), " ".join(names)]
-    for number, values in enumerate(_celeba_rows(rows), 1):
-        _image(folder / "img_align_celeba" / f"{number:06}.jpg", number, size=(18, 22))
-        lines.append(" ".join([f"{number:06}.jpg", "-1", *(" 1" if value else "-1" for value in values), " 1"]))
-    (folder / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def _celeba_parquet(folder, rows=40):
-    columns = dict(zip(celeba.COLUMNS, np.array(_celeba_rows(rows), bool).T, strict=True))
-    images = [Image.new("RGB", (18, 22), (number, 0, 0)) for number in range(rows)]
-    table = datasets.Dataset.from_dict({"image": images, "celeb_id": list(range(rows)), **columns})
-    folder.mkdir(parents=True)
-    table.cast_column("image", datasets.Image()).to_parquet(folder / "train-00000-of-00001.parquet")
-    return folder
-
-
-BUILDERS = {"ck+": _ck_plus, "mmi": _mmi, "oulu": _oulu}
+BUILDERS = {"ck+": ck_plus, "mmi": mmi, "oulu": oulu}
 
 
 def _names(rows, expression="anger", subject=None):
@@ -117,9 +38,9 @@ def _names(rows, expression="anger", subject=None):
 @pytest.mark.parametrize(
     ("name", "build", "peak"),
     [
-        ("ck+", _ck_plus, ["0003", "0004", "0005"]),
-        ("oulu", _oulu, ["002", "003", "004"]),
-        ("mmi", _mmi, ["0002", "0003", "0004"]),
+        ("ck+", ck_plus, ["0003", "0004", "0005"]),
+        ("oulu", oulu, ["002", "003", "004"]),
+        ("mmi", mmi, ["0002", "0003", "0004"]),
     ],
 )
 def test_of_a_sequence_the_peak_frames_count(tmp_path, name, build, peak):
@@ -130,39 +51,39 @@ def test_of_a_sequence_the_peak_frames_count(tmp_path, name, build, peak):
 
 
 def test_a_short_sequence_gives_all_its_frames(tmp_path):
-    assert len(read_set("ck+", _ck_plus(tmp_path, frames=2))) == 4 * 6 * 2
+    assert len(read_set("ck+", ck_plus(tmp_path, frames=2))) == 4 * 6 * 2
 
 
 def test_codes_are_those_of_each_set(tmp_path):
-    rows = read_set("ck+", _ck_plus(tmp_path / "ck", images="extended-cohn-kanade-images/cohn-kanade-images"))
+    rows = read_set("ck+", ck_plus(tmp_path / "ck", images="extended-cohn-kanade-images/cohn-kanade-images"))
     assert {int(row.image.parent.name): row.expression for row in rows} == CK_CODES
     assert {row.subject for row in rows} == {"S000", "S001", "S002", "S003"}
-    rows = read_set("mmi", _mmi(tmp_path / "mmi"))
+    rows = read_set("mmi", mmi(tmp_path / "mmi"))
     assert {int(row.image.parent.name) % 10: row.expression for row in rows} == MMI_CODES
 
 
 @pytest.mark.parametrize("root", ["VL/Strong", "PreProcess Img/VL_Acropped/Strong", "."])
 def test_oulu_is_found_in_its_other_folders(tmp_path, root):
-    rows = read_set("oulu", _oulu(tmp_path, root=root))
+    rows = read_set("oulu", oulu(tmp_path, root=root))
     assert {row.subject for row in rows} == {"P000", "P001", "P002", "P003"}
 
 
 def test_profiles_and_sessions_without_one_of_six_emotions_are_left_out(tmp_path):
-    _mmi(tmp_path)
+    mmi(tmp_path)
     before = read_set("mmi", tmp_path)
-    _session(tmp_path, 91, 9, 1, view="1")
-    _session(tmp_path, 92, 9, 8)
-    _session(tmp_path, 93, 9, None)
+    mmi_session(tmp_path, 91, 9, 1, view="1")
+    mmi_session(tmp_path, 92, 9, 8)
+    mmi_session(tmp_path, 93, 9, None)
     assert read_set("mmi", tmp_path) == before
-    _session(tmp_path, 94, 9, 1, view="2")
+    mmi_session(tmp_path, 94, 9, 1, view="2")
     assert {row.subject for row in read_set("mmi", tmp_path / "Sessions")} == {"S000", "S001", "S002", "S003", "S009"}
 
 
 def test_a_subject_without_its_name_in_files_comes_from_the_session(tmp_path):
-    _mmi(tmp_path)
-    session = _session(tmp_path, 91, 9, 1, frames=0)
+    mmi(tmp_path)
+    session = mmi_session(tmp_path, 91, 9, 1, frames=0)
     (session / "S009-091.xml").rename(session / "labels.xml")
-    _image(session / "0001.png")
+    write_image(session / "0001.png")
     with pytest.raises(ValueError, match=r"no file is called like S001-002\.avi .* whose face is it"):
         read_set("mmi", tmp_path)
     (session / "session.xml").write_text('<session><Subject ID="77"/></session>')
@@ -174,7 +95,7 @@ def test_a_subject_without_its_name_in_files_comes_from_the_session(tmp_path):
 
 def test_videos_give_their_middle_frames(tmp_path):
     av = pytest.importorskip("av")
-    _mmi(tmp_path, frames=0)
+    mmi(tmp_path, frames=0)
     for session in (tmp_path / "Sessions").iterdir():
         _video(av, session / f"{next(session.glob('S*.xml')).stem}.avi", frames=9)
     rows = read_set("mmi", tmp_path)
@@ -202,11 +123,11 @@ def _video(av, path, frames):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_one_folder_per_expression_does_for_every_set(tmp_path, name):
-    rows = read_set(name, _plain(tmp_path / "flat"))
+    rows = read_set(name, plain_folders(tmp_path / "flat"))
     assert Counter(row.expression for row in rows) == dict.fromkeys(EXPRESSIONS, 4)
     assert {row.subject for row in rows} == {"S000", "S001", "S002", "S003"}
-    _plain(tmp_path / "split" / "train", people=3)
-    _plain(tmp_path / "split" / "Test", people=5)
+    plain_folders(tmp_path / "split" / "train", people=3)
+    plain_folders(tmp_path / "split" / "Test", people=5)
     assert len(read_set(name, tmp_path / "split")) == 6 * (3 + 5)
 
 
@@ -218,17 +139,12 @@ def _without(pattern):
     return change
 
 
-def _empty(folder):
-    shutil.rmtree(folder)
-    folder.mkdir()
-
-
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
         ("ck+", shutil.rmtree, "no folder for ck+"),
-        ("mmi", _empty, "no image of mmi found"),
-        ("oulu", _empty, "no image of oulu found"),
+        ("mmi", empty, "no image of mmi found"),
+        ("oulu", empty, "no image of oulu found"),
         ("ck+", _without("Emotion"), "36 sequences of images, but no emotion file"),
         ("ck+", _without("cohn-kanade-images"), "emotion files, but no folder cohn-kanade-images"),
         ("ck+", _without("cohn-kanade-images/S002"), "8 of 32 labelled sequences have no image, such as S002/000, S002/001"),
@@ -248,7 +164,7 @@ def test_wrong_folders_are_named_with_what_was_expected_and_found(tmp_path, name
 
 
 def test_mmi_without_labels_or_videos_is_named(tmp_path):
-    folder = _mmi(tmp_path)
+    folder = mmi(tmp_path)
     for path in (folder / "Sessions").glob("1?/*.png"):
         path.unlink()
     with pytest.raises(ValueError, match="6 of 24 labelled sequences have no image, such as 11, 12, 13"):
@@ -260,7 +176,7 @@ def test_mmi_without_labels_or_videos_is_named(tmp_path):
 
 
 def test_a_few_missing_sequences_are_said_and_left_out(tmp_path):
-    _without("cohn-kanade-images/S002/003")(_ck_plus(tmp_path))
+    _without("cohn-kanade-images/S002/003")(ck_plus(tmp_path))
     with pytest.warns(UserWarning, match="1 of 32 labelled sequences have no image, such as S002/003; they are left out"):
         rows = read_set("ck+", tmp_path)
     assert len(rows) == (4 * 6 - 1) * 3
@@ -268,21 +184,21 @@ def test_a_few_missing_sequences_are_said_and_left_out(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "happy", "9.0"])
 def test_a_broken_emotion_file_is_named(tmp_path, text):
-    _ck_plus(tmp_path)
+    ck_plus(tmp_path)
     next(tmp_path.glob("Emotion/S001/003/*.txt")).write_text(text)
     with pytest.raises(ValueError, match=f"S001_003_00000005_emotion.txt must hold one number from 0 to 7, got {text!r}"):
         read_set("ck+", tmp_path)
 
 
 def test_names_without_a_subject_are_refused(tmp_path):
-    _plain(tmp_path)
-    _image(tmp_path / "happy" / "17.png")
+    plain_folders(tmp_path)
+    write_image(tmp_path / "happy" / "17.png")
     with pytest.raises(ValueError, match=r"1 of 25 file names do not start with a subject, such as 17\.png"):
         read_set("ck+", tmp_path)
 
 
 def test_images_become_square_bytes_and_broken_ones_are_named(tmp_path):
-    rows = read_set("ck+", _ck_plus(tmp_path))
+    rows = read_set("ck+", ck_plus(tmp_path))
     images = load_images(rows[:5], 16)
     assert images.shape == (5, 3, 16, 16)
     assert images.dtype == torch.uint8
@@ -291,109 +207,6 @@ def test_images_become_square_bytes_and_broken_ones_are_named(tmp_path):
     rows[1].image.write_bytes(rows[0].image.read_bytes()[:60])
     with pytest.raises(ValueError, match=re.escape(f"{rows[1].image} cannot be read as an image")):
         load_images(rows[:2], 16)
-
-
-@pytest.mark.parametrize("build", [_celeba, _celeba_parquet])
-def test_celeba_gives_rows_with_exactly_one_hair_colour(tmp_path, build):
-    folder = build(tmp_path / "celeba")
-    images, groups = celeba.auxiliary_faces(folder, label="hair", rows=20, seed=0, size=16)
-    assert images.shape == (20, 3, 16, 16)
-    assert set(groups) == {"black", "blond", "brown", "gray"}
-    _, everyone = celeba.auxiliary_faces(folder, label="hair", rows=28, seed=0, size=16)
-    assert Counter(everyone) == {"black": 7, "blond": 7, "brown": 7, "gray": 7}
-    with pytest.raises(ValueError, match="29 rows asked for, but 28 of 40 images with attributes can be used"):
-        celeba.auxiliary_faces(folder, label="hair", rows=29, seed=0, size=16)
-    _, smiling = celeba.auxiliary_faces(folder, label="smiling", rows=40, seed=0, size=16)
-    assert smiling == [number % 3 == 0 for number in range(40)]
-    assert all(isinstance(value, bool) for value in smiling)
-
-
-@pytest.mark.parametrize("build", [_celeba, _celeba_parquet])
-def test_celebas_labels_belong_to_its_images_and_only_those_drawn_are_decoded(tmp_path, build, monkeypatch):
-    folder = build(tmp_path / "celeba")
-    everyone, labels = celeba.auxiliary_faces(folder, label="hair", rows=28, seed=0, size=16)
-    known = {image.numpy().tobytes(): label for image, label in zip(everyone, labels, strict=True)}
-    decoded = []
-    decode = datasets.Image.decode_example
-    monkeypatch.setattr(
-        datasets.Image, "decode_example", lambda *given, **options: decoded.append(1) or decode(*given, **options)
-    )
-    images, groups = celeba.auxiliary_faces(folder, label="hair", rows=12, seed=3, size=16)
-    assert [known[image.numpy().tobytes()] for image in images] == groups
-    assert len(decoded) == (12 if build is _celeba_parquet else 0)
-    again, _ = celeba.auxiliary_faces(folder, label="hair", rows=12, seed=3, size=16)
-    other, _ = celeba.auxiliary_faces(folder, label="hair", rows=12, seed=4, size=16)
-    assert torch.equal(images, again)
-    assert not torch.equal(images, other)
-
-
-def test_celeba_is_found_in_its_parent_and_decodes_no_other_image(tmp_path):
-    folder = _celeba(tmp_path / "celeba")
-    hair = [sum(values[:4]) for values in _celeba_rows()]
-    for number, colours in enumerate(hair, 1):
-        if colours != 1:
-            (folder / "img_align_celeba" / f"{number:06}.jpg").write_bytes(b"")  # would fail if it were opened
-    images, _ = celeba.auxiliary_faces(tmp_path, label="hair", rows=28, seed=0, size=16)
-    assert len(images) == 28
-    with pytest.raises(ValueError, match="cannot be read as an image"):
-        celeba.auxiliary_faces(tmp_path, label="smiling", rows=40, seed=0, size=16)
-
-
-def _attributes(change):
-    def apply(folder):
-        path = folder / "list_attr_celeba.txt"
-        path.write_text(change(path.read_text()))
-
-    return apply
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (shutil.rmtree, "no CelebA found"),
-        (lambda folder: shutil.rmtree(folder / "img_align_celeba"), "attributes, but no folder img_align_celeba"),
-        (
-            lambda folder: (folder / "list_attr_celeba.txt").unlink(),
-            "40 files in img_align_celeba, but no list_attr_celeba.txt",
-        ),
-        (
-            lambda folder: _empty(folder / "img_align_celeba"),
-            "none of the 40 images that list_attr_celeba.txt names is among 0",
-        ),
-        (_attributes(lambda text: ""), "must open with the number of rows and the names of 40 attributes"),
-        (_attributes(lambda text: text.replace("Smiling", "Smile")), "must open with the number of rows"),
-        (_attributes(lambda text: text[:1000]), "must have 40 rows, as its first line says, got"),
-        (_attributes(lambda text: text[:-6]), "row 40: must be a file name and 7 times 1 or -1"),
-    ],
-)
-def test_wrong_copies_of_celeba_are_named(tmp_path, change, message):
-    folder = _celeba(tmp_path / "celeba")
-    change(folder)
-    with pytest.raises(ValueError, match=re.escape(message)):
-        celeba.auxiliary_faces(folder, label="hair", rows=20, seed=0, size=16)
-
-
-def test_labels_stay_with_their_images_where_some_are_missing(tmp_path):
-    folder = _celeba(tmp_path)
-    for number in (1, 3):
-        (folder / "img_align_celeba" / f"{number:06}.jpg").unlink()
-    _, smiling = celeba.auxiliary_faces(folder, label="smiling", rows=38, seed=0, size=16)
-    assert smiling == [number % 3 == 0 for number in range(40) if number not in (0, 2)]
-
-
-def test_labels_that_are_never_drawn_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"none of 2 rows drawn has the hair label (\w+, )+\w+\n"):
-        celeba.auxiliary_faces(_celeba(tmp_path), label="hair", rows=2, seed=0, size=16)
-
-
-def test_parquet_files_of_something_else_are_named(tmp_path):
-    table = datasets.Dataset.from_dict({"image": [Image.new("RGB", (4, 4))], "Smiling": [True]})
-    table.to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(ValueError, match="parquet files without Black_Hair, Blond_Hair, Brown_Hair, Gray_Hair; there is image"):
-        celeba.auxiliary_faces(tmp_path, label="hair", rows=1, seed=0, size=16)
-    (tmp_path / "train.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match="parquet files that cannot be opened"):
-        celeba.auxiliary_faces(tmp_path, label="hair", rows=1, seed=0, size=16)
 
 
 @given(
@@ -439,7 +252,7 @@ def _folders(tmp_path):
 
 
 def test_a_task_trains_on_one_set_and_tests_on_unseen_people_and_the_others(tmp_path, monkeypatch):
-    folders, faces = _folders(tmp_path), _celeba(tmp_path / "celeba")
+    folders, faces = _folders(tmp_path), celeba_folder(tmp_path / "celeba")
     task = real_faces.build(seed=0, train="ck+", folders=folders, celeba=faces, image_size=16, auxiliary_rows=24)
     assert list(task.tests) == ["within", "mmi", "oulu"]
     assert [len(task.train.labels), len(task.validation.labels), len(task.tests["within"].labels)] == [36, 18, 18]
@@ -465,7 +278,7 @@ def test_methods_train_on_them(tmp_path, method):
         seed=0,
         train="mmi",
         folders=_folders(tmp_path),
-        celeba=_celeba(tmp_path / "celeba", rows=240),
+        celeba=celeba_folder(tmp_path / "celeba", rows=240),
         image_size=16,
         auxiliary_rows=150,
     )
@@ -491,13 +304,13 @@ def test_wrong_arguments_are_named(tmp_path, change, message):
 
 
 def test_too_few_people_to_split_are_named_with_their_folder(tmp_path):
-    folders = {"ck+": _ck_plus(tmp_path / "ck", people=2), "oulu": _oulu(tmp_path / "oulu")}
+    folders = {"ck+": ck_plus(tmp_path / "ck", people=2), "oulu": oulu(tmp_path / "oulu")}
     with pytest.raises(ValueError, match="ck: training, validation and test need three subjects at least, got 2"):
         real_faces.build(seed=0, train="ck+", folders=folders, celeba=tmp_path, image_size=16)
 
 
 def test_the_benchmark_runs_on_them(tmp_path, monkeypatch):
-    folders, faces = _folders(tmp_path), _celeba(tmp_path / "celeba", rows=240)
+    folders, faces = _folders(tmp_path), celeba_folder(tmp_path / "celeba", rows=240)
     options = [part for name, path in folders.items() for part in (f"--{name.rstrip('+')}", str(path))]
     few = ["--steps", "2", "--image-size", "16", "--workers", "1", "--seeds", "0", "--auxiliary-rows", "150"]
     methods = ["--methods", "AMTL", "upper bound", fer.DEFAULT]
