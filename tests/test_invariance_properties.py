@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
-from wdpurify.functional import group_gap
+from wdpurify.functional import gap_weights, group_gap
 from wdpurify.pull.separation import Separation, relative_gap
 
 
@@ -115,6 +115,10 @@ def _batch(seed, rows=6, outputs=2):
     return scores, groups, population
 
 
+def _relative_gap(scores, groups, population):
+    return relative_gap(scores, gap_weights(groups, population, scores.shape[1]), population | (groups >= 0))
+
+
 @given(st.integers(0, 10_000), st.integers(3, 6), st.integers(1, 3))
 def test_relative_gap_and_its_variance_are_those_over_all_permutations(seed, rows, outputs):
     scores, groups, population = _batch(seed, rows, outputs)
@@ -125,7 +129,7 @@ def test_relative_gap_and_its_variance_are_those_over_all_permutations(seed, row
         group_gap(chosen[list(order)], groups[in_play], population[in_play]) / spread
         for order in itertools.permutations(range(len(chosen)))
     ]
-    gap, variance = relative_gap(scores, groups, population)
+    gap, variance = _relative_gap(scores, groups, population)
     assert_close(gap, found[0], rtol=1e-5, atol=1e-6)
     assert abs(sum(found) / len(found)) < 1e-6
     assert_close(variance, torch.stack(found).var(correction=0), rtol=1e-5, atol=1e-6)
@@ -134,25 +138,26 @@ def test_relative_gap_and_its_variance_are_those_over_all_permutations(seed, row
 @given(st.sampled_from([2.0**-10, 2.0**-3, 1.0, 2.0**5, 2.0**10]), st.floats(-5, 5), st.integers(0, 100))
 def test_relative_gap_is_free_of_the_scale_and_the_offset_of_the_scores(scale, offset, seed):
     scores, groups, population = _batch(seed)
-    assert_close(relative_gap(scale * (scores + offset), groups, population), relative_gap(scores, groups, population))
+    assert_close(_relative_gap(scale * (scores + offset), groups, population), _relative_gap(scores, groups, population))
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-30, 3.3, 1e6])
 def test_equal_scores_tell_no_groups_apart(value):
     _, groups, population = _batch(0)
-    gap, variance = relative_gap(torch.full((6, 2), value), groups, population)
+    gap, variance = _relative_gap(torch.full((6, 2), value), groups, population)
     assert abs(gap.item()) <= 3  # no more than rounding noise can give
     assert variance.isfinite()
 
 
 def test_separation_by_chance_is_what_permuted_labels_stay_below():
     scores, groups, population = _batch(3, rows=24, outputs=3)
+    weights, in_play = gap_weights(groups, population, 3), population | (groups >= 0)
     generator = torch.Generator().manual_seed(0)
     below = 0
     for _ in range(400):
         separation = Separation()
         for _ in range(30):
-            separation.record(scores[torch.randperm(24, generator=generator)], groups, population)
+            separation.record(scores[torch.randperm(24, generator=generator)], weights, in_play)
         below += int(separation.value.abs() < separation.chance)
     assert 0.92 < below / 400 < 0.98
 

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
 from wdpurify.exceptions import CollapsedFeaturesWarning
+from wdpurify.functional import feature_spread
 from wdpurify.pull.spread import Spread
 
 EVERY = torch.ones(8, dtype=torch.bool)
@@ -18,21 +19,25 @@ def _rows(scale):
     return scale * torch.randn((8, 3), generator=torch.Generator().manual_seed(0))
 
 
+def _record(spread, rows, in_play=EVERY):
+    spread.record(feature_spread(rows, in_play), in_play)
+
+
 @given(st.floats(1e-3, 1e3), st.floats(-1e3, 1e3))
 def test_scale_and_place_of_the_features_play_no_part(scale, place):
     spread = Spread()
     for shrunk in (1.0, *[0.5] * 9):
-        spread.record(_rows(scale * shrunk).double().add(place).float(), EVERY)
+        _record(spread, _rows(scale * shrunk).double().add(place).float())
     assert_close(spread.kept.item(), 0.5, rtol=0.02, atol=1e-4 * abs(place) / scale)
 
 
 def test_rows_out_of_play_and_single_rows_say_nothing():
     spread = Spread()
     assert spread.kept == 1
-    spread.record(_rows(1.0), EVERY)
+    _record(spread, _rows(1.0))
     beside = torch.cat([_rows(1.0), torch.full((2, 3), 1e5)])
-    spread.record(beside, torch.arange(10) < 8)
-    spread.record(_rows(1.0), torch.arange(8) == 3)
+    _record(spread, beside, torch.arange(10) < 8)
+    _record(spread, _rows(1.0), torch.arange(8) == 3)
     assert_close(spread.kept.item(), 1.0)
 
 
@@ -63,20 +68,20 @@ def test_features_that_have_collapsed_are_named_and_kept_from_it_where_asked_for
 def test_one_strange_batch_is_no_loss_and_what_went_long_ago_is_not_missed():
     spread = Spread()
     for scale in (*[1.0] * 20, 10.0, *[1.0] * 10):
-        spread.record(_rows(scale), EVERY)
+        _record(spread, _rows(scale))
     assert 0.5 < spread.kept < 0.7
     for _ in range(50):
-        spread.record(_rows(0.1), EVERY)
+        _record(spread, _rows(0.1))
     assert spread.kept < 0.1
     for _ in range(4000):
-        spread.record(_rows(0.1), EVERY)
+        _record(spread, _rows(0.1))
     assert spread.kept > 0.99
 
 
 def test_what_was_kept_is_saved():
     spread = Spread()
-    spread.record(_rows(4.0), EVERY)
-    spread.record(_rows(1.0), EVERY)
+    _record(spread, _rows(4.0))
+    _record(spread, _rows(1.0))
     loaded = Spread()
     loaded.load_state_dict(spread.state_dict())
     assert loaded.kept == spread.kept < 1

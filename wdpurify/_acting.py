@@ -19,7 +19,7 @@ from .features import (
     unpooled,
     usable_rows,
 )
-from .functional import group_gap
+from .functional import feature_spread, gap_weights, group_gap
 from .pull import Objective, Pull
 
 #: Under float16 autocast gradients are multiplied by this on their way through the extractor, lest they underflow.
@@ -85,23 +85,20 @@ def acting_step(
         )
         rank = rank_and_world()[0] if world > 1 else 0
         rows = _of_all_ranks(own) if world > 1 else own
+        in_play = rows.population | (rows.groups >= 0)
         if learn:
-            in_play = rows.population | (rows.groups >= 0)
-            trainer.see(rows.features, in_play)
-            pull.spread.record(rows.features, in_play)
+            spread = feature_spread(rows.features, in_play)
+            trainer.see(spread)
+            pull.spread.record(spread, in_play)
         # Before the critic learns from these rows: what it knows of them now it knows of their groups, not of each row.
-        found = trainer.differentiate(
-            rows.features,
-            (lambda scores: objective(scores, rows.groups, rows.population))
-            if acts_here
-            else (lambda scores: group_gap(scores, rows.groups, rows.population)),
-        )
-        gap = group_gap(found.scores, rows.groups, rows.population)
+        formula = objective if acts_here else group_gap
+        found = trainer.differentiate(rows.features, lambda scores: formula(scores, rows.groups, rows.population))
+        weights = gap_weights(rows.groups, rows.population, found.scores.shape[1])
         if learn:
-            pull.separation.record(found.scores, rows.groups, rows.population)
+            pull.separation.record(found.scores, weights, in_play)
         if pulls and raw.requires_grad:
             if learn:
-                pull.coherence.record_pull(rows.features, found.gradient, rows.population | (rows.groups >= 0))
+                pull.coherence.record_pull(rows.features, found.gradient, in_play)
             mine = found.gradient[rank::world] * world
             at_raw = unpooled(raw, mine, pool=pool, mask=mask)
             # Pooling spreads each row's gradient over its tokens or places, which changes the norm.
@@ -113,9 +110,9 @@ def acting_step(
             value, gradients = _only_finite(found.value, gradients, scale)
             pull.prepare(value, factor, gradients)
         if learn:
-            trainer.fit(rows.features, rows.groups, rows.population, step=number)
+            trainer.fit(rows.features, rows.groups, rows.population, weights=weights, step=number)
     return {
-        "estimate": gap,
+        "estimate": (found.scores * weights).sum(),
         "separation": pull.separation.value,
         "separation_by_chance": pull.separation.chance,
         "critic_gradient_norm": found.gradient.norm(),

@@ -2,8 +2,7 @@
 
 Every function here is pure: no state, no randomness, no host synchronisation. A batch of auxiliary rows is described by
 two tensors: ``groups`` says which group a row is drawn for (-1: none), ``population`` says which rows stand for the whole
-auxiliary set. The paper's A against B is one group and two disjoint halves; all groups at once is one batch in which
-every row is both.
+auxiliary set. The paper's A against B is one group and two disjoint halves; in the batch of all groups every row is both.
 """
 
 import math
@@ -177,19 +176,21 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], points: Tensor, groups:
     tensor(10.5147)
     """
     if points.ndim != 2 or groups.shape != points.shape[:1]:
-        raise ValueError(
-            "`points` must have shape (batch, dim) and `groups` shape (batch,), "
-            f"got {tuple(points.shape)} and {tuple(groups.shape)}"
-        )
+        shapes = f"{tuple(points.shape)} and {tuple(groups.shape)}"
+        raise ValueError(f"`points` must have shape (batch, dim) and `groups` shape (batch,), got {shapes}")
     points = points.detach().requires_grad_()
     with torch.enable_grad():
-        scores = critic(points)
-        chosen = scores.gather(1, groups.clamp(min=0)[:, None])
-        (slope,) = torch.autograd.grad(chosen.sum(), points, create_graph=True)
-        kept = (groups >= 0).float()
-        # sqrt has no gradient at 0, where a dead critic sits: the small constant keeps it finite.
-        norm = (slope.square().sum(1) + 1e-12).sqrt()
-        return ((norm - target).square() * kept).sum() / kept.sum().clamp(min=1)
+        chosen = critic(points).gather(1, groups.clamp(min=0)[:, None])
+        (gradients,) = torch.autograd.grad(chosen.sum(), points, create_graph=True)
+        return penalty_of_gradients(gradients, groups, target=target)
+
+
+def penalty_of_gradients(gradients: Tensor, groups: Tensor, *, target: float = 1.0) -> Tensor:
+    """What :func:`gradient_penalty` makes of the gradients of output ``groups[i]`` at point i, shape ``(batch, dim)``."""
+    kept = (groups >= 0).float()
+    # sqrt has no gradient at 0, where a dead critic sits: the small constant keeps it finite.
+    slopes = (gradients.square().sum(1) + 1e-12).sqrt()
+    return ((slopes - target).square() * kept).sum() / kept.sum().clamp(min=1)
 
 
 def task_norms(norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,8 +216,7 @@ def norm_of_all_passes(norm: Tensor, passes: int) -> Tensor:
     """What a pull on the task's rows counts as in one of several passes of an iteration.
 
     Passes (micro-batches, ranks) see other rows each. Pulls of the full ratio, divided like the loss and orthogonal as those of
-    independent rows, would come out weaker than in one concatenated batch by the square root of their number, ``passes``; so
-    the ``norm`` of each is taken for smaller by that factor.
+    independent rows, would come out weaker than in one batch by the root of their number: each norm counts as so much smaller.
 
     >>> norm_of_all_passes(torch.tensor(6.0), 4)
     tensor(3.)

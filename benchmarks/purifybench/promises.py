@@ -96,9 +96,10 @@ BREAKS = (
     Break(
         "the pull comes before the critic learns from the rows",
         CORE + "_acting.py",
-        "            trainer.see(rows.features, in_play)\n",
-        "            trainer.see(rows.features, in_play)\n"
-        "            trainer.fit(rows.features, rows.groups, rows.population, step=number)\n",
+        "            trainer.see(spread)\n",
+        "            trainer.see(spread)\n"
+        "            weights = gap_weights(rows.groups, rows.population, trainer.critic[-1].out_features)\n"
+        "            trainer.fit(rows.features, rows.groups, rows.population, weights=weights, step=number)\n",
         ("test_invariance_properties.py", "test_metrics.py", "test_regularizer.py"),
     ),
     Break(

@@ -9,8 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from wdpurify.functional import gradient_penalty, pair_with_population
+from wdpurify.functional import gradient_penalty, pair_with_population, penalty_of_gradients
 from wdpurify.lipschitz import clip_spectral_norm_, clip_weights_
+
+from .network import Critic
 
 
 class Constraint(Protocol):
@@ -134,7 +136,10 @@ class GradientPenalty:
         """The mean squared distance of the slope from 1, times the weight."""
         mix, order = torch.rand((2, len(features)), device=features.device, dtype=features.dtype, generator=generator)
         points = pair_with_population(features, groups, population, mix=mix, order=order)
-        return self.weight * gradient_penalty(critic, points, groups)
+        gradients = critic.slopes(points, groups.clamp(min=0)) if type(critic) is Critic else None
+        if gradients is None:
+            return self.weight * gradient_penalty(critic, points, groups)
+        return self.weight * penalty_of_gradients(gradients, groups)
 
     def project_(self, critic: nn.Module) -> None:
         """Nothing to project: the penalty acts through the critic's loss."""

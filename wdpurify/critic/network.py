@@ -6,7 +6,7 @@ from functools import partial
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wdpurify._checks import check_positive_integer
 from wdpurify._torch import private_randomness
@@ -59,6 +59,37 @@ class Critic(nn.Sequential):
                 linear.bias.uniform_(-bound, bound, generator=generator)
             layers += [linear, activation()]
         super().__init__(*layers[:-1])
+
+    def slopes(self, points: Tensor, outputs: Tensor) -> Tensor | None:
+        """The gradient of one output per row at given points, as autograd would find it, without a backward pass.
+
+        Args:
+            points: shape ``(batch, dim)``.
+            outputs: index of the output for each row, shape ``(batch,)``.
+
+        Returns:
+            Shape ``(batch, dim)``, which can be differentiated with respect to the weights; None where only autograd knows: for
+            activations that are not linear on both sides of 0, and layers that are not plainly linear.
+        """
+        linears = [layer for layer in self if type(layer) is nn.Linear and "weight" in layer._parameters]
+        below = [_slope_below_0(layer) for layer in self if isinstance(layer, nn.LeakyReLU | nn.ReLU)]
+        if len(linears) + len(below) < len(self):
+            return None
+        *hidden, last = linears
+        factors = []
+        with torch.no_grad():
+            for linear, slope in zip(hidden, below, strict=True):
+                points = linear(points)
+                factors.append(torch.where(points > 0, 1.0, slope).to(points.dtype))
+                points = points * factors[-1]
+        gradient: Tensor = last.weight[outputs]
+        for linear, factor in zip(reversed(hidden), reversed(factors), strict=True):
+            gradient = (gradient * factor) @ linear.weight
+        return gradient
+
+
+def _slope_below_0(activation: nn.LeakyReLU | nn.ReLU) -> float:
+    return float(activation.negative_slope) if isinstance(activation, nn.LeakyReLU) else 0.0
 
 
 def made_critic(

@@ -16,7 +16,6 @@ from wdpurify._torch import (
     rank_and_world,
     refuse_unlike,
 )
-from wdpurify.functional import feature_spread, group_gap
 from wdpurify.lipschitz import lipschitz_bound
 
 from .constraints import Constraint
@@ -77,7 +76,7 @@ class CriticTrainer:
         self._scale_features = scale_features
         self._spread = torch.zeros((), dtype=torch.float32, device="cpu")  # 0: not known yet
         self._seed = seed
-        self.optimizer = torch.optim.Adam(critic.parameters(), lr=lr)
+        self.optimizer = torch.optim.Adam(critic.parameters(), lr=lr, foreach=True)
         constraint.project_(critic)
         self._versions = self._current_versions()
         self._agreed = False
@@ -101,17 +100,11 @@ class CriticTrainer:
             self._versions = self._current_versions()
         self._agreed = True
 
-    def see(self, features: Tensor, in_play: Tensor) -> None:
-        """Take the spread of features into account, the root mean square distance of a number from its dimension's mean.
-
-        Args:
-            features: detached, shape ``(batch, dim)``, finite.
-            in_play: which rows count, shape ``(batch,)``.
-        """
+    def see(self, spread: Tensor) -> None:
+        """Take the spread of a batch of features into account, a scalar; 0 says nothing."""
         if not self._scale_features:
             return
-        spread = feature_spread(features, in_play)
-        known = moved(self._spread, features.device)
+        known = moved(self._spread, spread.device)
         found = torch.where(known > 0, torch.lerp(known, spread.to(known), 1.0 - SPREAD_DECAY), spread.to(known))
         self._spread = torch.where(spread > 0, found, known)
 
@@ -119,12 +112,13 @@ class CriticTrainer:
         spread = moved(self._spread, device)
         return torch.where(spread > 0, spread, torch.ones_like(spread))
 
-    def fit(self, features: Tensor, groups: Tensor, population: Tensor, *, step: int) -> None:
+    def fit(self, features: Tensor, groups: Tensor, population: Tensor, *, weights: Tensor, step: int) -> None:
         """Maximise the gap on one batch of auxiliary features: optimiser step, then projection, ``steps`` times.
 
         Args:
             features: detached, shape ``(batch, dim)``, finite.
             groups, population: the rows' roles, shape ``(batch,)`` each.
+            weights: what :func:`wdpurify.functional.gap_weights` makes of these.
             step: number of the call, which seeds the penalty's points.
         """
         self._move_to(features.device)
@@ -133,7 +127,7 @@ class CriticTrainer:
         parameters = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
         with full_precision(features.device.type), torch.enable_grad():
             for _ in range(self._steps):
-                gap = group_gap(self.critic(features), groups, population)
+                gap = (self.critic(features) * weights).sum()
                 penalty = self.constraint.penalty(self.critic, features, groups, population, generator=generator)
                 gradients = torch.autograd.grad(penalty - gap, parameters, allow_unused=True)
                 for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -123,15 +123,14 @@ class Coherence:
 
     @property
     def ratio(self) -> Tensor:
-        """How much more coherent the pull is than the task gradient; 1 while one of them is not known."""
-        task = moved(self.task, self.pull.device)
-        return torch.where((task > 0) & (self.pull > 0), self.pull / task, torch.ones_like(self.pull))
+        """How much more coherent the pull is than the task gradient; 1 while that is not known."""
+        return (self.pull / moved(self.task, self.pull.device)).nan_to_num(nan=1.0, posinf=1.0)
 
     @property
     def excess(self) -> Tensor:
         """The ratio where it is beyond the tolerance, or 1."""
         ratio = self.ratio
-        return torch.where(ratio > TOLERANCE, ratio, torch.ones_like(ratio))
+        return torch.where(ratio > TOLERANCE, ratio, 1.0)
 
     def record_task(self, found: Tensor) -> None:
         """Record the coherence of an iteration's task gradient; one that is not finite says nothing."""

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from wdpurify._torch import moved
-from wdpurify.functional import gap_weights
 
 #: Share of the remembered separation that an acting iteration keeps: one batch of few rows says little.
 DECAY = 0.9
@@ -34,15 +33,9 @@ class Separation:
         """What 95 of 100 readings stay below in magnitude where labels say nothing of rows that the critic has not learned."""
         return DEVIATIONS * self.variance.sqrt()
 
-    def record(self, scores: Tensor, groups: Tensor, population: Tensor) -> None:
-        """Record one batch.
-
-        Args:
-            scores: detached critic outputs, shape ``(batch, n_groups)``.
-            groups: group index of each row, -1 for none, shape ``(batch,)``.
-            population: whether a row stands for the whole set, shape ``(batch,)``.
-        """
-        gap, variance = relative_gap(scores.float(), groups, population)
+    def record(self, scores: Tensor, weights: Tensor, in_play: Tensor) -> None:
+        """Record one batch; the arguments are those of :func:`relative_gap`, the scores detached."""
+        gap, variance = relative_gap(scores.float(), weights, in_play)
         self.value = torch.lerp(moved(self.value, gap.device), gap, 1.0 - DECAY)
         self.variance = DECAY**2 * moved(self.variance, gap.device) + (1.0 - DECAY) ** 2 * variance
 
@@ -54,28 +47,26 @@ class Separation:
         self.variance = state["variance"].clone()
 
 
-def relative_gap(scores: Tensor, groups: Tensor, population: Tensor) -> tuple[Tensor, Tensor]:
+def relative_gap(scores: Tensor, weights: Tensor, in_play: Tensor) -> tuple[Tensor, Tensor]:
     """The gap in standard deviations of the scores, and its variance over all permutations of the rows.
-
-    Rows that are neither of a group nor of the population take no part.
 
     Args:
         scores: critic outputs, shape ``(batch, n_groups)``.
-        groups: group index of each row, int64, shape ``(batch,)``; -1 for none.
-        population: whether a row stands for the whole set, bool, shape ``(batch,)``.
+        weights: what :func:`wdpurify.functional.gap_weights` makes of the rows' roles, of the same shape.
+        in_play: which rows are of a group or of the population, bool, shape ``(batch,)``; others take no part.
 
     Returns:
         Two scalars; 0 where no group occurs. The mean over all permutations is 0.
 
     Source: the variance is that of a linear permutation statistic, Hoeffding 1951, Ann. Math. Stat. 22(4), Theorem 2.
 
-    >>> relative_gap(torch.tensor([[2.0], [0.0]]), torch.tensor([0, -1]), torch.tensor([True, True]))
+    >>> relative_gap(torch.tensor([[2.0], [0.0]]), torch.tensor([[0.5], [-0.5]]), torch.tensor([True, True]))
     (tensor(1.), tensor(1.))
     """
-    in_play = (population | (groups >= 0)).to(scores.dtype)[:, None]
-    count = in_play.sum().clamp(min=2.0)
-    weights = gap_weights(groups, population, scores.shape[1]).to(scores.dtype)
-    centred = (scores - (scores * in_play).sum(0) / count) * in_play
+    rows = in_play.to(scores.dtype)[:, None]
+    count = rows.sum().clamp(min=2.0)
+    weights = weights.to(scores.dtype)
+    centred = (scores - (scores * rows).sum(0) / count) * rows
     tiny = torch.finfo(scores.dtype).tiny
     spread = (centred.square().sum(0) / count).sqrt().mean().clamp(min=tiny)
     # The columns of the weights have a mean of 0. Over pairs of rows: there are few, and there may be many groups.

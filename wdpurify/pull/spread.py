@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from wdpurify._torch import moved
-from wdpurify.functional import feature_spread
 
 #: Share of the remembered spread that an acting iteration keeps: features can collapse within a few steps.
 DECAY = 0.5
@@ -34,15 +33,15 @@ class Spread:
         share = (self.value / self.largest).clamp(max=1.0)
         return torch.where(self.largest > 0, share, torch.ones_like(self.value))
 
-    def record(self, features: Tensor, in_play: Tensor) -> None:
+    def record(self, spread: Tensor, in_play: Tensor) -> None:
         """Record one batch.
 
         Args:
-            features: detached, shape ``(batch, dim)``, finite.
+            spread: of its rows, scalar.
             in_play: which rows count, shape ``(batch,)``; fewer than two say nothing.
         """
-        value, steady, largest = (moved(each, features.device) for each in (self.value, self.steady, self.largest))
-        found = feature_spread(features, in_play).to(value)
+        value, steady, largest = (moved(each, spread.device) for each in (self.value, self.steady, self.largest))
+        found = spread.to(value)
         known = largest > 0
         says = in_play.sum() > 1
         self.value = torch.where(says, torch.where(known, torch.lerp(found, value, DECAY), found), value)
