@@ -34,7 +34,9 @@ gpu: $(VENV)/.test
 	$(BIN)/python benchmarks/gpu.py
 
 soak: $(VENV)/.test
-	HYPOTHESIS_PROFILE=soak OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_rubbish.py
+	for seed in 0 1 2 3 4 5 6 7 8 9; do \
+		HYPOTHESIS_PROFILE=soak OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_rubbish.py --hypothesis-seed=$$seed || exit 1; \
+	done
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py
 
 clean:

@@ -9,7 +9,7 @@ import torch
 
 hypothesis.settings.register_profile("dev", max_examples=30, deadline=None)
 hypothesis.settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
-hypothesis.settings.register_profile("soak", max_examples=10_000, stateful_step_count=40, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("soak", max_examples=1_000, stateful_step_count=40, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 torch.set_num_threads(1)
 

@@ -66,6 +66,35 @@ def test_a_dead_critic_is_named_with_its_remedy():
         _two_steps(critic=critic, constraint=WeightClipping(1000.0))
 
 
+def _with_auxiliary_images_times(factor, network):
+    torch.manual_seed(0)
+    images, labels = torch.rand(64, 8), torch.arange(64) % 2
+    purify = PurifyRegularizer.for_model(network, GroupSampler(factor * torch.rand(64, 8), labels, batch_size=16))
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    for _ in range(12):
+        criterion(network(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return purify.metrics().spread_beside_task
+
+
+@pytest.mark.parametrize("factor", [255.0, 1 / 255])
+def test_auxiliary_images_of_another_range_are_named(factor):
+    network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    with pytest.warns(wdpurify.exceptions.UnlikeImagesWarning, match="0 to 255"):
+        ratio = _with_auxiliary_images_times(factor, network)
+    assert 0.3 < ratio / factor < 3.0
+
+
+def test_images_that_are_prepared_alike_or_normalised_by_the_network_raise_no_warning():
+    alike = _with_auxiliary_images_times(1.0, nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)))
+    network = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+    normalised = _with_auxiliary_images_times(255.0, network)
+    assert 0.5 < alike < 2.0
+    assert 0.5 < normalised < 2.0
+
+
 def test_a_saturated_critic_is_named_when_metrics_are_read():
     purify = _two_steps(constraint=WeightClipping(0.0625), critic_lr=1.0, critic_steps=50)
     with pytest.warns(wdpurify.exceptions.SaturatedCriticWarning, match="clipping bound"):

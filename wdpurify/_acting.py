@@ -117,6 +117,7 @@ def acting_step(
         "separation_by_chance": pull.separation.chance,
         "critic_gradient_norm": found.gradient.norm(),
         "spread_kept": pull.spread.kept,
+        "spread_beside_task": pull.spread.value / moved(pull.task_spread, pull.spread.value.device),
         "coherence_excess": pull.coherence.excess,
         "feature_norm": rows.features.norm(dim=1).mean(),
         "dropped_rows": (~keep).sum(),

@@ -14,12 +14,18 @@ from .exceptions import (
     NoTaskGradientWarning,
     PurifyWarning,
     SaturatedCriticWarning,
+    UnlikeImagesWarning,
 )
 
 #: Readings in a row that must agree before a warning: one empty batch or one stalled step is no illness.
 PATIENCE = 5
-#: What a figure must not stay at or below.
-LOWEST = {"critic_gradient_norm": 0.0, "task_norm": 0.0, "spread_kept": 0.02}
+#: What a figure must not stay at or below, and not above.
+LIMITS = {
+    "critic_gradient_norm": (0.0, math.inf),
+    "task_norm": (0.0, math.inf),
+    "spread_kept": (0.02, math.inf),
+    "spread_beside_task": (1 / 30, 30.0),
+}
 #: Share of weights at the clipping bound from which a critic counts as saturated.
 SATURATED = 0.9
 
@@ -40,6 +46,8 @@ class PurifyMetrics(NamedTuple):
         clip_share: share of the critic's weights at the clipping bound, in [0, 1]; 0 without weight clipping.
         feature_norm: mean Euclidean norm of the auxiliary features.
         spread_kept: the features' spread as a share of the largest that they had lately; near 0 they have collapsed.
+        spread_beside_task: the same spread over that of the task's features; near 1 where images are prepared alike, NaN for
+            features that come as tokens or maps.
         coherence_excess: by how much a balanced pull is weakened for being more coherent than the task gradient, whose rows
             cancel while they ask for opposite things; 1 where it is not, or where that is not known, as for features that come
             as tokens or maps.
@@ -57,6 +65,7 @@ class PurifyMetrics(NamedTuple):
     clip_share: float
     feature_norm: float
     spread_kept: float
+    spread_beside_task: float
     coherence_excess: float
     dropped_rows: float
     gradient_ratio: float
@@ -79,7 +88,7 @@ class Monitor:
         self._needs_task_gradient = needs_task_gradient
         self._said: set[type[PurifyWarning]] = set()
         self._checks = 0
-        self._low_readings = dict.fromkeys(LOWEST, 0)
+        self._readings_beyond = dict.fromkeys(LIMITS, 0)
         self._landing: tuple[Tensor, torch.cuda.Event] | None = None
 
     def record(self, **figures: Tensor) -> None:
@@ -110,6 +119,7 @@ class Monitor:
             clip_share=clip_share,
             feature_norm=self.read("feature_norm"),
             spread_kept=self.read("spread_kept"),
+            spread_beside_task=self.read("spread_beside_task"),
             coherence_excess=self.read("coherence_excess"),
             dropped_rows=self.read("dropped_rows"),
             gradient_ratio=self.read("applied_norm") / task_norm if task_norm > 0 else float("nan"),
@@ -135,7 +145,7 @@ class Monitor:
     def check(self) -> None:
         """Check the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""
         self._checks += 1
-        names = [name for name in self._low_readings if name in self.figures]
+        names = [name for name in self._readings_beyond if name in self.figures]
         if self._checks > PATIENCE and "applied_norm" in self.figures and "task_norm" not in self.figures:
             self._warn_of_no_task_gradient()
         if not names:
@@ -145,9 +155,9 @@ class Monitor:
             self._check_values({name: self.read(name) for name in names})
         elif device.type == "cuda":
             if self._landing is not None and self._landing[1].query():
-                self._check_values(dict(zip(self._low_readings, self._landing[0].tolist(), strict=False)))
+                self._check_values(dict(zip(self._readings_beyond, self._landing[0].tolist(), strict=False)))
                 self._landing = None
-            if self._landing is None and len(names) == len(self._low_readings):
+            if self._landing is None and len(names) == len(self._readings_beyond):
                 figures = torch.stack([self.figures[name].to(device) for name in names])
                 landed = torch.empty(len(names), pin_memory=True).copy_(figures, non_blocking=True)
                 event = torch.cuda.Event()
@@ -156,21 +166,29 @@ class Monitor:
 
     def _check_values(self, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._low_readings[name] = self._low_readings[name] + 1 if value <= LOWEST[name] else 0
-        if self._low_readings["critic_gradient_norm"] >= PATIENCE:
+            lowest, highest = LIMITS[name]
+            self._readings_beyond[name] = self._readings_beyond[name] + 1 if value <= lowest or value > highest else 0
+        if self._readings_beyond["critic_gradient_norm"] >= PATIENCE:
             self.warn(
                 DeadCriticWarning,
                 "the critic's gradient is zero, so purifying pulls nothing: use `constraint=GradientPenalty()`, or a `critic` "
                 "with `activation=nn.LeakyReLU`; if `metrics().dropped_rows` is high, mend the auxiliary rows, which are not "
                 "finite; if the features themselves are constant, lower `strength`",
             )
-        if self._low_readings["spread_kept"] >= PATIENCE:
+        if self._readings_beyond["spread_kept"] >= PATIENCE:
             self.warn(
                 CollapsedFeaturesWarning,
                 "the features have shrunk to a point, so that little can be learned from them: let the pull stop earlier, "
                 "`strength=BalancedStrength(keep=1)`, or lower `strength` to 0.1",
             )
-        if self._low_readings["task_norm"] >= PATIENCE:
+        if self._readings_beyond["spread_beside_task"] >= PATIENCE:
+            self.warn(
+                UnlikeImagesWarning,
+                f"the auxiliary features are spread {values['spread_beside_task']:.3g} times as widely as the task's, so the "
+                "pull is far stronger or weaker than asked for: give auxiliary images the task's range (0 to 1 or 0 to 255) "
+                "and normalisation",
+            )
+        if self._readings_beyond["task_norm"] >= PATIENCE:
             self._warn_of_no_task_gradient()
 
     def __getstate__(self) -> dict[str, Any]:

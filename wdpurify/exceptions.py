@@ -13,6 +13,10 @@ class CollapsedFeaturesWarning(PurifyWarning):
     """The features have shrunk to a point: the pull moves them together faster than the task holds them apart."""
 
 
+class UnlikeImagesWarning(PurifyWarning):
+    """The auxiliary features are spread far more widely than the task's, or far less: their images are not prepared alike."""
+
+
 class SaturatedCriticWarning(PurifyWarning):
     """Nearly every critic weight sits at the clipping bound: the critic can hardly follow."""
 

@@ -112,7 +112,7 @@ BREAKS = (
     Break(
         "a pull that outweighs the task gradient below the features is weakened",
         CORE + "pull/coherence.py",
-        "        return torch.where(ratio > TOLERANCE, ratio, torch.ones_like(ratio))\n",
+        "        return torch.where(ratio > TOLERANCE, ratio, 1.0)\n",
         "        return torch.ones_like(ratio)\n",
         ("test_coherence.py",),
     ),
@@ -126,8 +126,8 @@ BREAKS = (
     Break(
         "ranks are as coherent as one process with all their rows",
         CORE + "pull/task_gradient.py",
-        "coherence(rows[..., 2:].sum(0))",
-        "coherence(rows[0, ..., 2:])",
+        "    sums = rows[..., 2:].sum(0)\n",
+        "    sums = rows[0, ..., 2:]\n",
         ("test_distributed.py",),
     ),
     Break(
@@ -147,9 +147,16 @@ BREAKS = (
     Break(
         "features that have collapsed are named",
         CORE + "_monitor.py",
-        '"spread_kept": 0.02}',
-        '"spread_kept": -1.0}',
+        '"spread_kept": (0.02, math.inf)',
+        '"spread_kept": (-1.0, math.inf)',
         ("test_spread.py",),
+    ),
+    Break(
+        "auxiliary images of another range are named",
+        CORE + "_monitor.py",
+        '"spread_beside_task": (1 / 30, 30.0)',
+        '"spread_beside_task": (-1.0, math.inf)',
+        ("test_warnings.py",),
     ),
     Break(
         "the scale of the features plays no part",

@@ -101,13 +101,16 @@ def coherence(sums: Tensor) -> Tensor:
         Shape ``(...)``: the root of the number of rows where all ask for the same in proportion to a feature; about 1 where
         they ask for this and that; 0 where they cancel; not finite where there is no gradient or no spread.
     """
-    width = math.isqrt(sums.shape[-1] - 2) - 1  # there are (width + 1)^2 + 2 of them
-    product, direction, total, (square, count, gradient) = _parts(sums, width)
-    mean = total / count[..., None]
-    variance = square / count - mean.square().sum(-1)
-    centred = product - direction[..., :, None] * mean[..., None, :]
-    found: Tensor = centred.flatten(-2).norm(dim=-1) / (variance.clamp(min=0.0) * gradient).sqrt()
+    product, direction, total, (_, count, gradient) = _parts(sums)
+    centred = product - direction[..., :, None] * (total / count[..., None])[..., None, :]
+    found: Tensor = centred.flatten(-2).norm(dim=-1) / (variance(sums) * gradient).sqrt()
     return found
+
+
+def variance(sums: Tensor) -> Tensor:
+    """Mean squared distance of a row's features from their mean; arguments and shape as for :func:`coherence`."""
+    _, _, total, (square, count, _) = _parts(sums)
+    return (square / count - (total / count[..., None]).square().sum(-1)).clamp(min=0.0)
 
 
 class Coherence:
@@ -165,6 +168,7 @@ def _averaged(known: Tensor, count: Tensor, found: Tensor) -> tuple[Tensor, Tens
     return mean, torch.where(usable, count + 1.0, count)
 
 
-def _parts(sums: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+def _parts(sums: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    width = math.isqrt(sums.shape[-1] - 2) - 1  # there are (width + 1)^2 + 2 of them
     product, direction, total, scalars = sums.split([width * width, width, width, 3], dim=-1)
     return product.unflatten(-1, (width, width)), direction, total, scalars.unbind(-1)

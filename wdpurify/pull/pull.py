@@ -34,6 +34,7 @@ class Pull:
         separation: how far apart the groups are.
         spread: how much of their spread the features still have.
         coherence: how much of the pull and of the task gradient is left below the features.
+        task_spread: spread of the task's features in the last iteration, scalar; NaN where it is not known.
     """
 
     def __init__(self, strength: Strength, feature_dim: int) -> None:
@@ -43,6 +44,8 @@ class Pull:
         self.separation = Separation()
         self.spread = Spread()
         self.coherence = Coherence()
+        self.task_spread = torch.full((), torch.nan, device="cpu")
+        self._feature_dim = feature_dim
         self._value: Tensor | None = None
         self._parameters: list[tuple[Tensor, Tensor]] = []
 
@@ -55,9 +58,10 @@ class Pull:
         """Give the strength what was recorded in the last ``iterations``, by all ranks."""
         rows = self._ledger.take(iterations)
         joint = gathered(moved(rows, device)) if world > 1 else rows[None]
-        for task_norm, weight, coherent in observations(joint):
+        for task_norm, weight, coherent, variance in observations(joint):
             self.strength.record(task_norm, weight)
             self.coherence.record_task(coherent)
+            self.task_spread = (variance / self._feature_dim).sqrt()
 
     def factor(self, norm: Tensor) -> Tensor:
         """What to multiply a gradient at the features with, scalar, given its norm over the rows of all ranks.

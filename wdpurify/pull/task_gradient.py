@@ -9,7 +9,7 @@ from torch import Tensor
 from wdpurify._torch import moved
 from wdpurify.functional import task_norms
 
-from .coherence import coherence, count_of_sums
+from .coherence import coherence, count_of_sums, variance
 
 
 class TaskGradient:
@@ -141,11 +141,12 @@ def _row(iteration: tuple[Tensor, Tensor, Tensor], device: torch.device) -> Tens
     return torch.cat([norm[None], weight[None], sums])
 
 
-def observations(rows: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Per iteration the norm of the unscaled task gradient, its weight and its coherence.
+def observations(rows: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Per iteration the norm of the unscaled task gradient, its weight and its coherence, and the variance of the features.
 
     Args:
         rows: what :meth:`TaskGradient.take` gave on each rank, shape ``(ranks, iterations, 2 + sums)``.
     """
     norms, weights = task_norms(rows[..., 0], rows[..., 1])
-    yield from zip(norms, weights, coherence(rows[..., 2:].sum(0)), strict=True)
+    sums = rows[..., 2:].sum(0)
+    yield from zip(norms, weights, coherence(sums), variance(sums), strict=True)
