@@ -1,6 +1,6 @@
 """Labels on your own rows: the nuisance of each training row is known, and goes with its class.
 
-    python benchmarks/own_labels.py                              biased colour, styled cartoon faces, tinted shapes
+    python benchmarks/own_labels.py                              biased colour, cartoon faces with hair or style, tinted shapes
     python benchmarks/own_labels.py --tasks pictures --data PATH.parquet --class-column label --nuisance-column style \\
         --image-size 64 --network purifybench.pretrained:efficientnet_lite0
     python benchmarks/own_labels.py --biases 0.5 0.7 0.9 0.95 1.0    accuracy over the bias, as a plot
@@ -27,6 +27,7 @@ from pictures import settings as picture_settings
 from pictures import sizes
 from purifybench import figures, paper_tables
 from purifybench.arguments import refuse_empty, refuse_no_share, refuse_unknown
+from purifybench.faces.sets import TASK_SETS
 from purifybench.jobs import Job
 from purifybench.methods import OWN_ROWS_METHODS
 from purifybench.picture_options import FineTuning, Pictures, Rows
@@ -34,16 +35,17 @@ from purifybench.plan import Plan, carry_out
 from purifybench.report import BASELINE, estimate
 from purifybench.results import Record, ResultsStore
 from purifybench.task_report import write_task_report
-from purifybench.tasks import Task, biased_colour, on_own_rows, pictures, tinted_shapes
+from purifybench.tasks import Task, biased_colour, cartoon_faces, on_own_rows, pictures, tinted_shapes
 from purifybench.training import Settings
 from rich.console import Console
 
 #: Seeds that choose the options of tuned methods; no reported seed takes part.
 TUNING_SEEDS = (1001, 1002)
-TASKS = ("colour", "pictures", "shapes")
+TASKS = ("colour", *TASK_SETS, "pictures", "shapes")
+#: Their steps, where nothing else is said.
+STEPS = {"colour": 400, **dict.fromkeys(TASK_SETS, 500), "shapes": 400}
 #: Of the tinted shapes; a network whose features a pull can shrink to a point.
 SHAPES_NETWORK = "small-pool"
-SHAPES_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,14 @@ class Arguments:
     Attributes:
         pictures: which pictures the task of that name has; cartoon faces by default.
         rows: rows of each split of the pictures.
-        fine_tuning: network and training of the pictures; the shapes have its training and small-pool, biased colour has
-            small-bn and SGD.
-        tasks: colour, pictures, shapes; all by default, pictures alone with `--data`.
+        fine_tuning: network and training of the pictures; the shapes have its training and small-pool, biased colour and the
+            sets of faces have small-bn and SGD.
+        tasks: colour; the sets of cartoon faces, whose hair colour goes with the expression; pictures; shapes. All by default,
+            pictures alone with `--data`.
         methods: names of methods; all by default. Goal 1 is always among them.
         biases: shares of the training rows of a class that have its nuisance; several make a plot.
         seeds: one run each.
-        steps: optimiser steps per run; 400 for colour and shapes, for pictures 500 or, with data of your own, 200 by default.
+        steps: optimiser steps per run; by default 400 for colour and shapes, 500 for faces, and 200 for pictures of your own.
         workers: runs side by side on a CPU.
         cache: folder for drawn faces.
         out: folder for results.
@@ -141,10 +144,10 @@ def task_names(arguments: Arguments) -> tuple[str, ...]:
 
 def settings(task: str, at: AtBias, backbone: str, seed: int) -> Settings:
     """The settings of one run."""
-    if task != "colour":
-        usual = at.steps or (SHAPES_STEPS if task == "shapes" else None)
-        return picture_settings(replace(at, steps=usual), backbone, seed)  # type: ignore[arg-type]
-    return Settings(backbone=backbone, steps=at.steps or 400, batch_size=64, seed=seed)
+    steps = at.steps or STEPS.get(task)
+    if steps is None or task == "shapes":
+        return picture_settings(replace(at, steps=steps), backbone, seed)  # type: ignore[arg-type]
+    return Settings(backbone=backbone, steps=steps, batch_size=64, seed=seed)
 
 
 def plan(task: str, at: AtBias) -> Plan:
@@ -156,7 +159,7 @@ def plan(task: str, at: AtBias) -> Plan:
         task=task,
         methods=OWN_ROWS_METHODS,
         methods_wanted=(BASELINE, *at.methods) if at.methods else tuple(OWN_ROWS_METHODS),
-        backbones=({"colour": "small-bn", "shapes": SHAPES_NETWORK}.get(task, at.fine_tuning.network),),
+        backbones=({"pictures": at.fine_tuning.network, "shapes": SHAPES_NETWORK}.get(task, "small-bn"),),
         seeds=at.seeds,
         tuning_seeds=TUNING_SEEDS,
         settings=partial(settings, task, at),
@@ -171,6 +174,10 @@ def build_task(job: Job, *, arguments: AtBias) -> Task:
         return on_own_rows(biased_colour.build(seed=seed, bias=arguments.bias, keep_colours=True))
     if job.task == "shapes":
         return on_own_rows(tinted_shapes.build(seed=seed, bias=arguments.bias))
+    if job.task in TASK_SETS:
+        faces = cartoon_faces.build(seed=seed, train=job.task, cache=arguments.cache, bias=arguments.bias, keep_hair=True)
+        tests = {name: faces.tests[name] for name in ("within", "unbiased")}
+        return on_own_rows(replace(faces, tests=tests))
     given = {name: value for name, value in asdict(arguments.pictures).items() if value is not None}
     built = pictures.build(
         seed=seed,

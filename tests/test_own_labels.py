@@ -3,15 +3,17 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 
 import own_labels
 import pytest
 import torch
+from purifybench.faces.sets import HAIR, TASK_SETS, partner
 from purifybench.methods import OWN_ROWS_METHODS, purified, within_class
 from purifybench.methods.balanced import BalancedBatches, GroupRobust
 from purifybench.methods.within_class import WithinClass
 from purifybench.network import Network
-from purifybench.tasks import biased_colour, on_own_rows
+from purifybench.tasks import biased_colour, cartoon_faces, on_own_rows
 from purifybench.tasks._types import to_float
 from purifybench.training import Settings, train
 from torch import nn
@@ -110,3 +112,17 @@ def test_the_shapes_are_trained_like_the_pictures_by_a_network_and_steps_of_thei
     task = own_labels.build_task(job, arguments=at)
     assert task.auxiliary.classes == task.train.labels.tolist()
     assert own_labels.settings("shapes", replace(at, steps=3), "small-pool", 0).steps == 3
+
+
+def test_the_faces_come_with_their_hair_colour_and_are_tested_on_their_own_people(faces_cache, monkeypatch):
+    monkeypatch.setattr(own_labels.cartoon_faces, "build", partial(cartoon_faces.build, image_size=16))
+    (at,) = own_labels.at_biases(own_labels.Arguments(tasks=("ck-like",), cache=faces_cache))
+    job = next(iter(own_labels.plan("ck-like", at).reported_jobs({})))
+    assert (job.settings.backbone, job.settings.steps, job.settings.batch_size) == ("small-bn", 500, 64)
+    task = own_labels.build_task(job, arguments=at)
+    assert list(task.tests) == ["within", "unbiased"]
+    assert task.auxiliary.classes == task.train.labels.tolist()
+    of_expression = torch.tensor([HAIR.index(partner(TASK_SETS["ck-like"], number)) for number in range(6)])
+    for split, share in ((task.train, 0.95), (task.tests["unbiased"], 0.0)):
+        paired = (split.groups == of_expression[split.labels]).float().mean()
+        assert abs(paired - (share + (1 - share) / len(HAIR))) < 0.06

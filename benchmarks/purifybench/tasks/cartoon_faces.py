@@ -1,12 +1,13 @@
 """Expressions of cartoon faces across data sets, with hair colours that go with them; see `purifybench.faces.sets`."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
 from purifybench.faces.composition import EXPRESSIONS
-from purifybench.faces.sets import TASK_SETS, auxiliary_faces, task_faces
+from purifybench.faces.sets import HAIR, TASK_SETS, auxiliary_faces, task_faces
 from torch import Tensor
 
 from ._types import Auxiliary, Split, Task
@@ -24,6 +25,7 @@ def build(
     bias: float = 0.95,
     label: str = "hair",
     auxiliary: str = "same",
+    keep_hair: bool = False,
 ) -> Task:
     """Train on one set, test on unseen people of it and on both other sets.
 
@@ -39,31 +41,34 @@ def build(
         bias: share in [0, 1].
         label: which label of the auxiliary faces to purify of, ``"hair"`` or ``"smiling"``.
         auxiliary: auxiliary faces of the ``"same"`` mixture as the training set, of ``"all"`` three, or of ``"other"`` styles.
+        keep_hair: say of every split which hair colour its faces have.
     """
     if not 0 <= bias <= 1:
         raise ValueError(f"`bias` must be in [0, 1], got {bias}")
     faces = {name: task_faces(name, seed=seed, size=image_size, cache=cache) for name in TASK_SETS}
     others = auxiliary_faces(train if auxiliary == "same" else auxiliary, seed=seed, size=image_size, cache=cache)
     own = faces[train]
-    tests = {"within": _split(own, "test", bias), "unbiased": _split(own, "test", 0.0)}
-    tests |= {name: _split(rows, "test", bias) for name, rows in faces.items() if name != train}
+    split = partial(_split, keep_hair=keep_hair)
+    tests = {"within": split(own, "test", bias), "unbiased": split(own, "test", 0.0)}
+    tests |= {name: split(rows, "test", bias) for name, rows in faces.items() if name != train}
     return Task(
         name=f"faces, {train}",
         n_classes=len(EXPRESSIONS),
-        train=_split(own, "train", bias),
-        validation=_split(own, "validation", bias),
+        train=split(own, "train", bias),
+        validation=split(own, "validation", bias),
         tests=tests,
         auxiliary=Auxiliary(_images(others), list(others[label]), fixed=LABELS[label]),
-        upper=_split(own, "train", 0.0),
-        oracle=_split(own, "validation", 0.0),
+        upper=split(own, "train", 0.0),
+        oracle=split(own, "validation", 0.0),
     )
 
 
-def _split(faces: Dataset, split: str, bias: float) -> Split:
+def _split(faces: Dataset, split: str, bias: float, *, keep_hair: bool) -> Split:
     paired = np.array(faces["draw"]) < bias
     rows = np.flatnonzero((np.array(faces["split"]) == split) & (np.array(faces["paired"]) == paired))
     chosen = faces.select(rows)
-    return Split(_images(chosen), torch.tensor(chosen["expression"]))
+    hair = torch.tensor([HAIR.index(colour) for colour in chosen["hair"]]) if keep_hair else None
+    return Split(_images(chosen), torch.tensor(chosen["expression"]), hair)
 
 
 def _images(faces: Dataset) -> Tensor:
