@@ -17,6 +17,7 @@ from wdpurify import (
     PurifyRegularizer,
     WeightClipping,
 )
+from wdpurify._monitor import Monitor
 
 
 def _two_steps(extract=None, task=None, **options):
@@ -93,6 +94,14 @@ def test_images_that_are_prepared_alike_or_normalised_by_the_network_raise_no_wa
     normalised = _with_auxiliary_images_times(255.0, network)
     assert 0.5 < alike < 2.0
     assert 0.5 < normalised < 2.0
+
+
+def test_features_that_drift_apart_later_are_not_taken_for_images_of_another_range():
+    figures = {"critic_gradient_norm": 1.0, "task_norm": 1.0, "spread_kept": 1.0}
+    monitor = Monitor(needs_task_gradient=True)
+    for ratio in (float("nan"), 2.0, *[1e4] * 10):
+        monitor.record(**{name: torch.tensor(value) for name, value in {**figures, "spread_beside_task": ratio}.items()})
+        monitor.check()
 
 
 def test_a_saturated_critic_is_named_when_metrics_are_read():

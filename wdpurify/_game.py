@@ -146,6 +146,7 @@ class Game:
         self.iterations.load_state_dict(state["iterations"])
         self._pull.load_state_dict(state["pull"])
         self.acted = int(state["acted"])
+        self.monitor.alike = self.acted > 0  # or it would have been said before
         self.release()
         if state["prepared"] is not None:
             self._pull.take_prepared(state["prepared"], self._forward.model.named_parameters())

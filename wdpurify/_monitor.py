@@ -81,10 +81,15 @@ class PurifyMetrics(NamedTuple):
 
 
 class Monitor:
-    """Keeps the last figures as tensors and raises each warning once, without making the host wait for the device."""
+    """Keeps the last figures as tensors and raises each warning once, without making the host wait for the device.
+
+    Attributes:
+        alike: whether task and auxiliary images have looked alike once: features that drift apart later have other reasons.
+    """
 
     def __init__(self, *, needs_task_gradient: bool) -> None:
         self.figures: dict[str, Tensor] = {}
+        self.alike = False
         self._needs_task_gradient = needs_task_gradient
         self._said: set[type[PurifyWarning]] = set()
         self._checks = 0
@@ -168,6 +173,7 @@ class Monitor:
         for name, value in values.items():
             lowest, highest = LIMITS[name]
             self._readings_beyond[name] = self._readings_beyond[name] + 1 if value <= lowest or value > highest else 0
+            self.alike |= name == "spread_beside_task" and lowest < value <= highest
         if self._readings_beyond["critic_gradient_norm"] >= PATIENCE:
             self.warn(
                 DeadCriticWarning,
@@ -181,7 +187,7 @@ class Monitor:
                 "the features have shrunk to a point, so that little can be learned from them: let the pull stop earlier, "
                 "`strength=BalancedStrength(keep=1)`, or lower `strength` to 0.1",
             )
-        if self._readings_beyond["spread_beside_task"] >= PATIENCE:
+        if self._readings_beyond["spread_beside_task"] >= PATIENCE and not self.alike:
             self.warn(
                 UnlikeImagesWarning,
                 f"the auxiliary features are spread {values['spread_beside_task']:.3g} times as widely as the task's, so the "
