@@ -45,7 +45,7 @@ def test_slopes_and_what_they_teach_are_those_of_autograd(seed, activation, hidd
         assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("kind", ["tanh", "parametrized", "hook on the weight", "no linear layer"])
+@pytest.mark.parametrize("kind", ["tanh", "parametrized", "hook on the weight", "no linear layer", "no activation"])
 def test_a_critic_whose_slopes_only_autograd_knows_is_penalised_too(kind):
     critic = Critic(3, 2, hidden=(4,), activation=nn.Tanh if kind == "tanh" else nn.ReLU)
     if kind == "parametrized":
@@ -54,6 +54,8 @@ def test_a_critic_whose_slopes_only_autograd_knows_is_penalised_too(kind):
         nn.utils.spectral_norm(critic[0])
     elif kind == "no linear layer":
         critic[0] = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    elif kind == "no activation":
+        critic[1] = nn.Linear(4, 4)
     critic.eval()  # power iterations of the spectral norm would differ from call to call
     features, groups = _drawn(0, 8, 3, 2)
     population = torch.ones(8, dtype=torch.bool)

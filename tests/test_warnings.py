@@ -104,6 +104,15 @@ def test_features_that_drift_apart_later_are_not_taken_for_images_of_another_ran
         monitor.check()
 
 
+def test_a_resumed_run_was_looked_at_before():
+    purify = _two_steps()
+    assert purify._game.monitor.alike
+    resumed = PurifyRegularizer(nn.Linear(4, 3), GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8), feature_dim=3)
+    assert not resumed._game.monitor.alike
+    resumed.load_state_dict(purify.state_dict())
+    assert resumed._game.monitor.alike
+
+
 def test_a_saturated_critic_is_named_when_metrics_are_read():
     purify = _two_steps(constraint=WeightClipping(0.0625), critic_lr=1.0, critic_steps=50)
     with pytest.warns(wdpurify.exceptions.SaturatedCriticWarning, match="clipping bound"):

@@ -71,9 +71,10 @@ class Critic(nn.Sequential):
             Shape ``(batch, dim)``, which can be differentiated with respect to the weights; None where only autograd knows: for
             activations that are not linear on both sides of 0, and layers that are not plainly linear.
         """
-        linears = [layer for layer in self if type(layer) is nn.Linear and "weight" in layer._parameters]
-        below = [_slope_below_0(layer) for layer in self if isinstance(layer, nn.LeakyReLU | nn.ReLU)]
-        if len(linears) + len(below) < len(self):
+        layers = list(self)
+        linears = [layer for layer in layers[::2] if type(layer) is nn.Linear and "weight" in layer._parameters]
+        below = [_slope_below_0(layer) for layer in layers[1::2] if type(layer) in (nn.LeakyReLU, nn.ReLU)]
+        if len(linears) + len(below) < len(layers):
             return None
         *hidden, last = linears
         factors = []
@@ -88,7 +89,7 @@ class Critic(nn.Sequential):
         return gradient
 
 
-def _slope_below_0(activation: nn.LeakyReLU | nn.ReLU) -> float:
+def _slope_below_0(activation: nn.Module) -> float:
     return float(activation.negative_slope) if isinstance(activation, nn.LeakyReLU) else 0.0
 
 
