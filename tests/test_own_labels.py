@@ -11,14 +11,16 @@ import torch
 from purifybench.faces.sets import HAIR, TASK_SETS, partner
 from purifybench.methods import OWN_ROWS_METHODS, purified, within_class
 from purifybench.methods.balanced import BalancedBatches, GroupRobust
-from purifybench.methods.within_class import WithinClass
+from purifybench.methods.weighted_gap import WeightedGap
+from purifybench.methods.within_class import WithinClass, mark_classes
 from purifybench.network import Network
 from purifybench.tasks import biased_colour, cartoon_faces, on_own_rows
 from purifybench.tasks._types import to_float
 from purifybench.training import Settings, train
 from torch import nn
 
-from wdpurify import GroupSampler
+from wdpurify import GroupSampler, functional
+from wdpurify.functional import gap_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::wdpurify.exceptions.EmptyCellsWarning")  # ten colours, ten classes, 800 rows
 CPU = torch.device("cpu")
@@ -89,6 +91,25 @@ def test_a_critic_within_each_class_is_told_the_true_class_of_each_row(task, mon
     assert torch.equal(read[:, :3], network.features(to_float(task.train.images)))
     assert torch.equal(read[:, 3:].argmax(1), task.train.labels)
     assert torch.equal(read[:, 3:].sum(1), torch.ones(len(read)))
+
+
+def test_weights_in_the_gap_give_each_class_of_a_group_an_equal_share(task):
+    network = Network(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)), 10, feature_dim=3)
+    method = WeightedGap(network, task, seed=0, device=CPU, steps=1)
+    images = to_float(mark_classes(task).auxiliary.images[:400])
+    assert torch.equal(method.reading.features(images), network.features(images[:, :3]))
+    groups = torch.tensor(task.auxiliary.groups[:400])
+    classes = task.train.labels[:400]
+    weights = method.weights_of_cells(groups, torch.ones(400, dtype=torch.bool), 10)
+    group, other = groups.bincount().argsort(descending=True)[:2].tolist()
+    members = groups == group
+    as_members = weights[members, group] - weights[members, other]  # what they weigh as part of the whole is in both
+    shares = torch.zeros(10).index_add(0, classes[members], as_members)
+    assert len(shares[shares > 0]) > 1
+    assert shares[shares > 0].std(unbiased=False) < 1e-6 < shares.max()
+    assert weights.sum(0).abs().max() < 1e-6
+    method.loss(to_float(task.train.images[:8]), task.train.labels[:8]).backward()
+    assert functional.gap_weights is gap_weights
 
 
 def test_a_table_per_bias_and_a_plot_over_the_biases(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from .maximum_mean_discrepancy import MaximumMeanDiscrepancy
 from .plain import Plain
 from .purified import Purified
 from .sliced_wasserstein import SlicedWasserstein
+from .weighted_gap import WeightedGap
 from .within_class import WithinClass
 
 #: The critic of the paper; what it does not state, the activation, is ReLU.
@@ -84,6 +85,7 @@ OWN_ROWS_METHODS: Mapping[str, Callable[..., Method]] = {
     "PL, balanced": partial(Purified, balance=True),
     "PL and batches, balanced": partial(BalancedPurified, balance=True),
     "PL and batches, balanced, within each class": partial(WithinClass, balance=True),
+    "PL and balanced batches, weights in the gap": WeightedGap,
 }
 
 #: Auxiliary rows per step of the picture benchmark, as many as task rows; of purifying half as many.

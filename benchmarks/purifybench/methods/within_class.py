@@ -13,19 +13,11 @@ from .balanced import BalancedPurified
 
 
 class WithinClass(BalancedPurified):
-    """Purifying on balanced rows and batches, the critic reading the class beside the features.
-
-    The class travels with an auxiliary image as a fourth channel of one value.
-    """
+    """Purifying on balanced rows and batches, the critic reading the class beside the features."""
 
     def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int, **options: Any) -> None:
-        classes = task.auxiliary.classes
-        assert classes is not None
-        images = task.auxiliary.images
-        channel = torch.tensor(classes, dtype=images.dtype)[:, None, None, None].expand(-1, 1, *images.shape[2:])
-        marked = replace(task, auxiliary=replace(task.auxiliary, images=torch.cat([images, channel], 1)))
         told: Any = _Told(network, task.n_classes)
-        super().__init__(told, marked, seed=seed, device=device, steps=steps, **options)
+        super().__init__(told, mark_classes(task), seed=seed, device=device, steps=steps, **options)
         self.network = network
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -33,6 +25,20 @@ class WithinClass(BalancedPurified):
         told = _beside(self.network.features(images), labels, self.network.head.out_features)
         scores = self.network.head(told[:, : self.network.feature_dim])
         return F.cross_entropy(scores, labels) + self.purify.loss(told)
+
+
+def mark_classes(task: Task) -> Task:
+    """The task with the class of each auxiliary image as a fourth channel of one value, in which it travels with the image."""
+    classes = task.auxiliary.classes
+    assert classes is not None
+    images = task.auxiliary.images
+    channel = torch.tensor(classes, dtype=images.dtype)[:, None, None, None].expand(-1, 1, *images.shape[2:])
+    return replace(task, auxiliary=replace(task.auxiliary, images=torch.cat([images, channel], 1)))
+
+
+def read_classes(marked: Tensor) -> tuple[Tensor, Tensor]:
+    """Images as they were, and their classes, of floats that `to_float` has made of marked bytes."""
+    return marked[:, :3], ((marked[:, 3, 0, 0] + 1.0) * 127.5).round().long()
 
 
 class _Told(nn.Module):
@@ -51,8 +57,8 @@ class _ToldFeatures(nn.Module):
         self.n_classes = n_classes
 
     def forward(self, marked: Tensor) -> Tensor:
-        classes = ((marked[:, 3, 0, 0] + 1.0) * 127.5).round().long()  # as `to_float` has made them of bytes
-        return _beside(self.features(marked[:, :3]), classes, self.n_classes)
+        images, classes = read_classes(marked)
+        return _beside(self.features(images), classes, self.n_classes)
 
 
 def _beside(features: Tensor, classes: Tensor, n_classes: int) -> Tensor:
