@@ -7,8 +7,8 @@
 
 The auxiliary rows are the training rows themselves. Compared are the plain loop, task batches drawn evenly over the cells of
 nuisance and class, group DRO and gradient reversal (tuned), and purifying: with the rows as they are, with balanced rows, and
-with balanced batches too. Writes a table per task and bias, `results.jsonl` (one line per run), `accuracy.csv` and figures to
-`--out`.
+with balanced batches too. At a bias of 1 each class has one nuisance alone, and what balances auxiliary rows is left out.
+Writes a table per task and bias, `results.jsonl` (one line per run), `accuracy.csv` and figures to `--out`.
 """
 
 import json
@@ -44,6 +44,8 @@ TUNING_SEEDS = (1001, 1002)
 TASKS = ("colour", *TASK_SETS, "pictures", "shapes")
 #: Their steps, where nothing else is said.
 STEPS = {"colour": 400, **dict.fromkeys(TASK_SETS, 500), "shapes": 400}
+#: Refused at a bias of 1, where each class has one nuisance alone, so that nothing tells them apart.
+BALANCED = frozenset(name for name, make in OWN_ROWS_METHODS.items() if getattr(make, "keywords", {}).get("balance"))
 #: Of the tinted shapes; a network whose features a pull can shrink to a point.
 SHAPES_NETWORK = "small-pool"
 
@@ -155,10 +157,11 @@ def plan(task: str, at: AtBias) -> Plan:
     described = {"bias": at.bias, "own rows": True}
     if task == "pictures":
         described |= {"pictures": asdict(at.pictures), "sizes": asdict(sizes(at))}  # type: ignore[arg-type]
+    wanted = (BASELINE, *at.methods) if at.methods else tuple(OWN_ROWS_METHODS)
     return Plan(
         task=task,
         methods=OWN_ROWS_METHODS,
-        methods_wanted=(BASELINE, *at.methods) if at.methods else tuple(OWN_ROWS_METHODS),
+        methods_wanted=tuple(name for name in wanted if at.bias < 1 or name not in BALANCED),
         backbones=({"pictures": at.fine_tuning.network, "shapes": SHAPES_NETWORK}.get(task, "small-bn"),),
         seeds=at.seeds,
         tuning_seeds=TUNING_SEEDS,
