@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -25,3 +26,24 @@ def faces_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.getbasetemp()
     shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     return shared / "faces-cache"
+
+
+@pytest.fixture
+def streamed(tmp_path: Path) -> Any:
+    """Faces as a stream of Hugging Face's `datasets`."""
+    faces = pytest.importorskip("hf_faces")
+    return faces.stream(tmp_path, faces.faces())
+
+
+@pytest.fixture(params=["map", "stream"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """The same faces as a data set of each kind."""
+    faces = pytest.importorskip("hf_faces")
+    return faces.faces() if request.param == "map" else faces.stream(tmp_path, faces.faces())
+
+
+@pytest.fixture(scope="session")
+def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A parquet file of small pictures with a class and a nuisance."""
+    written: Path = pytest.importorskip("coloured_pictures").write_parquet(tmp_path_factory.mktemp("pictures"))
+    return written

@@ -1,96 +1,21 @@
 """group_sampler: batches from Hugging Face data sets, map-style and streamed."""
 
-import copy
 import importlib
-import multiprocessing
-import random
-import subprocess
 import sys
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from small_loop import equal_states, small_network, state_of, train
 
-from wdpurify import GroupSampler, PurifyRegularizer
-from wdpurify.exceptions import ConfoundedGroupsWarning
+from wdpurify import GroupSampler
 
 datasets = pytest.importorskip("datasets")
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value  # noqa: E402
-from hf_faces import HAIR, ROWS, count_decoding, draw, faces, images_of, noisy, rows_of, stream  # noqa: E402
+from hf_faces import HAIR, ROWS, count_decoding, draw, faces, images_of, rows_of  # noqa: E402
 
 from wdpurify.integrations.hf_datasets import group_sampler  # noqa: E402
 
 datasets.disable_progress_bars()
-
-
-@pytest.fixture
-def streamed(tmp_path):
-    return stream(tmp_path, faces())
-
-
-def _confounded(rows=240):
-    """Groups and classes that go together in nine rows of ten; the row's number is in every pixel."""
-    classes = [row % 2 for row in range(rows)]
-    groups = [(row % 2 + (row % 20 < 2)) % 2 for row in range(rows)]
-    content = {"image": [np.full((2, 2, 3), row, np.uint8) for row in range(rows)], "label": classes, "site": groups}
-    features = Features({"image": Image(), "label": ClassLabel(names=["sick", "well"]), "site": ClassLabel(names=["x", "y"])})
-    return Dataset.from_dict(content, features=features), [*zip(groups, classes, strict=True)]
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_groups_are_compared_at_equal_class_shares(streaming, tmp_path):
-    dataset, cells = _confounded()
-    source = stream(tmp_path, dataset) if streaming else dataset
-    sampler = group_sampler(source, group="site", balance="label", batch_size=8, **({"buffer_size": 80} if streaming else {}))
-    drawn = [cells[row] for rows in draw(sampler, 30) for row in rows]
-    assert Counter(drawn) == dict.fromkeys(set(cells), 60)
-    again = group_sampler(source, group="site", balance="label", batch_size=8, **({"buffer_size": 80} if streaming else {}))
-    again.load_state_dict(sampler.state_dict())
-    assert draw(again, 3) == draw(sampler, 3)
-    sampler.close()
-    again.close()
-
-
-def test_stretches_of_one_group_or_class_are_read_on(tmp_path):
-    dataset, _ = _confounded(82)
-    by_group = dataset.select(sorted(range(82), key=dataset["site"].__getitem__))
-    sampler = group_sampler(stream(tmp_path, by_group), group="site", balance="label", batch_size=8, buffer_size=10)
-    assert len(draw(sampler, 30)) == 30
-    sampler.close()
-
-
-def test_a_row_without_a_class_is_named():
-    dataset, _ = _confounded(40)
-    unknown = dataset.map(lambda row, number: {"label": -1 if number == 3 else row["label"]}, with_indices=True)
-    with pytest.raises(ValueError, match="`balance` column 'label' has no class in row 3"):
-        group_sampler(unknown, group="site", balance="label", batch_size=8)
-
-
-def test_minus_one_is_a_class_where_the_column_is_of_plain_numbers():
-    dataset, cells = _confounded()
-    plain = dataset.remove_columns("label").add_column("smiling", [2 * kind - 1 for _, kind in cells])
-    sampler = group_sampler(plain, group="site", balance="smiling", batch_size=8)
-    assert Counter(cells[row] for rows in draw(sampler, 5) for row in rows) == dict.fromkeys(set(cells), 10)
-
-
-def test_a_class_column_that_goes_with_the_groups_is_named():
-    dataset, _ = _confounded()
-    with pytest.warns(ConfoundedGroupsWarning, match=r"Cramér's V 0\.\d+.*`balance='label'`"):
-        group_sampler(dataset, group="site", batch_size=8)
-    with pytest.raises(ValueError, match="`balance` must name columns of `dataset`"):
-        group_sampler(dataset, group="site", balance="ward", batch_size=8)
-
-
-def test_a_copied_sampler_goes_on_by_itself(tmp_path):
-    for dataset, options in ((faces(), {"num_workers": 1}), (stream(tmp_path, faces()), {"buffer_size": 20, "fixed": "x"})):
-        sampler = group_sampler(dataset, group="name", batch_size=5, seed=3, **options)
-        draw(sampler, 2)
-        copied = copy.deepcopy(sampler)
-        assert draw(copied, 3) == draw(sampler, 3)
-        sampler.close()
-        copied.close()
 
 
 # Labels
@@ -249,108 +174,6 @@ def test_transforms_that_make_no_batch_are_refused():
         group_sampler(faces(), group="bool", image="text", batch_size=2).next_batch()
 
 
-# Workers, randomness, state
-
-
-@pytest.fixture(params=["map", "stream"])
-def either(request, tmp_path):
-    return faces() if request.param == "map" else stream(tmp_path, faces())
-
-
-@pytest.mark.parametrize("fixed", ["all", True])
-def test_batches_and_augmentation_do_not_depend_on_the_number_of_workers(either, fixed):
-    options = {"group": "bool", "fixed": fixed, "transform": noisy, "batch_size": 5, "buffer_size": 10}
-    alone = images_of(group_sampler(either, **options), 12)
-    for num_workers, prefetch in ((1, 1), (2, 3)):
-        sampler = group_sampler(either, num_workers=num_workers, prefetch=prefetch, **options)
-        assert torch.equal(images_of(sampler, 12), alone)
-        sampler.close()
-    assert alone[..., 1:].unique().numel() == alone[..., 1:].numel()  # no two rows or draws share a random number
-    other = images_of(group_sampler(either, seed=1, **options), 12)
-    assert not torch.equal(other, alone)
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_the_global_generators_stay_where_they_were(either, num_workers):
-    sampler = group_sampler(either, group="bool", transform=noisy, batch_size=4, num_workers=num_workers)
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    images_of(sampler, 3)
-    sampler.close()
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
-
-
-@pytest.mark.parametrize("fixed", ["all", True])
-@pytest.mark.parametrize("done", [0, 1, 3, 8, 13])
-def test_a_saved_sampler_goes_on_bit_for_bit(either, fixed, done, tmp_path):
-    def make():
-        return group_sampler(either, group="bool", fixed=fixed, transform=noisy, batch_size=5, buffer_size=9)
-
-    whole, first, resumed = images_of(make(), done + 12), make(), make()
-    if done:
-        images_of(first, done)
-    torch.save(first.state_dict(), tmp_path / "state.pt")
-    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert torch.equal(images_of(resumed, 12), whole[done:])
-
-
-def test_the_state_with_workers_is_that_of_the_batches_handed_out(either):
-    def make(num_workers):
-        return group_sampler(either, group="bool", transform=noisy, batch_size=5, buffer_size=9, num_workers=num_workers)
-
-    ahead, alone = make(2), make(0)
-    assert torch.equal(images_of(ahead, 7), images_of(alone, 7))
-    state = ahead.state_dict()
-    assert state == alone.state_dict()
-    rest = images_of(ahead, 4)
-    ahead.load_state_dict(state)
-    assert torch.equal(images_of(ahead, 4), rest)
-    ahead.close()
-    assert torch.equal(images_of(ahead, 2), images_of(alone, 6)[4:])
-    ahead.close()
-
-
-def test_workers_end_on_close_and_with_the_sampler(either):
-    sampler = group_sampler(either, group="bool", batch_size=4, num_workers=1)
-    sampler.next_batch()
-    assert multiprocessing.active_children()
-    sampler.close()
-    sampler.close()
-    assert not multiprocessing.active_children()
-    sampler.next_batch()
-    del sampler
-    assert not multiprocessing.active_children()
-
-
-def test_an_error_in_a_worker_arrives_and_the_sampler_can_go_on():
-    def fails(image):
-        if image.getpixel((0, 0))[0] == 7:
-            raise ZeroDivisionError("row seven")
-        return torch.ones(1)
-
-    sampler = group_sampler(faces(12), group="bool", transform=fails, batch_size=6, num_workers=1)
-    with pytest.raises(ZeroDivisionError, match="row seven"):
-        images_of(sampler, 2)
-    assert not multiprocessing.active_children()
-    with pytest.raises(ZeroDivisionError, match="row seven"):
-        images_of(sampler, 2)
-
-
-def test_the_interpreter_ends_quietly_with_samplers_left_open(tmp_path):
-    stream(tmp_path, faces())
-    script = f"""
-from datasets import load_dataset
-from wdpurify.integrations.hf_datasets import group_sampler
-files = [f"{tmp_path}/{{number}}.parquet" for number in range(3)]
-dataset = load_dataset("parquet", data_files=files, split="train", streaming=True, cache_dir="{tmp_path}")
-alone = group_sampler(dataset, group="bool", fixed=True, batch_size=4, buffer_size=8)
-worked = group_sampler(dataset, group="bool", fixed=True, batch_size=4, buffer_size=8, num_workers=1)
-alone.next_batch(), worked.next_batch()
-"""
-    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, ended.stderr) == (0, "")
-
-
 # Errors of both kinds
 
 
@@ -393,36 +216,3 @@ def test_a_missing_library_is_named_with_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r'pip install "wdpurify\[datasets\]"'):
         importlib.import_module("wdpurify.integrations.hf_datasets")
-
-
-# With the regularizer
-
-
-@pytest.mark.parametrize("fixed", ["all", True])
-def test_a_regularizer_trains_with_it_and_resumes(either, fixed):
-    def make():
-        torch.manual_seed(0)
-        network = small_network()
-        sampler = group_sampler(
-            either,
-            group="bool",
-            fixed=fixed,
-            batch_size=8,
-            transform=lambda image: torch.rand(3, 8, 8) * image.getpixel((0, 0))[0] / 48,
-        )
-        return network, PurifyRegularizer(network.features, sampler)
-
-    whole, purify = make()
-    train(whole, purify, 14)
-    assert purify.metrics().strength > 0
-    half, purify = make()
-    train(half, purify, 7)
-    resumed, again = make()
-    resumed.load_state_dict(half.state_dict())
-    again.load_state_dict(purify.state_dict())
-    train(resumed, again, 7, start=7)
-    assert equal_states(state_of(resumed), state_of(whole))
-    plain = small_network()
-    plain.load_state_dict(make()[0].state_dict())
-    train(plain, None, 14)
-    assert not equal_states(state_of(plain), state_of(whole))

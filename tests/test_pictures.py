@@ -1,7 +1,6 @@
-"""The picture benchmark: which rows go where, networks from elsewhere, fine-tuning, and a run as a user starts it."""
+"""The picture benchmark: data as files and folders, fine-tuning, what is measured, and a run as a user starts it."""
 
 import copy
-import csv
 import json
 import re
 import sys
@@ -12,129 +11,31 @@ import pictures
 import pytest
 import report
 import torch
-from PIL import Image
+from coloured_pictures import build_pictures, write_folder
 from purifybench import jobs
 from purifybench.adapted import network_named
 from purifybench.faces import styles
 from purifybench.jobs import Job
 from purifybench.measures import measures, worst_cell
-from purifybench.methods import METHODS, PICTURE_METHODS
-from purifybench.methods.coral import coral_distance
-from purifybench.methods.group_matching import mean_distance
-from purifybench.methods.maximum_mean_discrepancy import BANDWIDTHS, squared_mmd
 from purifybench.methods.plain import Plain
 from purifybench.recipe import Recipe
 from purifybench.results import ResultsStore
 from purifybench.tasks import pictures as picture_task
 from purifybench.tasks._types import to_float
-from purifybench.tasks.cells import Sizes, split_cells
+from purifybench.tasks.cells import Sizes
 from purifybench.training import Settings, _measures, train
 from torch.testing import assert_close
 
 CPU = torch.device("cpu")
-SIZES = Sizes(rows=40, auxiliary_rows=16, validation_rows=16, test_rows=40)
-#: Classes are shades and nuisances are colours; a cell has so many rows.
-CLASSES = ("dark", "light")
-NUISANCES = ("red", "green")
-ROWS_PER_CELL = 44
-
-
-def _rows(nuisances=NUISANCES):
-    generator = torch.Generator().manual_seed(0)
-    for label in range(len(CLASSES)):
-        for group in range(len(nuisances)):
-            for _ in range(ROWS_PER_CELL):
-                pixels = torch.randint(40, (20, 24, 3), generator=generator) + 60 * label
-                pixels[..., group % 3] += 100
-                yield Image.fromarray(pixels.to(torch.uint8).numpy()), label, group
-
-
-@pytest.fixture(scope="module")
-def parquet(tmp_path_factory):
-    """A file with class labels by number and nuisances by name."""
-    images, labels, groups = zip(*_rows(), strict=True)
-    rows = {"image": list(images), "shade": list(labels), "colour": [NUISANCES[group] for group in groups]}
-    found = datasets.Dataset.from_dict(rows).cast_column("shade", datasets.ClassLabel(names=list(CLASSES)))
-    path = tmp_path_factory.mktemp("pictures") / "train-00000-of-00001.parquet"
-    found.to_parquet(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """An image folder with both columns in its metadata."""
-    place = tmp_path_factory.mktemp("folder")
-    with (place / "metadata.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file_name", "shade", "colour"])
-        for number, (image, label, group) in enumerate(_rows()):
-            image.save(place / f"{number}.png")
-            writer.writerow([f"{number}.png", CLASSES[label], NUISANCES[group]])
-    return place
-
-
-def _build(*data, **options):
-    given = {"data": tuple(map(str, data)), "class_column": "shade", "nuisance_column": "colour", "cache": None, "sizes": SIZES}
-    return picture_task.build(**{"seed": 0, "image_size": 16, **given, **options})
 
 
 def _cells(labels, groups):
     return torch.bincount(labels * 2 + groups, minlength=4).tolist()
 
 
-@pytest.fixture
-def coded():
-    """Class and nuisance of 3 times 2 cells of sixty rows, in no order."""
-    order = torch.randperm(360)
-    return (torch.arange(360) // 120)[order], (torch.arange(360) % 2)[order]
-
-
-def test_no_row_is_in_two_splits_and_all_but_the_biased_ones_have_equal_cells(coded):
-    labels, groups = coded
-    parts = split_cells(labels, groups, bias=0.9, sizes=Sizes(60, 60, 61, 65), seed=3)
-    shared = {(first, second): set(getattr(parts, first).tolist()) & set(getattr(parts, second).tolist())
-              for first in asdict(parts) for second in asdict(parts) if first < second}  # fmt: skip
-    overlapping = {names for names, rows in shared.items() if rows}
-    assert overlapping == {("train", "upper"), ("oracle", "validation")}
-    assert set(parts.validation.tolist()) < set(parts.oracle.tolist())
-    for name, rows in {"auxiliary": 10, "oracle": 10, "test": 10, "upper": 10}.items():
-        chosen = getattr(parts, name)
-        assert torch.bincount(labels[chosen] * 2 + groups[chosen]).tolist() == [rows] * 6, name
-        assert len(set(chosen.tolist())) == 6 * rows
-
-
-@pytest.mark.parametrize(("bias", "paired"), [(0.0, 0), (0.5, 10), (0.9, 18), (1.0, 20)])
-def test_bias_is_the_share_of_training_rows_whose_class_has_its_partner(coded, bias, paired):
-    labels, groups = coded
-    parts = split_cells(labels, groups, bias=bias, sizes=Sizes(60, 60, 60, 60), seed=3)
-    partners = torch.tensor([0, 1, 0])  # two nuisances for three classes: the third takes the first again
-    for label in range(3):
-        of_class = parts.train[labels[parts.train] == label]
-        assert len(of_class) == 20
-        assert int((groups[of_class] == partners[label]).sum()) == paired
-    shares = (groups[parts.validation] == partners[labels[parts.validation]]).float().mean().item()
-    assert abs(shares - bias) < 0.05
-
-
-def test_splits_are_the_same_for_a_seed_and_others_for_another(coded):
-    first, again, other = (split_cells(*coded, bias=0.9, sizes=Sizes(60, 60, 60, 60), seed=seed) for seed in (1, 1, 2))
-    assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in asdict(first))
-    assert not torch.equal(first.test, other.test)
-
-
-def test_too_few_rows_or_cells_are_named(coded):
-    labels, groups = coded
-    with pytest.raises(ValueError, match="class 0 with nuisance 0 has 60 rows and needs 64"):
-        split_cells(labels, groups, bias=0.9, sizes=Sizes(60, 60, 60, 156), seed=0)
-    with pytest.raises(ValueError, match="`test_rows` must be at least 6, one per class and nuisance, got 5"):
-        split_cells(labels, groups, bias=0.9, sizes=Sizes(60, 60, 60, 5), seed=0)
-    with pytest.raises(ValueError, match="two classes and two nuisances are needed at least, got 3 and 1"):
-        split_cells(labels, torch.zeros_like(groups), bias=0.9, sizes=Sizes(60, 60, 60, 60), seed=0)
-
-
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # datasets leaves metadata.csv open
-def test_parquet_files_and_image_folders_are_the_same_pictures(parquet, folder):
-    of_file, of_folder = _build(parquet), _build(folder)
+def test_parquet_files_and_image_folders_are_the_same_pictures(parquet, tmp_path):
+    of_file, of_folder = build_pictures(parquet), build_pictures(write_folder(tmp_path))
     assert of_file.train.images.shape == (40, 3, 16, 16)
     assert _cells(of_file.train.labels, of_file.train.groups) == [19, 1, 1, 19]
     assert _cells(of_file.tests["unbiased"].labels, of_file.tests["unbiased"].groups) == [10] * 4
@@ -148,9 +49,9 @@ def test_parquet_files_and_image_folders_are_the_same_pictures(parquet, folder):
 
 def test_two_files_are_one_set_and_values_can_be_chosen_in_their_order(parquet):
     sizes = Sizes(rows=80, auxiliary_rows=32, validation_rows=32, test_rows=80)
-    both = _build(parquet, parquet, sizes=sizes)
+    both = build_pictures(parquet, parquet, sizes=sizes)
     assert len(both.train.labels) == 80
-    turned = _build(parquet, classes=("light", "dark"), nuisances=("red", "green"))
+    turned = build_pictures(parquet, classes=("light", "dark"), nuisances=("red", "green"))
     red, light = turned.train.groups == 0, turned.train.labels == 0
     assert int((red & light).sum()) == 19
     assert turned.train.images[light].float().mean() > turned.train.images[~light].float().mean()
@@ -158,9 +59,9 @@ def test_two_files_are_one_set_and_values_can_be_chosen_in_their_order(parquet):
 
 def test_missing_columns_and_values_are_named(parquet):
     with pytest.raises(ValueError, match="has no column 'size'; it has image, shade, colour"):
-        _build(parquet, class_column="size")
+        build_pictures(parquet, class_column="size")
     with pytest.raises(ValueError, match="column 'colour' has no value 'blue'; it has green, red"):
-        _build(parquet, nuisances=("red", "blue"))
+        build_pictures(parquet, nuisances=("red", "blue"))
 
 
 def test_rows_without_a_label_are_left_out():
@@ -173,7 +74,7 @@ def test_rows_without_a_label_are_left_out():
 
 
 def test_clipping_limits_the_step(parquet):
-    task = _build(parquet)
+    task = build_pictures(parquet)
     moved = {}
     for clip in (None, 1e-6):
         torch.manual_seed(5)
@@ -213,7 +114,7 @@ def test_worst_cell_and_leakage_are_of_the_features_given():
 
 
 def test_the_accuracy_with_statistics_re_estimated_is_that_of_a_network_that_has_seen_the_training_rows(parquet):
-    task = _build(parquet)
+    task = build_pictures(parquet)
     torch.manual_seed(0)
     network = network_named("test_picture_networks:Tiny", 2, {})
     norm = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
@@ -230,110 +131,6 @@ def test_the_accuracy_with_statistics_re_estimated_is_that_of_a_network_that_has
     network.eval()
     hits = network(to_float(test.images)).argmax(1) == test.labels
     assert_close(found["statistics re-estimated"], 100.0 * hits.float().mean().item())
-
-
-def _reference_mmd(first, second):
-    import numpy as np
-
-    rows = np.concatenate([first, second])
-    distances = ((rows[:, None] - rows[None]) ** 2).sum(-1)
-    total = 0.0
-    for factor in BANDWIDTHS:
-        kernel = np.exp(-factor * distances / distances.mean())
-        signs = np.concatenate([np.full(len(first), 1 / len(first)), np.full(len(second), -1 / len(second))])
-        total += signs @ kernel @ signs
-    return total / len(BANDWIDTHS)
-
-
-def test_distances_are_those_of_their_formulas():
-    import numpy as np
-
-    first = torch.randn(7, 3, dtype=torch.float64)
-    second = 2.0 * torch.randn(5, 3, dtype=torch.float64) + 1.0
-    assert_close(squared_mmd(first, second).item(), _reference_mmd(first.numpy(), second.numpy()))
-    covariances = np.cov(first.numpy().T) - np.cov(second.numpy().T)
-    means = first.numpy().mean(0) - second.numpy().mean(0)
-    assert_close(coral_distance(first, second).item(), (means**2).mean() + (covariances**2).mean())
-    for distance in (squared_mmd, coral_distance):
-        assert abs(distance(first, first).item()) < 1e-12 < distance(first, second).item()
-
-
-def test_the_sliced_distance_is_the_mean_w1_of_projections_drawn_anew_in_every_step(parquet):
-    pytest.importorskip("ot")
-    network = network_named("test_picture_networks:Tiny", 2, {})
-    method = PICTURE_METHODS["sliced Wasserstein"](network, _build(parquet), seed=0, device=CPU, steps=9, batch_size=8)
-    line = torch.arange(4.0)[:, None]
-    assert_close(method.sliced_distance(line, 2.0 * line + 1.0), torch.tensor(2.5))  # means of 1, 2, 3 and 4
-    first, second = torch.randn(6, 5), torch.randn(6, 5)
-    before = method.sliced_distance(first, second)
-    assert_close(method.sliced_distance(first, second), before)
-    method.sampler.next_batch()
-    assert not torch.allclose(method.sliced_distance(first, second), before)
-
-
-def test_the_mean_distance_is_over_pairs_of_groups_with_two_rows():
-    features = torch.tensor([[0.0], [0.0], [1.0], [1.0], [3.0], [3.0], [50.0]], requires_grad=True)
-    groups = torch.tensor([0, 0, 1, 1, 2, 2, 3])
-
-    def apart(first, second):
-        return (first.mean() - second.mean()).abs()
-
-    assert_close(mean_distance(features, groups, apart), torch.tensor(2.0))  # of 1, 3 and 2
-    alone = mean_distance(features[:2], groups[:2], apart)
-    alone.backward()
-    assert alone.item() == 0.0
-
-
-def test_protected_statistics_are_those_of_the_task_rows_alone(parquet):
-    task = _build(parquet)
-    found = {}
-    for name in ("goal 1 only", "gradient reversal", "gradient reversal, protected statistics"):
-        torch.manual_seed(0)
-        network = network_named("test_picture_networks:Tiny", 2, {})
-        options = {"batch_size": 8} if "reversal" in name else {}
-        method = PICTURE_METHODS[name](network, task, seed=0, device=CPU, steps=2, **options)
-        method.loss(torch.ones(4, 3, 16, 16), torch.tensor([0, 1, 0, 1]))
-        found[name] = dict(network.named_buffers())["features.model.body.1.running_mean"]
-    plain, usual, protected = found.values()
-    assert_close(protected, plain)
-    assert not torch.allclose(usual, plain)
-
-
-@pytest.mark.parametrize("name", [name for name in PICTURE_METHODS if name not in METHODS] + ["gradient reversal"])
-def test_every_new_method_trains_and_resumes_to_the_same_weights(name, parquet, tmp_path, monkeypatch):
-    task = _build(parquet)
-    monkeypatch.setattr("purifybench.training.CHECKPOINT_EVERY", 3)
-    options = {} if name.startswith("LEACE") else {"batch_size": 16}
-    settings = Settings(steps=6, batch_size=8, lr=1e-3, recipe=Recipe(augment=True))
-
-    def make(*given, **named):
-        return PICTURE_METHODS[name](*given, **{**named, **options})
-
-    whole = train(task, make, settings, device=CPU)
-    checkpoint = tmp_path / "run.pt"
-
-    class Killed(Exception):
-        pass
-
-    def killed(*given, **named):
-        method = make(*given, **named)
-        loss, calls = method.loss, []
-
-        def counted(images, labels):
-            calls.append(1)
-            if len(calls) == 5:
-                raise Killed
-            return loss(images, labels)
-
-        method.loss = counted
-        return method
-
-    with pytest.raises(Killed):
-        train(task, killed, settings, device=CPU, checkpoint=checkpoint)
-    assert checkpoint.exists()
-    resumed = train(task, make, settings, device=CPU, checkpoint=checkpoint)
-    assert (resumed.accuracy, resumed.measures) == (whole.accuracy, whole.measures)
-    assert resumed.component_shares == whole.component_shares
 
 
 @pytest.fixture

@@ -1,0 +1,116 @@
+"""The methods of the picture benchmark: distances by their formulas, statistics, and training that goes on after a kill."""
+
+import numpy as np
+import pytest
+import torch
+from coloured_pictures import build_pictures
+from purifybench.adapted import network_named
+from purifybench.methods import METHODS, PICTURE_METHODS
+from purifybench.methods.coral import coral_distance
+from purifybench.methods.group_matching import mean_distance
+from purifybench.methods.maximum_mean_discrepancy import BANDWIDTHS, squared_mmd
+from purifybench.recipe import Recipe
+from purifybench.training import Settings, train
+from torch.testing import assert_close
+
+CPU = torch.device("cpu")
+
+
+def _reference_mmd(first, second):
+    rows = np.concatenate([first, second])
+    distances = ((rows[:, None] - rows[None]) ** 2).sum(-1)
+    total = 0.0
+    for factor in BANDWIDTHS:
+        kernel = np.exp(-factor * distances / distances.mean())
+        signs = np.concatenate([np.full(len(first), 1 / len(first)), np.full(len(second), -1 / len(second))])
+        total += signs @ kernel @ signs
+    return total / len(BANDWIDTHS)
+
+
+def test_distances_are_those_of_their_formulas():
+    first = torch.randn(7, 3, dtype=torch.float64)
+    second = 2.0 * torch.randn(5, 3, dtype=torch.float64) + 1.0
+    assert_close(squared_mmd(first, second).item(), _reference_mmd(first.numpy(), second.numpy()))
+    covariances = np.cov(first.numpy().T) - np.cov(second.numpy().T)
+    means = first.numpy().mean(0) - second.numpy().mean(0)
+    assert_close(coral_distance(first, second).item(), (means**2).mean() + (covariances**2).mean())
+    for distance in (squared_mmd, coral_distance):
+        assert abs(distance(first, first).item()) < 1e-12 < distance(first, second).item()
+
+
+def test_the_sliced_distance_is_the_mean_w1_of_projections_drawn_anew_in_every_step(parquet):
+    pytest.importorskip("ot")
+    network = network_named("test_picture_networks:Tiny", 2, {})
+    method = PICTURE_METHODS["sliced Wasserstein"](network, build_pictures(parquet), seed=0, device=CPU, steps=9, batch_size=8)
+    line = torch.arange(4.0)[:, None]
+    assert_close(method.sliced_distance(line, 2.0 * line + 1.0), torch.tensor(2.5))  # means of 1, 2, 3 and 4
+    first, second = torch.randn(6, 5), torch.randn(6, 5)
+    before = method.sliced_distance(first, second)
+    assert_close(method.sliced_distance(first, second), before)
+    method.sampler.next_batch()
+    assert not torch.allclose(method.sliced_distance(first, second), before)
+
+
+def test_the_mean_distance_is_over_pairs_of_groups_with_two_rows():
+    features = torch.tensor([[0.0], [0.0], [1.0], [1.0], [3.0], [3.0], [50.0]], requires_grad=True)
+    groups = torch.tensor([0, 0, 1, 1, 2, 2, 3])
+
+    def apart(first, second):
+        return (first.mean() - second.mean()).abs()
+
+    assert_close(mean_distance(features, groups, apart), torch.tensor(2.0))  # of 1, 3 and 2
+    alone = mean_distance(features[:2], groups[:2], apart)
+    alone.backward()
+    assert alone.item() == 0.0
+
+
+def test_protected_statistics_are_those_of_the_task_rows_alone(parquet):
+    task = build_pictures(parquet)
+    found = {}
+    for name in ("goal 1 only", "gradient reversal", "gradient reversal, protected statistics"):
+        torch.manual_seed(0)
+        network = network_named("test_picture_networks:Tiny", 2, {})
+        options = {"batch_size": 8} if "reversal" in name else {}
+        method = PICTURE_METHODS[name](network, task, seed=0, device=CPU, steps=2, **options)
+        method.loss(torch.ones(4, 3, 16, 16), torch.tensor([0, 1, 0, 1]))
+        found[name] = dict(network.named_buffers())["features.model.body.1.running_mean"]
+    plain, usual, protected = found.values()
+    assert_close(protected, plain)
+    assert not torch.allclose(usual, plain)
+
+
+@pytest.mark.parametrize("name", [name for name in PICTURE_METHODS if name not in METHODS] + ["gradient reversal"])
+def test_every_new_method_trains_and_resumes_to_the_same_weights(name, parquet, tmp_path, monkeypatch):
+    task = build_pictures(parquet)
+    monkeypatch.setattr("purifybench.training.CHECKPOINT_EVERY", 3)
+    options = {} if name.startswith("LEACE") else {"batch_size": 16}
+    settings = Settings(steps=6, batch_size=8, lr=1e-3, recipe=Recipe(augment=True))
+
+    def make(*given, **named):
+        return PICTURE_METHODS[name](*given, **{**named, **options})
+
+    whole = train(task, make, settings, device=CPU)
+    checkpoint = tmp_path / "run.pt"
+
+    class Killed(Exception):
+        pass
+
+    def killed(*given, **named):
+        method = make(*given, **named)
+        loss, calls = method.loss, []
+
+        def counted(images, labels):
+            calls.append(1)
+            if len(calls) == 5:
+                raise Killed
+            return loss(images, labels)
+
+        method.loss = counted
+        return method
+
+    with pytest.raises(Killed):
+        train(task, killed, settings, device=CPU, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    resumed = train(task, make, settings, device=CPU, checkpoint=checkpoint)
+    assert (resumed.accuracy, resumed.measures) == (whole.accuracy, whole.measures)
+    assert resumed.component_shares == whole.component_shares
