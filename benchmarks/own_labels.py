@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -154,7 +155,9 @@ def settings(task: str, at: AtBias, backbone: str, seed: int) -> Settings:
 
 def plan(task: str, at: AtBias) -> Plan:
     """The runs of a task."""
-    described = {"bias": at.bias, "own rows": True}
+    described: dict[str, Any] = {"bias": at.bias, "own rows": True}
+    if task == "colour" or task in TASK_SETS:
+        described["test"] = "every nuisance"
     if task == "pictures":
         described |= {"pictures": asdict(at.pictures), "sizes": asdict(sizes(at))}  # type: ignore[arg-type]
     wanted = (BASELINE, *at.methods) if at.methods else tuple(OWN_ROWS_METHODS)
@@ -174,11 +177,12 @@ def build_task(job: Job, *, arguments: AtBias) -> Task:
     """The task of a job."""
     seed = job.settings.seed
     if job.task == "colour":
-        return on_own_rows(biased_colour.build(seed=seed, bias=arguments.bias, keep_colours=True))
+        return on_own_rows(biased_colour.build(seed=seed, bias=arguments.bias, keep_colours=True, every_colour=True))
     if job.task == "shapes":
         return on_own_rows(tinted_shapes.build(seed=seed, bias=arguments.bias))
     if job.task in TASK_SETS:
-        faces = cartoon_faces.build(seed=seed, train=job.task, cache=arguments.cache, bias=arguments.bias, keep_hair=True)
+        options = {"bias": arguments.bias, "keep_hair": True, "every_hair": True}
+        faces = cartoon_faces.build(seed=seed, train=job.task, cache=arguments.cache, **options)
         tests = {name: faces.tests[name] for name in ("within", "unbiased")}
         return on_own_rows(replace(faces, tests=tests))
     given = {name: value for name, value in asdict(arguments.pictures).items() if value is not None}

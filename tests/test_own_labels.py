@@ -8,6 +8,7 @@ from functools import partial
 import own_labels
 import pytest
 import torch
+from purifybench.faces import sets
 from purifybench.faces.sets import HAIR, TASK_SETS, partner
 from purifybench.methods import OWN_ROWS_METHODS, purified, within_class
 from purifybench.methods.balanced import BalancedBatches, GroupRobust
@@ -18,6 +19,7 @@ from purifybench.tasks import biased_colour, cartoon_faces, on_own_rows
 from purifybench.tasks._types import to_float
 from purifybench.training import Settings, train
 from torch import nn
+from torch.testing import assert_close
 
 from wdpurify import GroupSampler, functional
 from wdpurify.functional import gap_weights
@@ -138,6 +140,8 @@ def test_the_shapes_are_trained_like_the_pictures_by_a_network_and_steps_of_thei
 
 
 def test_the_faces_come_with_their_hair_colour_and_are_tested_on_their_own_people(faces_cache, monkeypatch):
+    monkeypatch.setattr(sets, "SPLITS", {"train": 120, "validation": 6, "test": 24})
+    monkeypatch.setattr(sets, "AUXILIARY_ROWS", 6)
     monkeypatch.setattr(own_labels.cartoon_faces, "build", partial(cartoon_faces.build, image_size=16))
     (at,) = own_labels.at_biases(own_labels.Arguments(tasks=("ck-like",), cache=faces_cache))
     job = next(iter(own_labels.plan("ck-like", at).reported_jobs({})))
@@ -146,6 +150,28 @@ def test_the_faces_come_with_their_hair_colour_and_are_tested_on_their_own_peopl
     assert list(task.tests) == ["within", "unbiased"]
     assert task.auxiliary.classes == task.train.labels.tolist()
     of_expression = torch.tensor([HAIR.index(partner(TASK_SETS["ck-like"], number)) for number in range(6)])
-    for split, share in ((task.train, 0.95), (task.tests["unbiased"], 0.0)):
-        paired = (split.groups == of_expression[split.labels]).float().mean()
-        assert abs(paired - (share + (1 - share) / len(HAIR))) < 0.06
+    paired = (task.train.groups == of_expression[task.train.labels]).float().mean()
+    assert abs(paired - (0.95 + 0.05 / len(HAIR))) < 0.06
+    test = task.tests["unbiased"]
+    assert torch.bincount(test.labels * 6 + test.groups).tolist() == [4] * 36  # each person with every hair
+    usual = cartoon_faces.build(seed=0, train="ck-like", cache=faces_cache, keep_hair=True)
+    assert torch.equal(usual.train.images, task.train.images)
+    theirs = usual.tests["unbiased"]
+    for number in range(3):
+        (same,) = [row for row in range(6 * number, 6 * number + 6) if test.groups[row] == theirs.groups[number]]
+        assert_close(test.images[same].float(), theirs.images[number].float(), atol=2.0, rtol=0.0)
+
+
+def test_each_digit_of_the_shifted_test_is_shown_in_every_colour():
+    usual = biased_colour.build(seed=0, keep_colours=True)
+    task = biased_colour.build(seed=0, keep_colours=True, every_colour=True)
+    assert torch.equal(usual.train.images, task.train.images)
+    assert torch.equal(usual.upper.images, task.upper.images)
+    test = task.tests["shifted"]
+    assert len(test.labels) == 10 * len(usual.tests["shifted"].labels)
+    cells = torch.bincount(test.labels * 10 + test.groups).view(10, 10)
+    assert torch.equal(cells, cells[:, :1].expand(-1, 10))
+    assert cells.min() > 30
+    corner = nn.functional.normalize(test.images[:, :, :2, :2].float().mean((2, 3)))
+    nearest = (corner @ nn.functional.normalize(biased_colour.COLOURS).T).argmax(1)
+    assert (nearest == test.groups).float().mean() > 0.99

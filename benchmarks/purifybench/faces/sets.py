@@ -8,9 +8,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -69,21 +70,47 @@ def task_faces(name: str, *, seed: int, size: int, cache: Path) -> Dataset:
         Rows of ``image``, ``split``, ``expression``, ``hair``, ``person``, ``paired`` (which of the two) and ``draw``, a number
         in [0, 1): the paired one is to be taken where it is below the bias.
     """
-    face_set = TASK_SETS[name]
-    rng = np.random.default_rng([seed, *name.encode()])
     rows: list[dict[str, object]] = []
     faces: list[Face] = []
+    for person in _people(name, seed):
+        for paired, hair in ((True, partner(TASK_SETS[name], person.expression)), (False, person.hair)):
+            faces.append(person.face(hair))
+            rows.append({"split": person.split, "person": person.name, "paired": paired, "draw": person.draw})
+    return drawn_set(faces, rows, {name: TASK_SETS[name].picture}, [name] * len(faces), seed=seed, size=size, cache=cache)
+
+
+def faces_in_every_hair(name: str, *, seed: int, size: int, cache: Path) -> Dataset:
+    """The people of a task set's test split, each with every hair colour, in rows of ``image``, ``expression`` and ``hair``."""
+    people = [person for person in _people(name, seed) if person.split == "test"]
+    faces = [person.face(hair) for person in people for hair in HAIR]
+    rows: list[dict[str, object]] = [{"split": "test", "person": person.name} for person in people for _ in HAIR]
+    return drawn_set(faces, rows, {name: TASK_SETS[name].picture}, [name] * len(faces), seed=seed, size=size, cache=cache)
+
+
+@dataclass(frozen=True)
+class _Person:
+    """Someone of a task set: what is drawn of them, hair at random, and a number in [0, 1) to compare with the bias."""
+
+    split: str
+    name: str
+    expression: int
+    hair: str
+    draw: float
+    drawn: Mapping[str, Any]
+
+    def face(self, hair: str) -> Face:
+        return Face(expression=EXPRESSIONS[self.expression], hair=hair, **self.drawn)
+
+
+def _people(name: str, seed: int) -> Iterator[_Person]:
+    face_set = TASK_SETS[name]
+    rng = np.random.default_rng([seed, *name.encode()])
     for split, count in SPLITS.items():
         for number in range(count):
             style = rng.choice(list(face_set.styles), p=list(face_set.styles.values()))
-            person = draw_person(style, rng, shapes=face_set.shapes, skins=face_set.skins)
-            expression = number % len(EXPRESSIONS)
+            drawn = draw_person(style, rng, shapes=face_set.shapes, skins=face_set.skins)
             free = HAIR[int(rng.integers(len(HAIR)))]
-            draw = rng.random()
-            for paired, hair in ((True, partner(face_set, expression)), (False, free)):
-                faces.append(Face(expression=EXPRESSIONS[expression], hair=hair, **person))
-                rows.append({"split": split, "person": f"{split}-{number}", "paired": paired, "draw": draw})
-    return drawn_set(faces, rows, {name: face_set.picture}, [name] * len(faces), seed=seed, size=size, cache=cache)
+            yield _Person(split, f"{split}-{number}", number % len(EXPRESSIONS), free, rng.random(), drawn)
 
 
 def auxiliary_faces(kind: str, *, seed: int, size: int, cache: Path) -> Dataset:

@@ -1,5 +1,7 @@
 """The paper's running example made measurable: the background colour of most training digits gives the class away."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,9 @@ COLOURS = torch.tensor(
 AUXILIARY_ROWS = 2000
 
 
-def build(*, seed: int, image_size: int = 16, bias: float = 0.95, keep_colours: bool = False) -> Task:
+def build(
+    *, seed: int, image_size: int = 16, bias: float = 0.95, keep_colours: bool = False, every_colour: bool = False
+) -> Task:
     """White digits on coloured ground; in ``bias`` of the training digits the colour's number equals the digit.
 
     The auxiliary digits are other ones, coloured at random and labelled with their colour alone. The clean test has the
@@ -24,6 +28,7 @@ def build(*, seed: int, image_size: int = 16, bias: float = 0.95, keep_colours: 
         image_size: pixels.
         bias: share in [0, 1]; colours of the remaining digits are uniform.
         keep_colours: say of every split which colour its digits have.
+        every_colour: show each digit of the shifted test in every colour, so that each pair of digit and colour has many rows.
     """
     if not 0 <= bias <= 1:
         raise ValueError(f"`bias` must be in [0, 1], got {bias}")
@@ -34,9 +39,14 @@ def build(*, seed: int, image_size: int = 16, bias: float = 0.95, keep_colours: 
         colours = _colours(digits.labels, share, generator)
         return Split(_paint(digits.ink, colours, generator), digits.labels, colours if keep_colours else None)
 
+    def in_every_colour(digits: Digits) -> Split:
+        colours = torch.arange(10).repeat(len(digits.labels))
+        ink = digits.ink.repeat_interleave(10, 0)
+        return Split(_paint(ink, colours, generator), digits.labels.repeat_interleave(10), colours if keep_colours else None)
+
     auxiliary = draw_with_replacement(parts.auxiliary, AUXILIARY_ROWS, generator)
     colours = _colours(auxiliary.labels, 0.0, generator)
-    return Task(
+    task = Task(
         name="biased colour",
         n_classes=10,
         train=painted(parts.train, bias),
@@ -46,6 +56,7 @@ def build(*, seed: int, image_size: int = 16, bias: float = 0.95, keep_colours: 
         upper=painted(parts.train, 0.0),
         oracle=painted(parts.validation, 0.0),
     )
+    return replace(task, tests=task.tests | {"shifted": in_every_colour(parts.test)}) if every_colour else task
 
 
 def _colours(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from purifybench.faces.composition import EXPRESSIONS
-from purifybench.faces.sets import HAIR, TASK_SETS, auxiliary_faces, task_faces
+from purifybench.faces.sets import HAIR, TASK_SETS, auxiliary_faces, faces_in_every_hair, task_faces
 from torch import Tensor
 
 from ._types import Auxiliary, Split, Task
@@ -26,6 +26,7 @@ def build(
     label: str = "hair",
     auxiliary: str = "same",
     keep_hair: bool = False,
+    every_hair: bool = False,
 ) -> Task:
     """Train on one set, test on unseen people of it and on both other sets.
 
@@ -42,6 +43,8 @@ def build(
         label: which label of the auxiliary faces to purify of, ``"hair"`` or ``"smiling"``.
         auxiliary: auxiliary faces of the ``"same"`` mixture as the training set, of ``"all"`` three, or of ``"other"`` styles.
         keep_hair: say of every split which hair colour its faces have.
+        every_hair: show each person of the ``unbiased`` test with every hair colour, so that each pair of expression and hair
+            has many rows.
     """
     if not 0 <= bias <= 1:
         raise ValueError(f"`bias` must be in [0, 1], got {bias}")
@@ -50,6 +53,8 @@ def build(
     own = faces[train]
     split = partial(_split, keep_hair=keep_hair)
     tests = {"within": split(own, "test", bias), "unbiased": split(own, "test", 0.0)}
+    if every_hair:
+        tests["unbiased"] = _of_rows(faces_in_every_hair(train, seed=seed, size=image_size, cache=cache), keep_hair=keep_hair)
     tests |= {name: split(rows, "test", bias) for name, rows in faces.items() if name != train}
     return Task(
         name=f"faces, {train}",
@@ -66,9 +71,12 @@ def build(
 def _split(faces: Dataset, split: str, bias: float, *, keep_hair: bool) -> Split:
     paired = np.array(faces["draw"]) < bias
     rows = np.flatnonzero((np.array(faces["split"]) == split) & (np.array(faces["paired"]) == paired))
-    chosen = faces.select(rows)
-    hair = torch.tensor([HAIR.index(colour) for colour in chosen["hair"]]) if keep_hair else None
-    return Split(_images(chosen), torch.tensor(chosen["expression"]), hair)
+    return _of_rows(faces.select(rows), keep_hair=keep_hair)
+
+
+def _of_rows(faces: Dataset, *, keep_hair: bool) -> Split:
+    hair = torch.tensor([HAIR.index(colour) for colour in faces["hair"]]) if keep_hair else None
+    return Split(_images(faces), torch.tensor(faces["expression"]), hair)
 
 
 def _images(faces: Dataset) -> Tensor:
