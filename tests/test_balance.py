@@ -112,6 +112,14 @@ def test_an_unbalanced_sampler_warns_where_classes_go_with_groups(bias, warned):
     assert [warning.category for warning in caught] == [ConfoundedGroupsWarning] * warned
 
 
+@pytest.mark.parametrize("name", [lambda target: target, ["dog", "guitar", "house", "person"].__getitem__])
+def test_a_folder_that_files_images_by_their_nuisance_is_no_reason_to_warn(name):
+    images = torch.arange(400).as_subclass(_WithTargets)
+    images.targets = [row % 4 for row in range(400)]
+    images.classes = ["dog", "guitar", "house", "person"]
+    assert GroupSampler(images, [name(target) for target in images.targets], batch_size=8).n_groups == 4
+
+
 def test_weights_draw_each_cell_equally_often():
     groups, classes = _biased()
     weights = balanced_weights(groups, classes)

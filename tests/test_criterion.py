@@ -81,6 +81,29 @@ def test_loops_that_scale_in_place_sum_or_weigh_the_loss_get_the_term_once():
     assert not torch.equal(gradient, model.body[1].weight.grad)
 
 
+def test_a_module_that_is_called_by_its_forward_carries_the_term_too():
+    model, _, _ = _purified()
+    scores, labels = model(torch.rand(3, 3, 8, 8)), torch.tensor([0, 1, 2])
+    assert model.criterion.forward(scores, labels) == model.criterion(scores, labels)
+    assert model.criterion.forward(scores, labels) != model.criterion._inner(scores, labels)
+
+
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), nn.functional.cross_entropy])
+def test_a_criterion_carries_a_term_once(criterion):
+    model = _WithCriterion()
+    purify = PurifyRegularizer.for_model(model, small_sampler(), strength=FixedStrength(1.0))
+    wrapped = purify.criterion(criterion)
+    assert purify.criterion(wrapped) is wrapped
+    again = PurifyRegularizer.for_model(model, small_sampler(seed=1), strength=FixedStrength(1.0))
+    with pytest.raises(ValueError, match="make the regularizer and its criterion once, before the loop"):
+        again.criterion(wrapped)
+    of_another_label = PurifyRegularizer.for_model(model, small_sampler(fixed=0))
+    of_another_layer = PurifyRegularizer.for_model(model, small_sampler(), layer="body.2")
+    both = of_another_layer.criterion(of_another_label.criterion(wrapped))
+    assert both(model(torch.rand(3, 3, 8, 8)), torch.tensor([0, 1, 2])).requires_grad
+    PurifyRegularizer.for_model(_WithCriterion(), small_sampler()).criterion(wrapped)
+
+
 def test_it_is_of_the_criterions_class_and_bears_its_name():
     model, purify, _ = _purified()
     assert isinstance(model.criterion, nn.CrossEntropyLoss)

@@ -5,13 +5,15 @@ import warnings
 from collections import Counter
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from PIL import Image
 
 from wdpurify import GroupSampler
-from wdpurify.exceptions import ManyGroupsWarning
+from wdpurify.exceptions import ManyGroupsWarning, RareGroupWarning
 
 labels = st.one_of(st.integers(0, 4), st.booleans(), st.text("ab", max_size=1), st.tuples(st.integers(0, 1), st.booleans()))
 
@@ -147,6 +149,50 @@ def test_images_are_read_only_when_they_are_drawn():
     assert len(images.read) == 4
     assert batch.images.shape == (4, 1, 2, 2)
     assert batch.images[:, 0, 0, 0].tolist() == images.read
+
+
+@pytest.mark.parametrize("index", [[5, 4, 3, 2, 1, 0], [10, 20, 30, 40, 50, 60], list("abcdef")])
+def test_a_column_of_pandas_is_read_by_place_and_not_by_its_index(index):
+    images = pandas.Series([torch.full((1,), float(row)) for row in range(6)], index=index)
+    groups = pandas.Series(list("aabbbb"), index=index)
+    assert _rows(GroupSampler(images, groups, fixed="a", batch_size=2).next_batch().images[:2]) in ([0, 1], [1, 0])
+
+
+def test_images_under_keys_are_refused():
+    with pytest.raises(TypeError, match=r"the number of the row.*got dict: give `list\(images.values\(\)\)`"):
+        GroupSampler({row: torch.zeros(1) for row in range(1, 5)}, [0, 1, 0, 1], batch_size=2)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        [Image.new("RGB", (4, 4)) for _ in range(4)],
+        [{"image": Image.new("RGB", (4, 4))} for _ in range(4)],
+        np.array([Image.new("RGB", (4, 4)) for _ in range(4)], dtype=object),
+        [torch.zeros(3, size, size) for size in (2, 3, 4, 5)],
+    ],
+)
+def test_images_that_make_no_batch_are_named_with_the_remedy(images):
+    with pytest.raises((TypeError, RuntimeError), match="tensors of one shape: give the data set a transform"):
+        GroupSampler(images, [0, 1, 0, 1], batch_size=2).next_batch()
+
+
+@pytest.mark.parametrize("rare", [2, 5])
+def test_a_value_that_most_batches_consist_of_is_named(rare):
+    groups = ["bald"] * rare + ["not"] * (100 - rare)
+    with pytest.warns(
+        RareGroupWarning, match=rf"{100 - rare}% of the rows .*'not'.*`fixed='bald'`, or raise `batch_size` to \d+"
+    ):
+        GroupSampler(torch.arange(100), groups, batch_size=16).next_batch()
+    with pytest.warns(RareGroupWarning):
+        GroupSampler(torch.arange(100), groups, batch_size=16, rank=0, world_size=1)
+
+
+def test_a_rare_value_by_itself_or_in_most_batches_is_no_reason_to_warn():
+    GroupSampler(torch.arange(100), [0] * 4 + [1] * 96, fixed=0, batch_size=4).next_batch()
+    GroupSampler(torch.arange(100), [0] * 9 + [1] * 91, batch_size=32).next_batch()
+    GroupSampler(torch.arange(100), [0, 1] * 50, batch_size=1).next_batch()
+    GroupSampler(torch.arange(100), [0] * 4 + [1] * 96, balance=[0, 1] * 50, batch_size=8).next_batch()
 
 
 @pytest.mark.parametrize("make", [lambda values: torch.tensor(values), np.array, tuple, list])

@@ -58,13 +58,20 @@ def cramers_v(counts: Tensor) -> float:
     return float((corrected / (min(sides) - 1)).sqrt().clamp(max=1.0))
 
 
-def classes_at_hand(images: Any, count: int) -> list[Hashable] | None:
-    """The classes that a data set such as torchvision's says its rows have; None where it does not, or says something else."""
+def classes_at_hand(images: Any, groups: list[Hashable]) -> list[Hashable] | None:
+    """The classes that a data set such as torchvision's says its rows have.
+
+    None where it does not, or says something else, and where its classes are the groups themselves, as in a folder that files
+    auxiliary images by their nuisance.
+    """
     targets = getattr(images, "targets", None)
     if isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point():
         targets = targets.tolist()
-    known = isinstance(targets, list) and len(targets) == count and all(isinstance(target, int | str) for target in targets)
-    return list(targets or ()) if known else None
+    if not isinstance(targets, list) or len(targets) != len(groups) or not all(isinstance(each, int | str) for each in targets):
+        return None
+    names = getattr(images, "classes", None)
+    named = dict(enumerate(names)) if isinstance(names, list) else {}
+    return None if groups in (targets, [named.get(each) for each in targets]) else list(targets)
 
 
 def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: str) -> None:

@@ -13,8 +13,8 @@ from ._reach import Reach
 from ._sampler import GroupBatch, Sampler
 from ._torch import rank_and_world
 from .critic import CriticTrainer
-from .exceptions import CriticNotSteppedWarning, FeaturesWithoutGradWarning
-from .features import AuxiliaryForward, CapturedPass, FeatureTap, Pool, check_features, check_pool
+from .exceptions import FeaturesWithoutGradWarning
+from .features import AuxiliaryForward, CapturedPass, Pool, check_features, check_pool
 from .pull import Objective, PassRecord, Pull, check_objective
 
 
@@ -52,7 +52,7 @@ class Game:
         self._every = every
         self._pool = pool
         self.monitor = Monitor(needs_task_gradient=pull.strength.needs_task_gradient)
-        self.iterations = Iterations(forward.model, self.release, every=every)
+        self.iterations = Iterations(forward.model, self._end_iteration, every=every)
         self.iterations.watches = pull.strength.value == 0
         self._reach = Reach(self.monitor, self.iterations, through_model=objective.acts_on == "auxiliary")
         ignore_steps_of(trainer.optimizer)
@@ -61,7 +61,7 @@ class Game:
         self._prepared_at: list[int] | None = None
         self._current: CapturedPass | None = None
         self._last_record: weakref.ref[PassRecord] | None = None
-        self._tap: FeatureTap | None = None
+        self._tap = forward.tap
 
     def begin_pass(self) -> None:
         """A backward pass is to come: count it, train the critic if it is time, prepare the pull."""
@@ -91,21 +91,20 @@ class Game:
         """The optimiser has stepped without saying so by itself."""
         self.iterations.optimizer_stepped()
 
-    def term_of(self, tap: FeatureTap, loss: Tensor | None) -> Tensor | None:
-        """The term of the pass that a tap has caught, which is announced with its first term; None where there is none.
+    def term_of(self, loss: Tensor | None) -> Tensor | None:
+        """The term of the pass that the tap has caught, which is announced with its first term; None where there is none.
 
         Args:
-            tap: the tap.
             loss: the loss that the term is for, which must come from the features; None where it is not known.
         """
-        self._tap = tap
+        tap = self._tap
+        assert tap is not None
         current = tap.current()
         if current is not None:
             self._check(current.features[-1])
         if current is None or not (part := current if loss is None else current.part_of(loss)):
             self._reach.missed(tap)
             return None
-        self._reach.caught()
         if not current.record.handed:
             self.begin_pass()
             current.record.handed = True
@@ -134,6 +133,11 @@ class Game:
         self._pull.drop()
         if self._tap is not None:
             self._tap.release()
+
+    def _end_iteration(self) -> None:
+        if self._tap is not None:
+            self._reach.stepped(self._tap)
+        self.release()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the game stands; inside an iteration with the pull that was prepared for it."""
@@ -165,9 +169,11 @@ class Game:
         zero = torch.zeros((), dtype=newest.dtype, device=newest.device)
         if not torch.is_grad_enabled():
             return zero
+        self._reach.caught()
         self._forward.record(newest)
-        if self.iterations.number < 0:
-            self.monitor.warn(CriticNotSteppedWarning, "`loss()` without `critic_step()`: call it once per iteration")
+        if self.iterations.number < 0 or self.iterations.stepped:
+            self._pull.miss()
+            self._reach.warn_of_no_critic_step()
         if not newest.requires_grad:
             self.monitor.warn(
                 FeaturesWithoutGradWarning,
@@ -238,6 +244,7 @@ class Game:
         return term
 
     def _record(self, **figures: Tensor) -> None:
-        applied = None if self._reach.lost else self._pull.applied_norm
-        known = {"applied_norm": applied, "task_norm": self._pull.task_norm}
+        known = {"task_norm": self._pull.task_norm}
+        if not self._reach.lost:
+            known |= {"applied_norm": self._pull.applied_norm, "prepared_norm": self._pull.prepared_norm}
         self.monitor.record(**figures, **{name: figure for name, figure in known.items() if figure is not None})

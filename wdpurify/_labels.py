@@ -1,5 +1,6 @@
 """Labels of auxiliary rows: what is taken for one, and what is refused by name."""
 
+import math
 import warnings
 from collections.abc import Hashable, Mapping, Set
 from typing import Any
@@ -7,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .exceptions import ManyGroupsWarning
+from .exceptions import ManyGroupsWarning, RareGroupWarning
 
 #: Values of a label above which a continuous column is suspected, and above which a warning says what so many cost.
 FEW_GROUPS = 10
 MANY_GROUPS = 100
+#: Share of one value above which batches without any other are looked for, and the share of such batches that is too much.
+LONE_VALUE = 0.9
+LONE_BATCHES = 0.1
 
 
 def labels_of_rows(groups: Any) -> list[Hashable]:
@@ -78,6 +82,26 @@ def check_not_too_many(values: int, *, rows: int, batch_size: int) -> None:
             f"{-(-values // batch_size)} acting steps and is hardly forgotten: merge rare values, or raise `batch_size`",
             ManyGroupsWarning,
             stacklevel=3,
+        )
+
+
+def warn_of_a_lone_group(counts: dict[Hashable, int], *, joint_batch: int) -> None:
+    """Warn of a value that so many rows have that many batches hold no other, so that nothing is compared in them.
+
+    Args:
+        counts: rows of each value.
+        joint_batch: rows of an auxiliary batch over all ranks.
+    """
+    common = max(counts, key=lambda value: counts[value])
+    share = counts[common] / sum(counts.values())
+    if share > LONE_VALUE and (alone := share**joint_batch) > LONE_BATCHES:
+        needed = math.ceil(math.log(LONE_BATCHES) / math.log(share))
+        rarest = min(counts, key=lambda value: counts[value])
+        warnings.warn(
+            f"{share:.0%} of the rows are of the group {common!r}, so {alone:.0%} of the batches of {joint_batch} rows hold no "
+            f"other and pull nothing: draw a rare value by itself, `fixed={rarest!r}`, or raise `batch_size` to {needed}",
+            RareGroupWarning,
+            stacklevel=4,
         )
 
 

@@ -151,7 +151,7 @@ class Monitor:
         """Check the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""
         self._checks += 1
         names = [name for name in self._readings_beyond if name in self.figures]
-        if self._checks > PATIENCE and "applied_norm" in self.figures and "task_norm" not in self.figures:
+        if self._checks > PATIENCE and "prepared_norm" in self.figures and "task_norm" not in self.figures:
             self._warn_of_no_task_gradient()
         if not names:
             return

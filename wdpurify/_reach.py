@@ -3,8 +3,17 @@
 from ._iterations import Iterations
 from ._monitor import PATIENCE, Monitor
 from ._torch import in_functional_transform
-from .exceptions import ForeignOptimizerWarning, OptimizerNotSeenWarning, SilentTapWarning, UnreachedParametersWarning
+from .exceptions import (
+    CriticNotSteppedWarning,
+    ForeignOptimizerWarning,
+    OptimizerNotSeenWarning,
+    SilentTapWarning,
+    UnreachedParametersWarning,
+)
 from .features import CapturedPass, FeatureTap
+
+#: Steps of the optimiser without a term, though the model was trained, from which one is taken to be forgotten.
+BARE_STEPS = 64
 
 
 class Reach:
@@ -24,6 +33,7 @@ class Reach:
         self._iterations = iterations
         self._through_model = through_model
         self._blind_calls = 0
+        self._bare_steps = 0
         self.lost = False
 
     def allows(self, current: CapturedPass) -> bool:
@@ -45,6 +55,14 @@ class Reach:
             return False
         return True
 
+    def warn_of_no_critic_step(self) -> None:
+        """A term was asked for in an iteration that nobody has announced."""
+        self._monitor.warn(
+            CriticNotSteppedWarning,
+            "`loss()` without a `critic_step()` in the same iteration pulls nothing: call it once per iteration, before "
+            "`loss()` and `backward()`",
+        )
+
     def warn_of_changed_critic(self) -> None:
         """Somebody else has written to the critic's weights."""
         self._monitor.warn(
@@ -57,6 +75,7 @@ class Reach:
         self.lost = not self._iterations.announced and self._iterations.foreign_passes >= PATIENCE
         if self.lost:
             self._monitor.forget("applied_norm")
+            self._monitor.forget("prepared_norm")
             self._monitor.warn(
                 UnreachedParametersWarning,
                 "optimisers step, but none of them holds a parameter of the model that the regularizer was made for: make it "
@@ -71,8 +90,20 @@ class Reach:
             )
 
     def caught(self) -> None:
-        """A term was asked for, and the tap has caught the features that it is for."""
+        """A term was asked for, and the features that it is for are at hand."""
         self._blind_calls = 0
+        self._bare_steps = 0
+
+    def stepped(self, tap: FeatureTap) -> None:
+        """The model's optimiser has stepped; warn where losses without the term train it step by step."""
+        self._bare_steps += tap.was_passed_by()
+        if self._bare_steps >= BARE_STEPS:
+            self._monitor.warn(
+                SilentTapWarning,
+                f"the model was trained for {self._bare_steps} steps by losses without the purify term: call the wrapped "
+                "criterion itself, not a method of it, and wrap the innermost one where there are several; or add "
+                "`purify.term()` to the loss. A layer in eval mode is passed by: name one in train mode with `layer=...`",
+            )
 
     def missed(self, tap: FeatureTap) -> None:
         """A term was asked for and the tap has caught nothing; evaluation by the same criterion is no fault."""

@@ -18,6 +18,27 @@ def forget(model: nn.Module, regularizer: Any) -> None:
     _made.get(model, weakref.WeakSet()).discard(regularizer)
 
 
+def adds_already(regularizer: Any, others: list[Any]) -> bool:
+    """Whether a criterion that carries the terms of ``others`` carries that of ``regularizer``, which is not to be added twice.
+
+    Raises:
+        ValueError: if it carries that of one made for the same layer and the same auxiliary rows, as in a loop over epochs.
+    """
+    for other in others:
+        alike = other.tap.model is regularizer.tap.model and other.tap.layer == regularizer.tap.layer
+        if other is not regularizer and alike and _rows_of(other.sampler) == _rows_of(regularizer.sampler):
+            raise ValueError(
+                "`criterion` carries the purify term of another regularizer for the same layer and auxiliary rows already, and "
+                "their pulls would add up: make the regularizer and its criterion once, before the loop"
+            )
+    return regularizer in others
+
+
+def _rows_of(sampler: Any) -> Any:
+    known: dict[str, Any] = getattr(sampler, "identity", dict)()
+    return {name: value for name, value in known.items() if name not in ("seed", "batch_size")} or id(sampler)
+
+
 def regularizer_of(model: nn.Module) -> Any:
     """The one regularizer made for a model, or else for a part of it.
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from ._game import Game
 from ._monitor import PurifyMetrics
 from ._options import PUBLISHED, PurifyOptions
-from ._registry import forget, made_for, regularizer_of
+from ._registry import adds_already, forget, made_for, regularizer_of
 from ._sampler import Sampler
 from ._state import Checkpoint
 from ._torch import outside_graphs, owner_of, unwrap
 from .critic import Constraint, Critic, CriticTrainer, GradientPenalty, made_critic
-from .features import AuxiliaryForward, FeatureTap, Pool, PurifiedCriterion, purified_module
+from .features import AuxiliaryForward, FeatureTap, Pool, PurifiedCriterion, purified, sources_of
 from .pull import Objective, Pull, Strength, TwoSided, as_strength
 
 if TYPE_CHECKING:
@@ -148,14 +148,15 @@ class PurifyRegularizer:
             raise
 
     def criterion(self, criterion: Callable[..., Any]) -> PurifiedCriterion:
-        """The user's criterion with the purify term added; it also calls :meth:`critic_step`.
+        """The user's criterion with the purify term added; it also calls :meth:`critic_step`. To do so twice changes nothing.
 
         Raises:
-            ValueError: if this regularizer was not made by :meth:`for_model`.
+            ValueError: if this regularizer was not made by :meth:`for_model`, or the criterion carries the term of its like.
         """
         self._need_tap("criterion()")
-        wrap = purified_module if isinstance(criterion, nn.Module) else PurifiedCriterion
-        return wrap(criterion, self._captured_term)  # type: ignore[arg-type]
+        if adds_already(self, [source.__self__ for source in sources_of(criterion)]):  # type: ignore[attr-defined]
+            return cast(PurifiedCriterion, criterion)
+        return purified(criterion, self._captured_term)
 
     @staticmethod
     def of(model: nn.Module) -> "PurifyRegularizer":
@@ -242,8 +243,7 @@ class PurifyRegularizer:
 
     @outside_graphs
     def _captured_term(self, loss: Tensor | None = None) -> Tensor | None:
-        assert self.tap is not None
-        return self._game.term_of(self.tap, loss)
+        return self._game.term_of(loss)
 
     def _need_tap(self, what: str) -> None:
         if self.tap is None:

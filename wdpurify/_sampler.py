@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from ._balance import CellOrder, classes_at_hand, numbered_cells, warn_if_confounded, warn_of_cells
 from ._checks import check_positive_integer
-from ._labels import check_not_too_many, index_by_value, labels_of_rows
+from ._images import batch_of, by_position
+from ._labels import check_not_too_many, index_by_value, labels_of_rows, warn_of_a_lone_group
 from ._torch import checked_share, checksum, derive_seed, rank_and_world
 
 ALL = "all"
@@ -55,9 +55,9 @@ class GroupSampler:
     ranks of one step never share a row of an epoch, and together draw what one process would.
 
     Args:
-        images: tensor, array or any indexable with a length; an item may be a tuple whose first member is the image, or a
-            dict, whose entries the extractor then gets by keyword. Labels come from ``groups`` alone: no image is read before
-            it is drawn.
+        images: tensor, array or any indexable with a length, read by the row's number; an item may be a tuple whose first
+            member is the image, or a dict, whose entries the extractor then gets by keyword. Labels come from ``groups`` alone:
+            no image is read before it is drawn.
         groups: one label per row (list, tuple, tensor or array of one dimension): text, a number, a date or a tuple of such.
         fixed: one label value, or ``"all"``.
         balance: one class per row, where the rows have classes that go with the groups, as the task's own rows do: groups are
@@ -70,7 +70,8 @@ class GroupSampler:
             A ``world_size`` of 1 says that this process is by itself: its regularizer then trains a critic of its own.
 
     Raises:
-        TypeError: if a label cannot be hashed or reads differently in another process, or ``groups`` is a mapping or a set.
+        TypeError: if a label cannot be hashed or reads differently in another process, or ``images`` or ``groups`` is a mapping
+            or a set.
         ValueError: if lengths differ, a label is missing (None or NaN), hardly two rows share one (a continuous column),
             ``fixed`` names no label or every row, a group is smaller than ``batch_size`` times the ranks, the set has one
             label only, each class of ``balance`` has one group only, or only one of ``rank`` and ``world_size`` is given.
@@ -99,7 +100,7 @@ class GroupSampler:
         self.across_ranks = world_size != 1
         self.seed = seed
         self.fixed = fixed
-        self._images = images
+        self._images = by_position(images)
         self._transform = transform
         labels = labels_of_rows(groups)
         if len(labels) != len(images):
@@ -126,8 +127,10 @@ class GroupSampler:
             warn_of_cells(labels, classes)
             self._balanced = {name: CellOrder(rows, cells[rows], seed=seed, name=name) for name, rows in self._streams.items()}
             self._checksum += checksum(cells)
-        elif (known := classes_at_hand(images, len(labels))) is not None:
+        elif (known := classes_at_hand(images, labels)) is not None:
             warn_if_confounded(labels, known, "draw evenly, by `balance=` with one class per row")
+        if self._share:
+            self._warn_of_a_lone_group()
         self._drawn = 0
         self._orders: dict[str, tuple[int, Tensor]] = {}
 
@@ -153,6 +156,10 @@ class GroupSampler:
         if (total := sum(self._counts.values())) < joint:
             raise ValueError(f"the set has {total} rows, fewer than {asked}; lower `batch_size`")
 
+    def _warn_of_a_lone_group(self) -> None:
+        if self._share and self.fixed == ALL and not self._balanced:
+            warn_of_a_lone_group(self._counts, joint_batch=self.batch_size * self._share[1])
+
     def next_batch(self) -> GroupBatch:
         """The next batch: ``batch_size`` rows with ``fixed="all"``, twice as many with one fixed value.
 
@@ -162,6 +169,7 @@ class GroupSampler:
         if self._share is None:
             self._share = rank_and_world()
             self._check_sizes(self._share[1])
+            self._warn_of_a_lone_group()
         rows = torch.cat([self._next_rows(name, *self._share) for name in self._streams])
         self._drawn += 1
         groups = self._group_of_row[rows]
@@ -169,7 +177,7 @@ class GroupSampler:
         if "group" in self._streams:
             groups[: self.batch_size] = 0
             population[: self.batch_size] = False
-        images = self._read(rows)
+        images = batch_of(self._images, rows)
         return GroupBatch(self._transform(images) if self._transform else images, groups, population)
 
     def _next_rows(self, name: str, rank: int, world_size: int) -> Tensor:
@@ -189,14 +197,6 @@ class GroupSampler:
             generator = torch.Generator("cpu").manual_seed(derive_seed(self.seed, name, epoch))
             self._orders[name] = epoch, torch.randperm(len(self._streams[name]), generator=generator, device="cpu")
         return self._orders[name][1]
-
-    def _read(self, rows: Tensor) -> Any:
-        if isinstance(self._images, Tensor):
-            return self._images[rows.to(self._images.device)]
-        if type(self._images).__module__ == "numpy":
-            return torch.from_numpy(self._images[rows.numpy()])
-        items = [self._images[row] for row in rows.tolist()]
-        return default_collate([item[0] if isinstance(item, tuple) else item for item in items])
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were drawn; with the constructor's arguments that is the whole position."""

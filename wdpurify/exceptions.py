@@ -22,7 +22,7 @@ class SaturatedCriticWarning(PurifyWarning):
 
 
 class CriticNotSteppedWarning(PurifyWarning):
-    """``loss()`` was called before any ``critic_step()``."""
+    """``loss()`` was called without a ``critic_step()`` in its iteration."""
 
 
 class ForeignOptimizerWarning(PurifyWarning):
@@ -42,7 +42,7 @@ class OptimizerNotSeenWarning(PurifyWarning):
 
 
 class SilentTapWarning(PurifyWarning):
-    """The criterion is called but the tapped layer sees no training forwards."""
+    """The tapped layer sees no training forwards, or its training forwards get no term."""
 
 
 class UnreachedParametersWarning(PurifyWarning):
@@ -63,6 +63,10 @@ class ConfoundedGroupsWarning(PurifyWarning):
 
 class EmptyCellsWarning(PurifyWarning):
     """Pairs of a group and a class have no row, or one."""
+
+
+class RareGroupWarning(PurifyWarning):
+    """One group has so many of the rows that many batches hold no other."""
 
 
 class ManyGroupsWarning(PurifyWarning):

@@ -1,7 +1,8 @@
 """How features are had: of the task by a tap or from the user's hands, of auxiliary rows by a forward that leaves no trace."""
 
 from .auxiliary import AuxiliaryForward
-from .criterion import PurifiedCriterion, purified_module
+from .captured_pass import CapturedPass
+from .criterion import PurifiedCriterion, purified, sources_of
 from .pooling import (
     LARGEST_INPUT,
     Pool,
@@ -13,4 +14,4 @@ from .pooling import (
     unpooled,
     usable_rows,
 )
-from .tap import CapturedPass, FeatureTap
+from .tap import FeatureTap

@@ -12,6 +12,7 @@ from wdpurify._torch import AutocastState, current_autocast, derive_seed, moved,
 
 from .lending import Loan, lent, refuse_gradients_per_sample
 from .pooling import Pool, pool_features
+from .tap import FeatureTap
 
 
 class AuxiliaryForward:
@@ -24,12 +25,14 @@ class AuxiliaryForward:
         seed: seed of dropout and the like during these forwards.
 
     Attributes:
+        tap: the extractor, if it is a tap.
         replayed: the autocast setting of the last training forward.
         inputs_need_grad: whether images must carry a gradient for features to carry one, as under reentrant checkpoints.
     """
 
     def __init__(self, extract: Callable[..., Any], model: nn.Module, *, update_statistics: bool, seed: int) -> None:
         self._extract = unwrap(extract) if isinstance(extract, nn.Module) else extract
+        self.tap = extract if isinstance(extract, FeatureTap) else None
         self.model = unwrap(model)
         refuse_gradients_per_sample(self.model)
         self._update_statistics = update_statistics

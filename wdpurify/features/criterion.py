@@ -3,7 +3,7 @@
 import copy
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -64,7 +64,7 @@ class PurifiedCriterion:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PurifiedCriterion":
         inner = copy.deepcopy(self._inner, memo)
-        return purified_module(inner, self._term) if isinstance(inner, nn.Module) else PurifiedCriterion(inner, self._term)
+        return purified(inner, self._term)
 
     def __reduce__(self) -> Any:
         return copy.copy, (self._inner,)  # a saved model holds the user's criterion, and needs no wdpurify to be read
@@ -82,6 +82,9 @@ class PurifiedModule(PurifiedCriterion, nn.Module):
     checks, names, modes, moves and ``state_dict()`` keys are as without it.
     """
 
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        return self(*arguments, **named)  # for loops that call it by name
+
     @property
     def _inner(self) -> nn.Module:
         return _links[self][0]
@@ -89,6 +92,18 @@ class PurifiedModule(PurifiedCriterion, nn.Module):
     @property
     def _term(self) -> TermSource:
         return _links[self][1]
+
+
+def purified(criterion: Callable[..., Any], term: TermSource) -> PurifiedCriterion:
+    """Wrap a criterion."""
+    return purified_module(criterion, term) if isinstance(criterion, nn.Module) else PurifiedCriterion(criterion, term)
+
+
+def sources_of(criterion: Callable[..., Any]) -> Iterator[TermSource]:
+    """The sources of the terms that a criterion carries already, outermost first."""
+    while isinstance(criterion, PurifiedCriterion):
+        yield criterion._term
+        criterion = criterion._inner
 
 
 def purified_module(criterion: nn.Module, term: TermSource) -> PurifiedModule:

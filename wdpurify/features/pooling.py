@@ -49,7 +49,8 @@ def check_features(features: object, feature_dim: int | None) -> None:
         width = "dim" if feature_dim is None else str(feature_dim)
         raise ValueError(
             f"`features` must have shape (batch, {width}), (batch, tokens, {width}) or (batch, {width}, height, width), "
-            f"got {shape}; pass what the classifier reads, or set `feature_dim`"
+            f"got {shape}; pass what the classifier reads, or set `feature_dim`; where auxiliary images have another size than "
+            "the task's, resize them"
         )
 
 

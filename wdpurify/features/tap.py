@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from wdpurify._torch import in_backward, in_functional_transform, unwrap
-from wdpurify.pull import PassRecord, Probe, depends_on, measured
+from wdpurify.pull import PassRecord, Probe, measured
 
+from .captured_pass import CapturedPass
 from .classifier import candidates, find_classifier, input_width
 
 
@@ -34,6 +35,7 @@ class _CaptureHook(_InertHook):
         record: of the pass that these forwards make.
         weight: the layer's first parameter during that forward, weakly; another one than outside of it was swapped in.
         evaluated: whether the layer has run in another way than in a training forward since this was last reset.
+        passed_by: whether it has run like that with features that carry a gradient.
         probe: what measures the gradient that comes back to the features in a compiled graph; knows their width where named.
     """
 
@@ -43,6 +45,7 @@ class _CaptureHook(_InertHook):
         self.record = PassRecord()
         self.weight: weakref.ref[Tensor] | None = None
         self.evaluated = False
+        self.passed_by = False
         self.compiled = False
         self.probe = Probe(feature_dim, torch.device("cpu"))
 
@@ -55,11 +58,13 @@ class _CaptureHook(_InertHook):
             return None
         if not compiled and (in_functional_transform() or in_backward()):
             return None
-        if not (module.training and torch.is_grad_enabled()):
-            self.evaluated = True
-            return None
         keyword = None if arguments else next(iter(named))
         features = arguments[0] if keyword is None else named[keyword]
+        if not (module.training and torch.is_grad_enabled()):
+            self.evaluated = True
+            if not compiled and torch.is_grad_enabled() and getattr(features, "requires_grad", False):
+                self.passed_by = True
+            return None
         self.compiled = compiled
         if not compiled:
             if isinstance(self.features, Tensor):
@@ -85,44 +90,6 @@ class _CollectingHook:
 
     def __call__(self, module: nn.Module, arguments: Any, named: Any) -> None:
         self.features = arguments[0] if arguments else next(iter(named.values()))
-
-
-class CapturedPass:
-    """The training forwards since the last call of the criterion, and what is known of their backward pass.
-
-    Attributes:
-        features: what the tapped layer read, forward by forward; the last one is certainly there.
-        numbers: of these forwards in the pass.
-        record: of the backward pass.
-        swapped: whether the layer ran with parameters that are not the model's own.
-        probe: in a compiled graph the leaf that gets what is measured; None where a hook on the features reads it.
-    """
-
-    def __init__(
-        self,
-        features: list[Tensor],
-        numbers: list[int],
-        record: PassRecord,
-        *,
-        swapped: bool = False,
-        probe: Tensor | None = None,
-    ) -> None:
-        self.features = features
-        self.numbers = numbers
-        self.record = record
-        self.swapped = swapped
-        self.probe = probe
-
-    def part_of(self, loss: Tensor) -> "CapturedPass | None":
-        """The forwards that a loss comes from: the graph of the others may be freed before it is back-propagated.
-
-        In a compiled graph earlier forwards are not kept: a loss that does not come from the last one may come from them.
-        """
-        kept = [(number, each) for number, each in zip(self.numbers, self.features, strict=True) if depends_on(loss, each)]
-        if not kept:
-            return self if self.probe is not None and loss.requires_grad else None
-        numbers = [number for number, _ in kept]
-        return CapturedPass([each for _, each in kept], numbers, self.record, swapped=self.swapped, probe=self.probe)
 
 
 class FeatureTap:
@@ -185,6 +152,11 @@ class FeatureTap:
         self._hook.evaluated = False
         return evaluated
 
+    def was_passed_by(self) -> bool:
+        """Whether a backward pass that no term was asked for may have gone through the layer since the features were let go."""
+        hook = self._hook
+        return hook.passed_by or (hook.record.closed and not hook.record.handed)
+
     def place_probe(self, device: torch.device) -> None:
         """Have compiled graphs report on ``device`` from their next forward on."""
         self._hook.probe = self._hook.probe.on(device)
@@ -233,6 +205,7 @@ class FeatureTap:
     def _reset_hook(self) -> None:
         self._hook.features = None
         self._hook.weight = None
+        self._hook.passed_by = False
         self._hook.earlier = []
         self._hook.record = PassRecord()
 

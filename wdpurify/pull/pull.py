@@ -30,7 +30,8 @@ class Pull:
         feature_dim: width of the features.
 
     Attributes:
-        applied_norm: norm of the last pull at the features, scalar; None before the first.
+        prepared_norm: norm of the last pull at the features that was made, scalar; None before the first.
+        applied_norm: the same of the last iteration that was to be pulled; 0 if none was handed over in it.
         separation: how far apart the groups are.
         spread: how much of their spread the features still have.
         coherence: how much of the pull and of the task gradient is left below the features.
@@ -39,6 +40,7 @@ class Pull:
 
     def __init__(self, strength: Strength, feature_dim: int) -> None:
         self.strength = strength
+        self.prepared_norm: Tensor | None = None
         self.applied_norm: Tensor | None = None
         self._ledger = TaskGradient(feature_dim)
         self.separation = Separation()
@@ -71,7 +73,7 @@ class Pull:
         known = (self.separation.value, self.spread.kept, self.coherence.excess)
         separation, kept, excess = (moved(value, norm.device) for value in known)
         factor = self.strength.factor(norm * excess, separation, kept)
-        self.applied_norm = norm * factor
+        self.prepared_norm = norm * factor
         return factor
 
     def prepare(self, value: Tensor, factor: Tensor, parameters: list[tuple[Tensor, Tensor]]) -> None:
@@ -126,6 +128,8 @@ class Pull:
         value = torch.zeros((), dtype=wide, device=newest.device)
         pulls: list[Tensor | None] = [None] * len(features)
         parameters: list[tuple[Tensor, Tensor]] = []
+        if own is not None or self._value is not None:
+            self.applied_norm = self.prepared_norm
         if own is not None:
             value = own[0].to(value)
             pulls = list(own[1])
@@ -138,6 +142,10 @@ class Pull:
         edges = list(zip(numbers, features, pulls, strict=True))
         # A compiled forward reports by its probe; an edge to its features could free a graph that another loss needs.
         return hand_over(value, record, edges if probe is None or own is not None else [], parameters)
+
+    def miss(self) -> None:
+        """An iteration that was to be pulled is not."""
+        self.applied_norm = None if self.prepared_norm is None else torch.zeros_like(self.prepared_norm)
 
     def prepared(self, named: Iterable[tuple[str, Tensor]]) -> dict[str, Any] | None:
         """The prepared pull as tensors, its gradients under their parameters' names; None where there is none."""

@@ -1,0 +1,167 @@
+"""Loops that come past the term: trained by losses that do not carry it, or asking for it at the wrong time. They are told."""
+
+import warnings
+
+import pytest
+import torch
+from small_loop import small_network, small_sampler
+from torch import nn
+
+from wdpurify import FixedStrength, PurifyRegularizer
+from wdpurify._reach import BARE_STEPS
+from wdpurify.exceptions import CriticNotSteppedWarning, SilentTapWarning
+
+
+class _Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU()), nn.Linear(6, 4)
+
+    def forward(self, images):
+        return self.classifier(self.body(images))
+
+
+class _Loss:
+    """A loss with methods, as those of WILDS are: no module, and not called by itself alone."""
+
+    def __init__(self, loss_fn):
+        self.loss_fn = loss_fn
+
+    def compute(self, scores, labels):
+        return self.loss_fn(scores, labels)
+
+    def __call__(self, scores, labels):
+        return self.compute(scores, labels)
+
+
+def _steps(model, loss_of, count, *, training=True):
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    for step in range(count):
+        generator = torch.Generator().manual_seed(step)
+        images, labels = torch.rand((12, 3, 8, 8), generator=generator), torch.randint(4, (12,), generator=generator)
+        model.train(training)
+        optimizer.zero_grad()
+        loss_of(model(images), labels).backward()
+        optimizer.step()
+
+
+def _in_the_right_order(network, purify, optimizer, images):
+    purify.critic_step()
+    features = network.features(images)
+    loss = network.head(features).square().sum() + purify.loss(features)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _after_backward(network, purify, optimizer, images):
+    features = network.features(images)
+    loss = network.head(features).square().sum() + purify.loss(features)
+    loss.backward()
+    purify.critic_step()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("loop", [_in_the_right_order, _after_backward])
+def test_a_critic_step_at_the_wrong_time_is_named_and_the_figures_show_no_pull(loop):
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0))
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(8):
+            loop(network, purify, optimizer, torch.rand(12, 3, 8, 8))
+    ratio = purify.metrics().gradient_ratio
+    if loop is _in_the_right_order:
+        assert not caught
+        assert ratio > 0
+    else:
+        assert [warning.category for warning in caught] == [CriticNotSteppedWarning]
+        assert not ratio > 0
+
+
+def test_one_critic_step_for_many_iterations_is_named():
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0))
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    purify.critic_step()
+    with pytest.warns(CriticNotSteppedWarning, match="once per iteration, before `loss"):
+        for _ in range(3):
+            features = network.features(torch.rand(12, 3, 8, 8))
+            (network.head(features).square().sum() + purify.loss(features)).backward()
+            optimizer.step()
+    assert purify.metrics().gradient_ratio == 0.0
+
+
+def test_one_critic_step_for_the_micro_batches_of_an_iteration_is_enough():
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0))
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    for _ in range(4):
+        purify.critic_step()
+        for _ in range(3):
+            features = network.features(torch.rand(12, 3, 8, 8))
+            (network.head(features).square().sum() + purify.loss(features)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert purify.metrics().gradient_ratio > 0
+
+
+def test_a_method_of_the_wrapped_criterion_is_named_and_the_innermost_one_purifies():
+    model = _Model()
+    purify = PurifyRegularizer.for_model(model, small_sampler(), strength=FixedStrength(1.0))
+    outer = purify.criterion(_Loss(nn.CrossEntropyLoss()))
+    with pytest.warns(SilentTapWarning, match=f"{BARE_STEPS} steps by losses without the purify term.*innermost"):
+        _steps(model, outer.compute, BARE_STEPS)
+    inner = _Loss(nn.CrossEntropyLoss())
+    inner.loss_fn = purify.criterion(inner.loss_fn)
+    _steps(model, inner.compute, 3)
+    assert purify.metrics().gradient_ratio > 0
+
+
+def test_fine_tuning_in_eval_mode_is_named():
+    model = _Model()
+    purify = PurifyRegularizer.for_model(model, small_sampler())
+    with pytest.warns(SilentTapWarning, match="A layer in eval mode is passed by"):
+        _steps(model, purify.criterion(nn.CrossEntropyLoss()), BARE_STEPS, training=False)
+
+
+def test_a_warm_up_and_evaluations_between_steps_are_no_fault():
+    model = _Model()
+    purify = PurifyRegularizer.for_model(model, small_sampler())
+    plain, criterion = nn.CrossEntropyLoss(), purify.criterion(nn.CrossEntropyLoss())
+    for _ in range(3):
+        _steps(model, plain, BARE_STEPS - 1)
+        _steps(model, criterion, 1)
+
+    def evaluated_first(scores, labels):
+        with torch.no_grad():
+            model.eval()(torch.rand(4, 3, 8, 8))
+        model(torch.rand(4, 3, 8, 8))  # with a graph that nobody goes back through
+        model.train()
+        return criterion(scores, labels)
+
+    _steps(model, evaluated_first, BARE_STEPS + 1)
+
+
+def test_features_in_the_users_hands_are_no_fault_of_a_tap():
+    model = _Model()
+    purify = PurifyRegularizer.for_model(model, small_sampler())
+    optimizer = torch.optim.SGD(model.parameters(), 0.001)
+    for _ in range(BARE_STEPS + 1):
+        purify.critic_step()
+        features = model.body(torch.rand(4, 3, 8, 8))
+        (model.classifier(features).square().sum() + purify.loss(features)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_a_loop_past_the_term_holds_nothing_of_its_steps():
+    model = _Model()
+    purify = PurifyRegularizer.for_model(model, small_sampler())
+    _steps(model, nn.CrossEntropyLoss(), 5)
+    hook = purify.tap._hook
+    assert hook.features is None
+    assert not hook.earlier
+    assert not hook.record._projected
