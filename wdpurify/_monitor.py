@@ -179,7 +179,8 @@ class Monitor:
                 DeadCriticWarning,
                 "the critic's gradient is zero, so purifying pulls nothing: use `constraint=GradientPenalty()`, or a `critic` "
                 "with `activation=nn.LeakyReLU`; if `metrics().dropped_rows` is high, mend the auxiliary rows, which are not "
-                "finite; if the features themselves are constant, lower `strength`",
+                "finite; if most auxiliary batches hold rows of one group, raise the sampler's `batch_size`, or give it the "
+                "rare value as `fixed`; if the features themselves are constant, lower `strength`",
             )
         if self._readings_beyond["spread_kept"] >= PATIENCE:
             self.warn(

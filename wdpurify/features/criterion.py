@@ -20,6 +20,7 @@ class PurifiedCriterion:
     is back-propagated, with the weight that the results have together; losses of other models get none. Everything else passes
     through to the inner criterion: arguments, attributes, ``to()`` and the like. Nothing is added while grad mode is off, or
     where no pass is under way. A loss per sample gets the term added to every entry, so that its mean rises by the term.
+    A pickle holds the inner criterion alone: what is loaded adds nothing until it is wrapped again.
 
     Args:
         criterion: the user's loss function; must return a tensor.
