@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 import warnings
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -255,6 +256,31 @@ def test_a_users_own_wrapper_is_not_looked_through():
 def test_what_cannot_be_tapped_is_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+class _HeadsInAList(nn.Module):
+    """A head for each task, which torch does not see."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads_of_tasks = [nn.Linear(4, 2), nn.Linear(4, 3)]
+
+    def forward(self, features):
+        return [head(features) for head in self.heads_of_tasks]
+
+
+def test_a_head_whose_layers_are_in_a_list_is_proposed_by_name():
+    model = nn.Sequential(
+        OrderedDict(stem=nn.Conv2d(3, 4, 3), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=_HeadsInAList())
+    )
+    with pytest.raises(
+        ValueError, match=r"name the layer that reads the features with `layer=...`; its last ones are stem, fc$"
+    ):
+        PurifyRegularizer.for_model(model, small_sampler())
+    purify = PurifyRegularizer.for_model(model, small_sampler(), layer="fc", strength=FixedStrength(1.0))
+    criterion = purify.criterion(lambda scores: sum(score.square().mean() for score in scores))
+    criterion(model(torch.rand(2, 3, 8, 8))).backward()
+    assert purify.metrics().gradient_ratio > 0
 
 
 def test_scripted_models_are_refused_by_name():

@@ -39,8 +39,10 @@ def find_classifier(model: nn.Module) -> str | None:
 
 
 def candidates(model: nn.Module, count: int = 20) -> str:
-    """The last layers with weights of their own, for a message that asks for one of them."""
-    names = [name for name, layer in model.named_modules() if name and layer._parameters]
+    """The last layers with weights of their own or a head's name, for a message that asks for one of them."""
+    known = (*HEADS, "fc")  # such as one whose layers are in a list, where torch does not see them
+    layers = [(name, layer) for name, layer in model.named_modules() if name and not isinstance(layer, _CONTAINERS)]
+    names = [name for name, layer in layers if layer._parameters or name.rpartition(".")[2] in known]
     if not names:
         return "it has no layers with weights: compute the features in your loop and give them to `loss(features)`"
     return f"its last ones are {', '.join(names[-count:])}"
