@@ -1,5 +1,6 @@
 """Loops that come past the term: trained by losses that do not carry it, or asking for it at the wrong time. They are told."""
 
+import copy
 import warnings
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 
 from wdpurify import FixedStrength, PurifyRegularizer
 from wdpurify._reach import BARE_STEPS
-from wdpurify.exceptions import CriticNotSteppedWarning, SilentTapWarning
+from wdpurify.exceptions import CriticNotSteppedWarning, SilentTapWarning, TermNotAddedWarning
 
 
 class _Model(nn.Module):
@@ -112,7 +113,7 @@ def test_a_method_of_the_wrapped_criterion_is_named_and_the_innermost_one_purifi
     model = _Model()
     purify = PurifyRegularizer.for_model(model, small_sampler(), strength=FixedStrength(1.0))
     outer = purify.criterion(_Loss(nn.CrossEntropyLoss()))
-    with pytest.warns(SilentTapWarning, match=f"{BARE_STEPS} steps by losses without the purify term.*innermost"):
+    with pytest.warns(TermNotAddedWarning, match=f"{BARE_STEPS} steps by losses without the purify term.*innermost"):
         _steps(model, outer.compute, BARE_STEPS)
     inner = _Loss(nn.CrossEntropyLoss())
     inner.loss_fn = purify.criterion(inner.loss_fn)
@@ -123,7 +124,7 @@ def test_a_method_of_the_wrapped_criterion_is_named_and_the_innermost_one_purifi
 def test_fine_tuning_in_eval_mode_is_named():
     model = _Model()
     purify = PurifyRegularizer.for_model(model, small_sampler())
-    with pytest.warns(SilentTapWarning, match="A layer in eval mode is passed by"):
+    with pytest.warns(TermNotAddedWarning, match="A layer in eval mode is passed by"):
         _steps(model, purify.criterion(nn.CrossEntropyLoss()), BARE_STEPS, training=False)
 
 
@@ -157,6 +158,88 @@ def test_features_in_the_users_hands_are_no_fault_of_a_tap():
         optimizer.zero_grad()
 
 
+def test_a_compiled_model_that_is_trained_past_the_term_is_named():
+    model = _Model()
+    purify = PurifyRegularizer.for_model(model, small_sampler())
+    with pytest.warns(TermNotAddedWarning):
+        _steps(torch.compile(model, backend="aot_eager"), nn.CrossEntropyLoss(), BARE_STEPS)
+    assert purify.metrics().strength > 0
+
+
+def test_a_warm_up_without_the_term_does_not_hide_a_wrong_model_later():
+    model = _Model()
+    purify = PurifyRegularizer.for_model(model, small_sampler())
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    with pytest.warns(TermNotAddedWarning):
+        _steps(model, nn.CrossEntropyLoss(), BARE_STEPS)
+    with pytest.warns(SilentTapWarning, match="train the very model"):
+        _steps(copy.deepcopy(model), criterion, 8)
+
+
+def test_a_loss_without_the_term_before_the_one_with_it_costs_no_pull():
+    model = _Model()
+    purify = PurifyRegularizer.for_model(model, small_sampler(), strength=FixedStrength(1.0))
+    criterion, plain = purify.criterion(nn.CrossEntropyLoss()), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), 0.001)
+    for _ in range(8):  # FixMatch and the like
+        images = torch.rand(6, 3, 8, 8)
+        with torch.no_grad():
+            labels = model.eval()(images).argmax(1)
+        model.train()
+        optimizer.zero_grad()
+        plain(model(images + 0.1), labels).backward()
+        criterion(model(images), labels).backward()
+        optimizer.step()
+    assert purify._game.acted == 8
+    assert purify.metrics().gradient_ratio > 0
+
+
+def test_watching_and_a_second_regularizer_are_no_fault():
+    model = _Model()
+    watched = PurifyRegularizer.for_model(model, small_sampler(), strength=0.0)
+
+    def watching(scores, labels):
+        watched.critic_step()
+        return nn.functional.cross_entropy(scores, labels)
+
+    _steps(model, watching, BARE_STEPS + 1)
+    watched.remove()
+    idle, acting = (PurifyRegularizer.for_model(model, small_sampler()) for _ in range(2))
+    _steps(model, acting.criterion(nn.CrossEntropyLoss()), BARE_STEPS + 1)
+    idle.remove()
+
+
+@pytest.mark.parametrize("discarded", [False, True])
+def test_a_pull_that_no_backward_pass_has_come_to_is_not_told_of(discarded):
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0))
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    for step in range(8):
+        purify.critic_step()
+        features = network.features(torch.rand(12, 3, 8, 8))
+        loss = network.head(features).square().sum()
+        if step < 4:
+            loss = loss + purify.loss(features)
+        elif discarded:
+            purify.loss(features)
+        if step == 4:
+            assert purify.metrics().gradient_ratio > 0
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert purify.metrics().gradient_ratio == 0.0
+
+
+def test_a_validation_with_a_graph_is_no_iteration():
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0))
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    _in_the_right_order(network, purify, optimizer, torch.rand(12, 3, 8, 8))
+    network.eval()
+    assert purify.loss(network.features(torch.rand(12, 3, 8, 8))) == 0
+    assert purify.metrics().gradient_ratio > 0
+
+
 def test_a_loop_past_the_term_holds_nothing_of_its_steps():
     model = _Model()
     purify = PurifyRegularizer.for_model(model, small_sampler())
@@ -165,3 +248,11 @@ def test_a_loop_past_the_term_holds_nothing_of_its_steps():
     assert hook.features is None
     assert not hook.earlier
     assert not hook.record._projected
+    for _ in range(50):
+        model(torch.rand(6, 3, 8, 8))  # with a graph, and no backward pass
+    assert len(hook.earlier) <= 2
+    assert len(hook.record._projected) <= 3
+    for _ in range(50):  # by hand, which no optimiser announces
+        model(torch.rand(6, 3, 8, 8)).sum().backward()
+    assert len(hook.earlier) <= 2
+    assert len(hook.record._projected) <= 3

@@ -1,6 +1,7 @@
 """GroupSampler: what it draws, in which order, and what it refuses."""
 
 import datetime
+import re
 import warnings
 from collections import Counter
 
@@ -178,14 +179,19 @@ def test_images_that_make_no_batch_are_named_with_the_remedy(images):
 
 
 @pytest.mark.parametrize("rare", [2, 5])
-def test_a_value_that_most_batches_consist_of_is_named(rare):
+def test_a_value_that_most_batches_consist_of_is_named_with_remedies_that_work(rare):
     groups = ["bald"] * rare + ["not"] * (100 - rare)
-    with pytest.warns(
-        RareGroupWarning, match=rf"{100 - rare}% of the rows .*'not'.*`fixed='bald'`, or raise `batch_size` to \d+"
-    ):
-        GroupSampler(torch.arange(100), groups, batch_size=16).next_batch()
-    with pytest.warns(RareGroupWarning):
-        GroupSampler(torch.arange(100), groups, batch_size=16, rank=0, world_size=1)
+    with pytest.warns(RareGroupWarning, match=rf"{100 - rare}% of the rows .*'not'.* hold no other") as caught:
+        GroupSampler(torch.arange(100), groups, batch_size=rare).next_batch()
+    message = str(caught[0].message)
+    larger = int(re.search(r"`batch_size` to (\d+)", message)[1])
+    assert "`fixed='bald'`" in message
+    GroupSampler(torch.arange(100), groups, fixed="bald", batch_size=rare).next_batch()
+    sampler = GroupSampler(torch.arange(100), groups, batch_size=larger)
+    lone = sum(len(set(sampler.next_batch().groups.tolist())) == 1 for _ in range(300)) / 300
+    assert 0.02 < lone < 0.15
+    with pytest.warns(RareGroupWarning, match=f"raise `batch_size` to {-(-larger // 2)}$"):
+        GroupSampler(torch.arange(100), groups, batch_size=rare, rank=0, world_size=2)
 
 
 def test_a_rare_value_by_itself_or_in_most_batches_is_no_reason_to_warn():
@@ -193,6 +199,7 @@ def test_a_rare_value_by_itself_or_in_most_batches_is_no_reason_to_warn():
     GroupSampler(torch.arange(100), [0] * 9 + [1] * 91, batch_size=32).next_batch()
     GroupSampler(torch.arange(100), [0, 1] * 50, batch_size=1).next_batch()
     GroupSampler(torch.arange(100), [0] * 4 + [1] * 96, balance=[0, 1] * 50, batch_size=8).next_batch()
+    GroupSampler(torch.arange(20), [0] * 19 + [1], batch_size=20).next_batch()
 
 
 @pytest.mark.parametrize("make", [lambda values: torch.tensor(values), np.array, tuple, list])

@@ -135,8 +135,8 @@ class Game:
             self._tap.release()
 
     def _end_iteration(self) -> None:
-        if self._tap is not None:
-            self._reach.stepped(self._tap)
+        self._pull.settle()
+        self._reach.stepped(self._tap)
         self.release()
 
     def state_dict(self) -> dict[str, Any]:
@@ -171,7 +171,7 @@ class Game:
             return zero
         self._reach.caught()
         self._forward.record(newest)
-        if self.iterations.number < 0 or self.iterations.stepped:
+        if self._forward.model.training and not self.iterations.is_begun():
             self._pull.miss()
             self._reach.warn_of_no_critic_step()
         if not newest.requires_grad:

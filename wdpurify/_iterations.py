@@ -106,6 +106,10 @@ class Iterations:
             self._versions = self.versions()
         return first
 
+    def is_begun(self) -> bool:
+        """Whether a pass has begun the iteration under way; where nothing is pulled it is enough that one ever was begun."""
+        return self.number >= 0 and (self.watches or not self.stepped)
+
     def acts(self) -> bool:
         """Whether the iteration that is under way is one to act in."""
         return self.number % self._every == 0

@@ -85,24 +85,37 @@ def check_not_too_many(values: int, *, rows: int, batch_size: int) -> None:
         )
 
 
-def warn_of_a_lone_group(counts: dict[Hashable, int], *, joint_batch: int) -> None:
+def warn_of_a_lone_group(counts: dict[Hashable, int], *, batch_size: int, ranks: int) -> None:
     """Warn of a value that so many rows have that many batches hold no other, so that nothing is compared in them.
 
     Args:
         counts: rows of each value.
-        joint_batch: rows of an auxiliary batch over all ranks.
+        batch_size: rows of an auxiliary batch on each rank.
+        ranks: how many of these make a batch.
     """
+    total = sum(counts.values())
     common = max(counts, key=lambda value: counts[value])
-    share = counts[common] / sum(counts.values())
-    if share > LONE_VALUE and (alone := share**joint_batch) > LONE_BATCHES:
-        needed = math.ceil(math.log(LONE_BATCHES) / math.log(share))
+    joint = batch_size * ranks
+    alone = _share_without_others(counts[common], total, joint)
+    if counts[common] > LONE_VALUE * total and alone > LONE_BATCHES:
+        sizes = range(joint, counts[common] + ranks, ranks)
+        needed = next(size for size in sizes if _share_without_others(counts[common], total, size) <= LONE_BATCHES)
         rarest = min(counts, key=lambda value: counts[value])
+        by_itself = f", or draw a rare value by itself, `fixed={rarest!r}`" if counts[rarest] >= joint else ""
         warnings.warn(
-            f"{share:.0%} of the rows are of the group {common!r}, so {alone:.0%} of the batches of {joint_batch} rows hold no "
-            f"other and pull nothing: draw a rare value by itself, `fixed={rarest!r}`, or raise `batch_size` to {needed}",
+            f"{counts[common] / total:.0%} of the rows are of the group {common!r}, so {alone:.0%} of the batches of {joint} "
+            f"rows hold no other and pull nothing: raise `batch_size` to {needed // ranks}{by_itself}",
             RareGroupWarning,
             stacklevel=4,
         )
+
+
+def _share_without_others(rows: int, total: int, batch: int) -> float:
+    """Share of the batches, drawn without putting back, that hold rows of one value alone."""
+    if batch > rows:
+        return 0.0
+    ways = (math.lgamma(count + 1) - math.lgamma(count - batch + 1) for count in (rows, total))
+    return math.exp(next(ways) - next(ways))
 
 
 def _reads_alike_everywhere(value: Any) -> bool:

@@ -2,12 +2,14 @@
 
 from ._iterations import Iterations
 from ._monitor import PATIENCE, Monitor
+from ._registry import is_alone
 from ._torch import in_functional_transform
 from .exceptions import (
     CriticNotSteppedWarning,
     ForeignOptimizerWarning,
     OptimizerNotSeenWarning,
     SilentTapWarning,
+    TermNotAddedWarning,
     UnreachedParametersWarning,
 )
 from .features import CapturedPass, FeatureTap
@@ -59,8 +61,8 @@ class Reach:
         """A term was asked for in an iteration that nobody has announced."""
         self._monitor.warn(
             CriticNotSteppedWarning,
-            "`loss()` without a `critic_step()` in the same iteration pulls nothing: call it once per iteration, before "
-            "`loss()` and `backward()`",
+            "`loss()` without a `critic_step()` in the same iteration, so no pull is prepared and the critic learns nothing: "
+            "call it once per iteration, before `loss()` and `backward()`",
         )
 
     def warn_of_changed_critic(self) -> None:
@@ -94,12 +96,14 @@ class Reach:
         self._blind_calls = 0
         self._bare_steps = 0
 
-    def stepped(self, tap: FeatureTap) -> None:
+    def stepped(self, tap: FeatureTap | None) -> None:
         """The model's optimiser has stepped; warn where losses without the term train it step by step."""
-        self._bare_steps += tap.was_passed_by()
+        if tap is None:
+            return
+        self._bare_steps += tap.was_passed_by() and not self._iterations.watches and is_alone(tap.model)
         if self._bare_steps >= BARE_STEPS:
             self._monitor.warn(
-                SilentTapWarning,
+                TermNotAddedWarning,
                 f"the model was trained for {self._bare_steps} steps by losses without the purify term: call the wrapped "
                 "criterion itself, not a method of it, and wrap the innermost one where there are several; or add "
                 "`purify.term()` to the loss. A layer in eval mode is passed by: name one in train mode with `layer=...`",

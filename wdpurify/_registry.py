@@ -24,9 +24,11 @@ def adds_already(regularizer: Any, others: list[Any]) -> bool:
     Raises:
         ValueError: if it carries that of one made for the same layer and the same auxiliary rows, as in a loop over epochs.
     """
+    tap, sampler = regularizer.tap, regularizer.sampler
+    draws_like = getattr(sampler, "draws_like", lambda other: other is sampler)
     for other in others:
-        alike = other.tap.model is regularizer.tap.model and other.tap.layer == regularizer.tap.layer
-        if other is not regularizer and alike and _rows_of(other.sampler) == _rows_of(regularizer.sampler):
+        acts = other is not regularizer and other in _made.get(tap.model, ())
+        if acts and other.tap.layer == tap.layer and draws_like(other.sampler):
             raise ValueError(
                 "`criterion` carries the purify term of another regularizer for the same layer and auxiliary rows already, and "
                 "their pulls would add up: make the regularizer and its criterion once, before the loop"
@@ -34,9 +36,9 @@ def adds_already(regularizer: Any, others: list[Any]) -> bool:
     return regularizer in others
 
 
-def _rows_of(sampler: Any) -> Any:
-    known: dict[str, Any] = getattr(sampler, "identity", dict)()
-    return {name: value for name, value in known.items() if name not in ("seed", "batch_size")} or id(sampler)
+def is_alone(model: nn.Module) -> bool:
+    """Whether there is no other regularizer for a model."""
+    return len(_made.get(model, ())) < 2
 
 
 def regularizer_of(model: nn.Module) -> Any:

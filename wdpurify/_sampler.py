@@ -158,7 +158,7 @@ class GroupSampler:
 
     def _warn_of_a_lone_group(self) -> None:
         if self._share and self.fixed == ALL and not self._balanced:
-            warn_of_a_lone_group(self._counts, joint_batch=self.batch_size * self._share[1])
+            warn_of_a_lone_group(self._counts, batch_size=self.batch_size, ranks=self._share[1])
 
     def next_batch(self) -> GroupBatch:
         """The next batch: ``batch_size`` rows with ``fixed="all"``, twice as many with one fixed value.
@@ -212,6 +212,12 @@ class GroupSampler:
             if state[name] != mine:
                 raise ValueError(f"the state was saved with `{name}` {state[name]}, this sampler has {mine}")
         self._drawn = int(state["drawn"])
+
+    def draws_like(self, other: object) -> bool:
+        """Whether another sampler draws from the same images by the same labels, in whatever order."""
+        if not isinstance(other, GroupSampler) or other._images is not self._images:
+            return False
+        return (other.values, other._checksum) == (self.values, self._checksum)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "GroupSampler":
         copied = copy.copy(self)  # the rows are never written to

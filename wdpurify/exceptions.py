@@ -42,7 +42,11 @@ class OptimizerNotSeenWarning(PurifyWarning):
 
 
 class SilentTapWarning(PurifyWarning):
-    """The tapped layer sees no training forwards, or its training forwards get no term."""
+    """The criterion is called but the tapped layer sees no training forwards."""
+
+
+class TermNotAddedWarning(PurifyWarning):
+    """The model is trained by losses that carry no term."""
 
 
 class UnreachedParametersWarning(PurifyWarning):

@@ -83,9 +83,6 @@ class PurifiedModule(PurifiedCriterion, nn.Module):
     checks, names, modes, moves and ``state_dict()`` keys are as without it.
     """
 
-    def forward(self, *arguments: Any, **named: Any) -> Any:
-        return self(*arguments, **named)  # for loops that call it by name
-
     @property
     def _inner(self) -> nn.Module:
         return _links[self][0]

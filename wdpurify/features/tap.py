@@ -31,17 +31,19 @@ class _CaptureHook(_InertHook):
 
     Attributes:
         features: of the last training forward, until they are taken.
-        earlier: of the training forwards before it, weakly: whatever the user's graph does not need is let go.
+        number: of that forward in its pass.
+        earlier: of the training forwards before it, by their number, weakly: whatever the user's graph does not need is let go.
         record: of the pass that these forwards make.
         weight: the layer's first parameter during that forward, weakly; another one than outside of it was swapped in.
         evaluated: whether the layer has run in another way than in a training forward since this was last reset.
-        passed_by: whether it has run like that with features that carry a gradient.
+        passed_by: whether it has run like that with features that carry a gradient, or for a loss that carries no term.
         probe: what measures the gradient that comes back to the features in a compiled graph; knows their width where named.
     """
 
     def __init__(self, feature_dim: int | None) -> None:
         self.features: Tensor | None = None
-        self.earlier: list[weakref.ref[Tensor]] = []
+        self.number = 0
+        self.earlier: dict[int, weakref.ref[Tensor]] = {}
         self.record = PassRecord()
         self.weight: weakref.ref[Tensor] | None = None
         self.evaluated = False
@@ -62,21 +64,38 @@ class _CaptureHook(_InertHook):
         features = arguments[0] if keyword is None else named[keyword]
         if not (module.training and torch.is_grad_enabled()):
             self.evaluated = True
-            if not compiled and torch.is_grad_enabled() and getattr(features, "requires_grad", False):
+            if torch.is_grad_enabled() and getattr(features, "requires_grad", False):
                 self.passed_by = True
             return None
         self.compiled = compiled
         if not compiled:
+            if self.record.closed:  # nobody asked for the term of a pass whose backward is through: another one begins
+                self.passed_by = True
+                self.begin_pass()
+            self.forget_the_dead()
             if isinstance(self.features, Tensor):
-                self.earlier.append(weakref.ref(self.features))
+                self.earlier[self.number] = weakref.ref(self.features)
             if isinstance(features, Tensor):
-                self.record.read_at(features)
+                self.number = self.record.read_at(features)
             self.weight = _first_weight(module)
         self.features = features
         if not compiled or not isinstance(features, Tensor):  # refused by name where the features are used
             return None
         seen = measured(features, self.probe)
         return ((seen, *arguments[1:]), named) if keyword is None else (arguments, {**named, keyword: seen})
+
+    def begin_pass(self) -> None:
+        """The next training forward is the first of its pass."""
+        self.features = None
+        self.weight = None
+        self.earlier = {}
+        self.record = PassRecord()
+
+    def forget_the_dead(self) -> None:
+        """Let go of what is kept of features that are not there any more."""
+        for number in [number for number, reference in self.earlier.items() if reference() is None]:
+            del self.earlier[number]
+            self.record.forget(number)
 
     def __deepcopy__(self, memo: Any) -> _InertHook:
         return _InertHook()
@@ -136,8 +155,8 @@ class FeatureTap:
         """The pass that is under way: the training forwards since the last one, or that one until its backward is through."""
         hook = self._hook
         if hook.features is not None:
-            forwards = [reference() for reference in hook.earlier] + [hook.features]
-            alive = {number: features for number, features in enumerate(forwards) if features is not None}
+            forwards = {number: reference() for number, reference in hook.earlier.items()} | {hook.number: hook.features}
+            alive = {number: features for number, features in forwards.items() if features is not None}
             swapped = hook.weight is not None and _was_swapped(hook.weight(), _first_weight(self._module))
             probe = hook.probe.leaf if hook.compiled else None
             self._current = CapturedPass(list(alive.values()), list(alive), hook.record, swapped=swapped, probe=probe)
@@ -155,7 +174,8 @@ class FeatureTap:
     def was_passed_by(self) -> bool:
         """Whether a backward pass that no term was asked for may have gone through the layer since the features were let go."""
         hook = self._hook
-        return hook.passed_by or (hook.record.closed and not hook.record.handed)
+        captured = hook.features is not None and (hook.compiled or hook.record.closed)
+        return hook.passed_by or captured
 
     def place_probe(self, device: torch.device) -> None:
         """Have compiled graphs report on ``device`` from their next forward on."""
@@ -203,11 +223,8 @@ class FeatureTap:
         return FeatureTap(model, self.layer)
 
     def _reset_hook(self) -> None:
-        self._hook.features = None
-        self._hook.weight = None
         self._hook.passed_by = False
-        self._hook.earlier = []
-        self._hook.record = PassRecord()
+        self._hook.begin_pass()
 
 
 def _first_weight(module: nn.Module) -> "weakref.ref[Tensor] | None":

@@ -44,17 +44,23 @@ class PassRecord:
         """Whether a term was handed over whose backward is still to come."""
         return self._ledger is not None and not (self.closed or self._counted)
 
-    def read_at(self, features: Tensor) -> None:
-        """Read the gradient that comes to the features of one more forward of this pass."""
+    def read_at(self, features: Tensor) -> int:
+        """Read the gradient that comes to the features of one more forward of this pass, and give its number."""
+        number = self._forwards
         if features.requires_grad:
-            features.register_hook(_Reader(self, self._forwards))
+            features.register_hook(_Reader(self, number))
             if features.ndim == 2:
                 of_features, of_gradients = projections(features.shape[1], features.device) or (None, None)
-                self._projected[self._forwards] = projected(features, of_features), of_gradients
+                self._projected[number] = projected(features, of_features), of_gradients
         if features.grad_fn is not None:
             # Not the tensor's hook: that one is called, too, by who only asks for the gradient at the features.
             features.grad_fn.register_hook(self._through)
         self._forwards += 1
+        return number
+
+    def forget(self, number: int) -> None:
+        """The features of this number are gone without a term."""
+        self._projected.pop(number, None)
 
     def report_to(self, ledger: TaskGradient, *, probe: Tensor | None) -> None:
         """Tell a ledger what is read, by the hooks or by the probe of a compiled graph."""

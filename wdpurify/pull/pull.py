@@ -31,7 +31,7 @@ class Pull:
 
     Attributes:
         prepared_norm: norm of the last pull at the features that was made, scalar; None before the first.
-        applied_norm: the same of the last iteration that was to be pulled; 0 if none was handed over in it.
+        applied_norm: the same of the last iteration that was to be pulled; 0 if no backward pass has come to it.
         separation: how far apart the groups are.
         spread: how much of their spread the features still have.
         coherence: how much of the pull and of the task gradient is left below the features.
@@ -42,6 +42,8 @@ class Pull:
         self.strength = strength
         self.prepared_norm: Tensor | None = None
         self.applied_norm: Tensor | None = None
+        self._is_due = False
+        self._is_handed = False
         self._ledger = TaskGradient(feature_dim)
         self.separation = Separation()
         self.spread = Spread()
@@ -86,6 +88,7 @@ class Pull:
         """
         self._value = self._reported(value, factor)
         self._parameters = parameters
+        self._is_due = True
 
     def at_task_rows(self, value: Tensor, gradients: Sequence[Tensor], *, ranks: int) -> tuple[Tensor, list[Tensor]]:
         """The value to report and the gradients to hand over of an objective that acts on the task's rows.
@@ -130,6 +133,7 @@ class Pull:
         parameters: list[tuple[Tensor, Tensor]] = []
         if own is not None or self._value is not None:
             self.applied_norm = self.prepared_norm
+            self._is_handed = True
         if own is not None:
             value = own[0].to(value)
             pulls = list(own[1])
@@ -142,6 +146,12 @@ class Pull:
         edges = list(zip(numbers, features, pulls, strict=True))
         # A compiled forward reports by its probe; an edge to its features could free a graph that another loss needs.
         return hand_over(value, record, edges if probe is None or own is not None else [], parameters)
+
+    def settle(self) -> None:
+        """The iteration is over: a pull that no backward pass has come to is none."""
+        if self._is_due and not (self._is_handed and self._ledger.came):
+            self.miss()
+        self._is_due = self._is_handed = False
 
     def miss(self) -> None:
         """An iteration that was to be pulled is not."""
@@ -169,6 +179,7 @@ class Pull:
 
     def end_iteration(self) -> None:
         """The next pass belongs to another iteration."""
+        self.settle()
         self.drop()
         self._ledger.close()
 

@@ -40,6 +40,11 @@ class TaskGradient:
         self._probe: Tensor | None = None
         self._expecting_probe: list[Callable[[], None]] = []
 
+    @property
+    def came(self) -> bool:
+        """Whether a backward pass of this iteration has come to a term."""
+        return self._weight is not None
+
     def add_weight(self, weight: Tensor, *, first: bool) -> None:
         """Record by which factor a term was scaled, a scalar; ``first`` for the first term of a pass."""
         weight = weight.detach().float().abs()
