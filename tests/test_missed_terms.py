@@ -1,6 +1,7 @@
 """Loops that come past the term: trained by losses that do not carry it, or asking for it at the wrong time. They are told."""
 
 import copy
+import math
 import warnings
 
 import pytest
@@ -144,6 +145,7 @@ def test_a_warm_up_and_evaluations_between_steps_are_no_fault():
         return criterion(scores, labels)
 
     _steps(model, evaluated_first, BARE_STEPS + 1)
+    assert purify.metrics().gradient_ratio >= 0
 
 
 def test_features_in_the_users_hands_are_no_fault_of_a_tap():
@@ -156,6 +158,7 @@ def test_features_in_the_users_hands_are_no_fault_of_a_tap():
         (model.classifier(features).square().sum() + purify.loss(features)).backward()
         optimizer.step()
         optimizer.zero_grad()
+    assert purify.metrics().gradient_ratio >= 0
 
 
 def test_a_compiled_model_that_is_trained_past_the_term_is_named():
@@ -206,7 +209,8 @@ def test_watching_and_a_second_regularizer_are_no_fault():
     watched.remove()
     idle, acting = (PurifyRegularizer.for_model(model, small_sampler()) for _ in range(2))
     _steps(model, acting.criterion(nn.CrossEntropyLoss()), BARE_STEPS + 1)
-    idle.remove()
+    assert acting.metrics().gradient_ratio >= 0
+    assert math.isnan(idle.metrics().gradient_ratio)
 
 
 @pytest.mark.parametrize("discarded", [False, True])

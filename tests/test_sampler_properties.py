@@ -194,12 +194,19 @@ def test_a_value_that_most_batches_consist_of_is_named_with_remedies_that_work(r
         GroupSampler(torch.arange(100), groups, batch_size=rare, rank=0, world_size=2)
 
 
-def test_a_rare_value_by_itself_or_in_most_batches_is_no_reason_to_warn():
-    GroupSampler(torch.arange(100), [0] * 4 + [1] * 96, fixed=0, batch_size=4).next_batch()
-    GroupSampler(torch.arange(100), [0] * 9 + [1] * 91, batch_size=32).next_batch()
-    GroupSampler(torch.arange(100), [0, 1] * 50, batch_size=1).next_batch()
-    GroupSampler(torch.arange(100), [0] * 4 + [1] * 96, balance=[0, 1] * 50, batch_size=8).next_batch()
-    GroupSampler(torch.arange(20), [0] * 19 + [1], batch_size=20).next_batch()
+@pytest.mark.parametrize(
+    ("groups", "options"),
+    [
+        ([0] * 4 + [1] * 96, {"fixed": 0, "batch_size": 4}),
+        ([0] * 9 + [1] * 91, {"batch_size": 32}),
+        ([0, 1] * 50, {"batch_size": 1}),
+        ([0] * 4 + [1] * 96, {"balance": [0, 1] * 50, "batch_size": 8}),
+        ([0] + [1] * 19, {"batch_size": 20}),
+    ],
+)
+def test_a_rare_value_by_itself_or_in_most_batches_is_no_reason_to_warn(groups, options):
+    sampler = GroupSampler(torch.arange(len(groups)), groups, **options)
+    assert len(sampler.next_batch().groups) == options["batch_size"] * (2 if "fixed" in options else 1)
 
 
 @pytest.mark.parametrize("make", [lambda values: torch.tensor(values), np.array, tuple, list])
