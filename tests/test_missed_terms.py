@@ -47,6 +47,14 @@ def _steps(model, loss_of, count, *, training=True):
         optimizer.step()
 
 
+def _explicit():
+    """A network whose features are in sight, its regularizer and its optimiser."""
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0))
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    return network, purify, optimizer
+
+
 def _in_the_right_order(network, purify, optimizer, images):
     purify.critic_step()
     features = network.features(images)
@@ -67,9 +75,7 @@ def _after_backward(network, purify, optimizer, images):
 
 @pytest.mark.parametrize("loop", [_in_the_right_order, _after_backward])
 def test_a_critic_step_at_the_wrong_time_is_named_and_the_figures_show_no_pull(loop):
-    network = small_network()
-    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0))
-    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    network, purify, optimizer = _explicit()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(8):
@@ -84,9 +90,7 @@ def test_a_critic_step_at_the_wrong_time_is_named_and_the_figures_show_no_pull(l
 
 
 def test_one_critic_step_for_many_iterations_is_named():
-    network = small_network()
-    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0))
-    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    network, purify, optimizer = _explicit()
     purify.critic_step()
     with pytest.warns(CriticNotSteppedWarning, match="once per iteration, before `loss"):
         for _ in range(3):
@@ -97,9 +101,7 @@ def test_one_critic_step_for_many_iterations_is_named():
 
 
 def test_one_critic_step_for_the_micro_batches_of_an_iteration_is_enough():
-    network = small_network()
-    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0))
-    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    network, purify, optimizer = _explicit()
     for _ in range(4):
         purify.critic_step()
         for _ in range(3):
@@ -215,9 +217,7 @@ def test_watching_and_a_second_regularizer_are_no_fault():
 
 @pytest.mark.parametrize("discarded", [False, True])
 def test_a_pull_that_no_backward_pass_has_come_to_is_not_told_of(discarded):
-    network = small_network()
-    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0))
-    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    network, purify, optimizer = _explicit()
     for step in range(8):
         purify.critic_step()
         features = network.features(torch.rand(12, 3, 8, 8))
@@ -235,9 +235,7 @@ def test_a_pull_that_no_backward_pass_has_come_to_is_not_told_of(discarded):
 
 
 def test_a_validation_with_a_graph_is_no_iteration():
-    network = small_network()
-    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0))
-    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    network, purify, optimizer = _explicit()
     _in_the_right_order(network, purify, optimizer, torch.rand(12, 3, 8, 8))
     network.eval()
     assert purify.loss(network.features(torch.rand(12, 3, 8, 8))) == 0

@@ -129,8 +129,7 @@ class GroupSampler:
             self._checksum += checksum(cells)
         elif (known := classes_at_hand(images, labels)) is not None:
             warn_if_confounded(labels, known, "draw evenly, by `balance=` with one class per row")
-        if self._share:
-            self._warn_of_a_lone_group()
+        self._warn_of_a_lone_group()
         self._drawn = 0
         self._orders: dict[str, tuple[int, Tensor]] = {}
 

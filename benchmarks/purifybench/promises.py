@@ -184,14 +184,14 @@ BREAKS = (
         CORE + "_images.py",
         '    return getattr(images, "iloc", images)\n',
         "    return images\n",
-        ("test_sampler_properties.py",),
+        ("test_images.py",),
     ),
     Break(
         "a value that most batches consist of is named",
         CORE + "_labels.py",
         "    if counts[common] > LONE_VALUE * total and",
         "    if False and",
-        ("test_sampler_properties.py",),
+        ("test_labels.py",),
     ),
     Break(
         "the scale of the features plays no part",
@@ -391,7 +391,7 @@ BREAKS = (
         CORE + "_labels.py",
         "not isinstance(value, Set) and ",
         "",
-        ("test_sampler_properties.py",),
+        ("test_labels.py",),
     ),
     Break(
         "each row comes once before any comes twice",
