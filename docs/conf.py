@@ -24,7 +24,13 @@ INCLUDED = {
     "CHANGELOG.md": "changelog",
     "CONTRIBUTING.md": "contributing",
     "SECURITY.md": "security",
-    "benchmarks/README.md": "benchmarks",
+    "benchmarks/README.md": "benchmarks/README",
+    "benchmarks/digits.md": "benchmarks/digits",
+    "benchmarks/fer.md": "benchmarks/fer",
+    "benchmarks/overhead.md": "benchmarks/overhead",
+    "benchmarks/own_labels.md": "benchmarks/own_labels",
+    "benchmarks/pictures.md": "benchmarks/pictures",
+    "benchmarks/separation.md": "benchmarks/separation",
 }
 #: What the integrations take from the libraries that they adapt: the docstrings are read without these libraries.
 STAND_INS = {

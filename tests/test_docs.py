@@ -83,8 +83,8 @@ def test_every_public_name_is_in_the_reference():
 
 def test_every_page_that_includes_a_file_is_where_links_to_that_file_lead():
     included = {
-        (path.parent / name).resolve().relative_to(ROOT).as_posix(): path.stem
-        for path in DOCS.glob("*.md")
+        (path.parent / name).resolve().relative_to(ROOT).as_posix(): path.relative_to(DOCS).with_suffix("").as_posix()
+        for path in DOCS.rglob("*.md")
         for name in re.findall(r"\{(?:literal)?include\} (\S+)", path.read_text())
     }
     assert _assigned("INCLUDED") == included
