@@ -44,6 +44,13 @@ def test_a_column_of_pandas_is_read_by_place_and_not_by_its_index(index):
     assert _rows(GroupSampler(images, groups, fixed="a", batch_size=2).next_batch().images[:2]) in ([0, 1], [1, 0])
 
 
+def test_samplers_of_one_column_are_alike_and_of_two_are_not():
+    images, groups = pandas.Series([torch.zeros(1)] * 6), list("aabbbb")
+    sampler = GroupSampler(images, groups, batch_size=2)
+    assert sampler.draws_like(GroupSampler(images, groups, batch_size=3, seed=1))
+    assert not sampler.draws_like(GroupSampler(images.copy(), groups, batch_size=2))
+
+
 def test_images_under_keys_are_refused():
     with pytest.raises(TypeError, match=r"the number of the row.*got dict: give `list\(images.values\(\)\)`"):
         GroupSampler({row: torch.zeros(1) for row in range(1, 5)}, [0, 1, 0, 1], batch_size=2)

@@ -100,6 +100,7 @@ class GroupSampler:
         self.across_ranks = world_size != 1
         self.seed = seed
         self.fixed = fixed
+        self._given = images
         self._images = by_position(images)
         self._transform = transform
         labels = labels_of_rows(groups)
@@ -214,7 +215,7 @@ class GroupSampler:
 
     def draws_like(self, other: object) -> bool:
         """Whether another sampler draws from the same images by the same labels, in whatever order."""
-        if not isinstance(other, GroupSampler) or other._images is not self._images:
+        if not isinstance(other, GroupSampler) or other._given is not self._given:
             return False
         return (other.values, other._checksum) == (self.values, self._checksum)
 
