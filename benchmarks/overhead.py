@@ -2,6 +2,7 @@
 
     python benchmarks/overhead.py --backbones small-bn small-gn
     python benchmarks/overhead.py --backbones resnet18 --batch-size 16 --rounds 5
+    python benchmarks/overhead.py --backbones purifybench.pretrained:efficientnet_lite0 --batch-size 32 --image-size 64
 
 The methods take turns, a block of steps each, in an order that is shuffled every round, so that a busy machine slows all of
 them alike. Reported is the median over rounds of each block's time over the plain block's time of the same round, with the
@@ -22,7 +23,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from accelerate import PartialState
-from purifybench.backbones import build_network
+from purifybench.adapted import network_named
 from purifybench.frontier import forms
 from purifybench.methods import METHODS, Method
 from purifybench.methods.plain import Plain
@@ -43,7 +44,7 @@ class Arguments:
     """What a step costs.
 
     Attributes:
-        backbones: names of networks.
+        backbones: networks, each a small one or one of the paper's by its name, a timm model, or `package.module:callable`.
         batch_size: task rows per step; an auxiliary batch has half as many, of the default also a third and a sixth.
         image_size: pixels.
         rounds: how often each method takes its turn.
@@ -135,7 +136,7 @@ class Turn:
     def __init__(self, make: Callable[..., Method], backbone: str, task: Task, device: torch.device) -> None:
         torch.manual_seed(0)
         self.device = device
-        network = build_network(backbone, task.n_classes).to(device)
+        network = network_named(backbone, task.n_classes, {}).to(device)
         self.method = make(network, task, seed=0, device=device, steps=10_000)
         self.optimizer = torch.optim.SGD([*network.parameters(), *self.method.parameters()], 1e-3, momentum=0.9)
         if isinstance(self.method, TwoUpdates):
@@ -185,11 +186,21 @@ def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[s
     return found
 
 
+def check(arguments: Arguments) -> None:
+    """Say what is wrong with the arguments before anything is measured."""
+    if arguments.steps % 6:
+        raise SystemExit("--steps: a multiple of six, so that every turn holds the same number of acting steps")
+    for backbone in arguments.backbones:
+        try:
+            network_named(backbone, GROUPS, {})
+        except (ValueError, TypeError, ImportError) as error:
+            raise SystemExit(f"--backbones: {error}") from error
+
+
 def main() -> None:
     """Measure and report."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    if arguments.steps % 6:
-        raise SystemExit("--steps: a multiple of six, so that every turn holds the same number of acting steps")
+    check(arguments)
     torch.set_num_threads(arguments.threads)
     device = PartialState().device
     result: dict[str, Any] = {}

@@ -4,7 +4,6 @@ import json
 import sys
 
 import frontier
-import overhead
 import pytest
 from purifybench import frontier as forms
 from purifybench.results import ResultsStore
@@ -66,10 +65,3 @@ def test_auxiliary_rows_are_in_proportion_to_the_tasks(task_rows, rows):
 
 def test_the_strength_of_the_forms_is_the_librarys():
     assert BalancedStrength().value == forms.STRENGTH
-
-
-def test_the_cost_of_the_forms_is_measured_in_place_of_other_methods():
-    assert list(overhead.compared(64, frontier=True)) == ["plain loop", *forms.forms()]
-    usual = overhead.compared(48, frontier=False)
-    shares = ("a sixth", "a third", "half")
-    assert [usual[f"PL all groups (default), {share}"].keywords["batch_size"] for share in shares] == [8, 16, 24]
