@@ -108,3 +108,13 @@ def test_make_docs_is_strict_and_what_it_builds_is_ignored_and_published():
     assert makefile.count("\t$(SPHINX)") == 2  # of `make docs` and `make check`
     assert f"{target.split('/')[0]}/" in (ROOT / ".gitignore").read_text().splitlines()
     assert f"path: {target}}}" in (ROOT / ".github" / "workflows" / "docs.yml").read_text()
+
+
+def test_every_benchmark_is_on_the_page_that_leads_to_them():
+    folder = ROOT / "benchmarks"
+    page = (folder / "README.md").read_text()
+    pages = {path.stem for path in folder.glob("*.md")} - {"README"}
+    assert {name for name in pages if f"]({name}.md)" not in page} == set()
+    scripts = {path.stem for path in folder.glob("*.py")}
+    assert pages <= scripts
+    assert {name for name in scripts - pages if f"`{name}.py`" not in page} == set()
