@@ -1,6 +1,6 @@
 """How much is gained for what cost: a plot of what two other benchmarks have measured.
 
-    python benchmarks/choose_defaults.py --backbones small-bn
+    python benchmarks/choose_defaults.py --backbones small-bn --tasks colour photo
     python benchmarks/overhead.py --backbones resnet18 --batch-size 32 --frontier --out results/frontier.json
     python benchmarks/frontier.py
 

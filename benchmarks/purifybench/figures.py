@@ -127,7 +127,8 @@ def cost_and_gain(cost: Mapping[str, float], recovered: Mapping[str, Mapping[str
     """The share of the gap that each form recovers against what it costs, one line per task.
 
     Args:
-        cost: time of a step over the plain loop's, by form; forms that act in every step are joined by a line.
+        cost: time of a step over the plain loop's, by form, whose name begins with its auxiliary rows; forms that act in
+            every step are joined by a line.
         recovered: by task and form, in percent.
         title: of the figure.
         path: file to write.
@@ -138,11 +139,13 @@ def cost_and_gain(cost: Mapping[str, float], recovered: Mapping[str, Mapping[str
         steady, rarer = ([name for name in shares if name.endswith("every step") == every] for every in (True, False))
         (line,) = axes.plot([cost[name] for name in steady], [shares[name] for name in steady], "o-", label=task)
         axes.plot([cost[name] for name in rarer], [shares[name] for name in rarer], "s", color=line.get_color(), mfc="white")
-    for name, place in cost.items():
-        highest = max((shares[name] for shares in recovered.values() if name in shares), default=0.0)
-        axes.annotate(name, (place, highest), rotation=60, fontsize=7, xytext=(0, 6), textcoords="offset points")
-    axes.set(xlabel="time of a step over the plain loop's", ylabel="gap recovered, %", title=title, ylim=(0, 135))
-    axes.legend(loc="lower right")
+        for name, share in shares.items():
+            rows, *_, every, _ = name.split()
+            said = rows if name in steady else f"{rows}/{every}"
+            place = {"xytext": (0, -14), "ha": "center"} if name in steady else {"xytext": (0, 7), "ha": "center"}
+            axes.annotate(said, (cost[name], share), fontsize=8, textcoords="offset points", **place)
+    axes.set(xlabel="time of a step over the plain loop's", ylabel="gap recovered, %", title=title, ylim=(0, 110))
+    axes.legend(loc="lower right", title="16: auxiliary rows beside 64 task rows\n32/2: in every second step")
     _save(figure, path)
 
 
