@@ -111,6 +111,18 @@ def test_gram_bound_is_never_below_the_norm_and_close_to_it(weight, iterations):
     assert bound <= exact * min(weight.shape) ** (2.0 ** -(iterations + 1)) * (1 + 1e-3) + 1e-6
 
 
+@pytest.mark.parametrize("size", [1e-45, 1e-40, 2.3306e-23, 1e-10, 1e10, 1e25, 1e37])
+@pytest.mark.parametrize("iterations", [1, 6])
+def test_gram_bound_holds_for_weights_whose_squares_are_no_float(size, iterations):
+    weight = torch.full((2, 2), size)
+    exact, bound = _reference_norm(weight), spectral_norm_bound(weight, iterations=iterations).item()
+    assert exact <= bound <= max(exact * (1 + 1e-3), 1e-37)
+
+
+def test_a_layer_without_weights_has_norm_zero():
+    assert spectral_norm_bound(torch.zeros(0, 3)) == 0
+
+
 @given(networks(), bounds)
 def test_after_spectral_clipping_no_layer_exceeds_the_bound_and_twice_is_once(case, bound):
     network, _, _ = case
