@@ -25,7 +25,7 @@ from purifybench import cross_table
 from purifybench.arguments import refuse_unknown
 from purifybench.backbones import BACKBONES
 from purifybench.faces.sets import TASK_SETS
-from purifybench.frontier import TASK_ROWS, forms
+from purifybench.frontier import TASK_ROWS, forms, in_proportion
 from purifybench.jobs import Job, run_jobs
 from purifybench.methods import METHODS, PUBLISHED_CRITIC, Method
 from purifybench.methods.purified import BATCH_SIZE, Purified
@@ -55,19 +55,18 @@ def variants(task_rows: int = TASK_ROWS) -> Mapping[str, Callable[..., Method]]:
     Args:
         task_rows: task rows per step.
     """
-
-    def rows(beside_64: int) -> dict[str, int]:
-        return {"batch_size": max(1, round(beside_64 * task_rows / TASK_ROWS))}
-
-    default = partial(Purified, **rows(BATCH_SIZE))
+    usual = in_proportion(BATCH_SIZE, task_rows)
+    default = partial(Purified, batch_size=usual)
     return {
         "goal 1 only": METHODS["goal 1 only"],
         "upper bound": METHODS["upper bound"],
         "default": default,
         **forms(task_rows),
         **{
-            f"strength {strength}, fade {fade}, {count} rows": partial(Purified, strength=strength, fade=fade, **rows(count))
-            for strength, fade, count in (
+            f"strength {strength}, fade {fade}, {rows} rows": partial(
+                Purified, strength=strength, fade=fade, batch_size=in_proportion(rows, task_rows)
+            )
+            for strength, fade, rows in (
                 (1.0, 0.4, 21),
                 (0.7, 0.4, 21),
                 (0.5, 0.4, 21),
@@ -88,7 +87,7 @@ def variants(task_rows: int = TASK_ROWS) -> Mapping[str, Callable[..., Method]]:
         "spectral clipping": partial(default, constraint=SpectralClipping()),
         "weight clipping": partial(default, constraint=WeightClipping(0.1)),
         "one group": partial(default, fixed=True),
-        "one-sided, one group": partial(METHODS["PL one-sided, balanced"], **rows(BATCH_SIZE)),
+        "one-sided, one group": partial(METHODS["PL one-sided, balanced"], batch_size=usual),
     }
 
 

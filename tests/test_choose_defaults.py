@@ -37,7 +37,7 @@ def test_the_default_on_pictures_is_that_of_the_picture_benchmark():
     assert default.keywords == PICTURE_METHODS["PL all groups (default)"].keywords
 
 
-def test_variants_train_on_digits_and_on_pictures_of_ones_own_and_read_no_test(start, parquet, monkeypatch, tmp_path, capsys):
+def test_variants_train_on_digits_and_on_pictures_of_ones_own_and_read_no_test(start, parquet, monkeypatch, tmp_path):
     monkeypatch.setitem(choose_defaults.TUNING_SEEDS, "colour", (1001,))
     monkeypatch.setitem(choose_defaults.TUNING_SEEDS, "pictures", (1001, 1002))
     monkeypatch.setitem(choose_defaults.STEPS, "colour", 2)
@@ -54,7 +54,6 @@ def test_variants_train_on_digits_and_on_pictures_of_ones_own_and_read_no_test(s
         "small-gn": "| variant | colour, clean | colour, shifted |",
         "pictures-small-bn": "| variant | pictures, clean | pictures, shifted |",
     }
-    capsys.readouterr()
     assert start(*own, *rows, *wanted, "--resume") == found  # pictures alone, and all there
 
 

@@ -142,8 +142,8 @@ def cost_and_gain(cost: Mapping[str, float], recovered: Mapping[str, Mapping[str
         for name, share in shares.items():
             rows, *_, every, _ = name.split()
             said = rows if name in steady else f"{rows}/{every}"
-            place = {"xytext": (0, -14), "ha": "center"} if name in steady else {"xytext": (0, 7), "ha": "center"}
-            axes.annotate(said, (cost[name], share), fontsize=8, textcoords="offset points", **place)
+            offset = -14 if name in steady else 7
+            axes.annotate(said, (cost[name], share), fontsize=8, ha="center", xytext=(0, offset), textcoords="offset points")
     axes.set(xlabel="time of a step over the plain loop's", ylabel="gap recovered, %", title=title, ylim=(0, 110))
     axes.legend(loc="lower right", title="16: auxiliary rows beside 64 task rows\n32/2: in every second step")
     _save(figure, path)

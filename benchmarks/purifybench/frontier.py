@@ -23,11 +23,20 @@ def form_name(rows: int, every: int) -> str:
     return f"{rows} of {TASK_ROWS} rows, every {'step' if every == 1 else f'{every} steps'}"
 
 
+def in_proportion(rows: int, task_rows: int) -> int:
+    """Auxiliary rows beside so many task rows, for ``rows`` beside `TASK_ROWS`; at least one.
+
+    >>> in_proportion(21, 32)
+    10
+    """
+    return max(1, round(rows * task_rows / TASK_ROWS))
+
+
 def forms(task_rows: int = TASK_ROWS) -> Mapping[str, Callable[..., Method]]:
     """The default in every form, its auxiliary rows in proportion to the task's."""
     return {
         form_name(rows, every): partial(
-            Purified, batch_size=max(1, round(rows * task_rows / TASK_ROWS)), every=every, strength=STRENGTH * every
+            Purified, batch_size=in_proportion(rows, task_rows), every=every, strength=STRENGTH * every
         )
         for rows, every in FORMS
     }
