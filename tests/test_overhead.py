@@ -5,7 +5,9 @@ import sys
 
 import overhead
 import pytest
+import torch
 from purifybench import frontier as forms
+from purifybench.methods import METHODS
 
 
 def test_the_cost_of_the_forms_is_measured_in_place_of_other_methods():
@@ -32,6 +34,13 @@ def test_networks_of_the_benchmarks_and_of_ones_own_are_measured_side_by_side(st
     for rows in found.values():
         assert rows["plain loop"]["ratio"] == 1
         assert all(row["milliseconds"] > 0 and row["low"] <= row["ratio"] <= row["high"] for row in rows.values())
+
+
+@pytest.mark.parametrize(("name", "width"), [("small-gn", 128), ("test_picture_networks:Tiny", 6)])
+def test_what_is_measured_is_the_network_of_that_name(name, width):
+    task = overhead.random_task(overhead.Arguments(batch_size=6, image_size=16))
+    turn = overhead.Turn(METHODS["goal 1 only"], name, task, torch.device("cpu"))
+    assert turn.method.network.head.in_features == width
 
 
 def test_what_cannot_be_measured_is_named_at_once(start, tmp_path):
