@@ -7,9 +7,11 @@ import sys
 import fer
 import pytest
 import report
+import torch
 from purifybench import jobs
 from purifybench.faces import sets
 from purifybench.results import ResultsStore
+from purifybench.tasks import TASKS
 
 pytest.importorskip("dicebear")
 pytest.importorskip("resvg_py")
@@ -101,6 +103,21 @@ def test_tables_share_their_runs_and_only_those_asked_for_are_made_anew(start, m
     after = ResultsStore(out / "results.jsonl").records()
     assert {record["key"]["row"] for record in after} == {*before, "PL (smiling)"}
     assert len(after) == 9
+
+
+def test_the_upper_bound_of_the_bias_figure_is_run_at_its_two_ends_alone():
+    wanted = {bias: fer.plans(fer.Arguments(table="bias", bias=bias)) for bias in fer.BIASES}
+    methods = {bias: {name for plan in plans for name in plan.methods_wanted} for bias, plans in wanted.items()}
+    both, inner = {fer.BASELINE, fer.DEFAULT}, fer.BIASES[1:-1]
+    assert methods == {0.0: both | {fer.UPPER_BOUND}, **dict.fromkeys(inner, both), 1.0: both | {fer.UPPER_BOUND}}
+
+
+def test_as_it_is_a_level_line(start, faces_cache):
+    tasks = [TASKS["ck-like"](seed=0, image_size=16, cache=faces_cache, bias=bias) for bias in (0.0, 0.5, 1.0)]
+    for other in tasks[1:]:
+        assert torch.equal(other.upper.images, tasks[0].upper.images)
+        assert torch.equal(other.tests["unbiased"].images, tasks[0].tests["unbiased"].images)
+        assert not torch.equal(other.train.images, tasks[0].train.images)
 
 
 def test_the_bias_figure_and_the_report_made_of_all_runs(start, tmp_path, monkeypatch, capsys):
