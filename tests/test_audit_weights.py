@@ -50,7 +50,7 @@ def _same(model, other):
     return all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["torch", "safetensors", "checkpoint", "parallel"])
+@pytest.mark.parametrize("kind", ["torch", "safetensors", "checkpoint", "parallel", "lightning"])
 def test_weights_are_read_from_files_of_every_usual_kind(kind, tiny, tmp_path):
     file = tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pt")
     state = tiny.state_dict()
@@ -58,7 +58,9 @@ def test_weights_are_read_from_files_of_every_usual_kind(kind, tiny, tmp_path):
         safetensors.torch.save_file(state, file)
     else:
         prefixed = {f"module.{name}": value for name, value in state.items()}
-        torch.save({"torch": state, "checkpoint": {"state_dict": state, "epoch": 3}, "parallel": prefixed}[kind], file)
+        around = {f"net.model.{name}": value for name, value in state.items()} | {"criterion.weight": torch.ones(2)}
+        kinds = {"torch": state, "checkpoint": {"state_dict": state, "epoch": 3}, "parallel": prefixed}
+        torch.save((kinds | {"lightning": {"state_dict": around, "epoch": 3}})[kind], file)
     read = open_model("nets_of_the_test:Nets.tiny", weights=file, options={"width": 5})
     assert _same(read, tiny)
     assert not _same(open_model("nets_of_the_test:Nets.tiny", options={"width": 5}), tiny)
@@ -71,6 +73,10 @@ def test_a_timm_models_classifier_is_left_out_however_many_classes_it_has(tmp_pa
     assert isinstance(read, Backbone)
     assert _same(read.network, trained)
     assert read.image_size == 160
+    torch.save(
+        {"state_dict": {f"model.{name}": value for name, value in trained.state_dict().items()}}, tmp_path / "weights.ckpt"
+    )
+    assert _same(open_model("test_resnet", weights=tmp_path / "weights.ckpt").network, trained)
 
 
 class RunsCode:
@@ -94,6 +100,14 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, capsys):
         ),
         (lambda net: net | {"5\x1b[31m": net["0.bias"]}, r"do not fit the model. unknown to the model: 5\\x1b\[31m. Name"),
         (lambda net: net | {f"x{n}": net["0.bias"] for n in range(8)}, "x0, x1, x2, x3, x4 and 3 more"),
+        (
+            lambda net: {f"model.{key}": net[key] for key in net if key != "4.bias"},
+            "missing: 0.bias, 0.weight, 4.bias, 4.weight;",
+        ),
+        (
+            lambda net: {f"{name}.{key}": net[key] for name in ("model", "ema") for key in net},
+            "missing: 0.bias, 0.weight, 4.bias",
+        ),
         (lambda net: net | {"4.bias": torch.zeros(9)}, r"of another shape: 4.bias \(9,\) for \(2,\). Name the backbone"),
         (lambda net: {"weights": net, "epoch": 1}, "must hold tensors alone.* no tensors are weights, epoch"),
         (lambda net: 3, "must hold a state dict"),

@@ -12,6 +12,8 @@ from ._text import shown
 def load_weights(model: nn.Module, file: Path, *, leave_out: tuple[str, ...] = ()) -> None:
     """Load a ``state_dict()`` from a file of torch or safetensors; prefixes of DDP and ``torch.compile`` are cut off.
 
+    So is the name of a module around the model, such as Lightning's ``model.``, with what else that module holds.
+
     Args:
         model: whose weights they are.
         file: holds the weights, or a checkpoint with them under ``state_dict`` or ``model``.
@@ -20,8 +22,8 @@ def load_weights(model: nn.Module, file: Path, *, leave_out: tuple[str, ...] = (
     Raises:
         ValueError: if there is no such file, it holds no weights, or not those of the model.
     """
-    state = {key: value for key, value in _read(file).items() if not key.startswith(leave_out)}
     own = model.state_dict()
+    state = {key: value for key, value in _of_the_model(_read(file), own).items() if not key.startswith(leave_out)}
     odd = {
         "missing": own.keys() - state.keys(),
         "unknown to the model": state.keys() - own.keys(),
@@ -53,6 +55,16 @@ def _read(file: Path) -> dict[str, Tensor]:
             f"no tensors are {', '.join(shown(str(key), 60) for key in odd[:5])}"
         )
     return dict(state)
+
+
+def _of_the_model(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a state dict that a larger module saved of the model, where all of the model is there under one name."""
+    first = next(iter(own), "")
+    above = [key.removesuffix(first) for key in state if first and key.endswith("." + first)]
+    whole = [name for name in above if all(name + key in state for key in own)]
+    if first in state or len(whole) != 1:
+        return state
+    return {key.removeprefix(whole[0]): value for key, value in state.items() if key.startswith(whole[0])}
 
 
 def _some(keys: Iterable[str], own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
