@@ -108,6 +108,11 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, capsys):
             lambda net: {f"{name}.{key}": net[key] for name in ("model", "ema") for key in net},
             "missing: 0.bias, 0.weight, 4.bias",
         ),
+        (lambda net: net | {f"ema.{key}": net[key] for key in net}, "unknown to the model: ema.0.bias, ema.0.weight"),
+        (
+            lambda net: {f"1{key}": net[key] for key in net},
+            "missing: 0.bias, 0.weight, 4.bias, 4.weight; unknown to the model: 10.bias",
+        ),
         (lambda net: net | {"4.bias": torch.zeros(9)}, r"of another shape: 4.bias \(9,\) for \(2,\). Name the backbone"),
         (lambda net: {"weights": net, "epoch": 1}, "must hold tensors alone.* no tensors are weights, epoch"),
         (lambda net: 3, "must hold a state dict"),
