@@ -112,7 +112,7 @@ def test_the_upper_bound_of_the_bias_figure_is_run_at_its_two_ends_alone():
     assert methods == {0.0: both | {fer.UPPER_BOUND}, **dict.fromkeys(inner, both), 1.0: both | {fer.UPPER_BOUND}}
 
 
-def test_as_it_is_a_level_line(start, faces_cache):
+def test_the_upper_bound_and_its_test_are_the_same_at_every_bias(start, faces_cache):
     tasks = [TASKS["ck-like"](seed=0, image_size=16, cache=faces_cache, bias=bias) for bias in (0.0, 0.5, 1.0)]
     for other in tasks[1:]:
         assert torch.equal(other.upper.images, tasks[0].upper.images)
