@@ -22,6 +22,7 @@ from .gradient_reversal import GradientReversal
 from .maximum_mean_discrepancy import MaximumMeanDiscrepancy
 from .plain import Plain
 from .purified import Purified
+from .refitted_head import with_unbiased_head
 from .sliced_wasserstein import SlicedWasserstein
 from .weighted_gap import WeightedGap
 from .within_class import WithinClass
@@ -103,7 +104,10 @@ PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
     "CORAL": partial(Coral, **PICTURE_ROWS),
     "MMD": partial(MaximumMeanDiscrepancy, **PICTURE_ROWS),
     "sliced Wasserstein": partial(SlicedWasserstein, **PICTURE_ROWS),
+    "LEACE, head kept": partial(ConceptErasure, refit=False),
     "LEACE, head refitted": ConceptErasure,
     "PL, statistics updated": partial(Purified, update_statistics=True, **PURIFIED_ROWS),
     "PL all groups (default)": partial(Purified, **PURIFIED_ROWS),
+    "goal 1, head on unbiased rows": partial(with_unbiased_head, Plain),
+    "PL, head on unbiased rows": partial(with_unbiased_head, partial(Purified, **PURIFIED_ROWS)),
 }

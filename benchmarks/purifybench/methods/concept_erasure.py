@@ -1,4 +1,4 @@
-"""LEACE: the plain training, then the nuisance erased from the finished features, and a new head on what is left."""
+"""LEACE: the plain training, then the nuisance erased from the finished features; its head stays, or a new one is fitted."""
 
 import warnings
 from collections.abc import Callable
@@ -6,13 +6,10 @@ from collections.abc import Callable
 import torch
 from purifybench.network import Network, features_of
 from purifybench.tasks import Task
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from .plain import Plain
-
-#: Inverse strength of the new head's ridge, on standardised features.
-HEAD_C = 0.01
+from .refitted_head import refit_head
 
 
 class Erased(nn.Module):
@@ -28,16 +25,20 @@ class Erased(nn.Module):
 
 
 class ConceptErasure(Plain):
-    """Goal 1, then an eraser fitted on the auxiliary rows and a logistic regression on the erased training rows.
+    """Goal 1, then an eraser fitted on the auxiliary rows.
 
     Args:
         network, task, seed, device, steps: as for every method.
+        refit: put a logistic regression on the erased training rows in place of the head that was trained on whole features.
 
     Source: Belrose et al. 2023, arXiv:2306.03819.
     """
 
-    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int) -> None:
+    def __init__(
+        self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int, refit: bool = True
+    ) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps)
+        self.refit = refit
         self.task = task
         self.device = device
 
@@ -46,21 +47,9 @@ class ConceptErasure(Plain):
         groups = torch.tensor([names.index(group) for group in self.task.auxiliary.groups])
         eraser = _eraser(features_of(self.network, self.task.auxiliary.images, self.device), groups.to(self.device))
         self.network.features = Erased(self.network.features, eraser)
-        self._fit_head()
+        if self.refit:
+            refit_head(self.network, self.task.train, self.device)
         return {}
-
-    def _fit_head(self) -> None:
-        rows = features_of(self.network, self.task.train.images, self.device).double().cpu()
-        centre, scale = rows.mean(0), rows.std(0).clamp(min=1e-6)
-        labels = self.task.train.labels.numpy()
-        fitted = LogisticRegression(C=HEAD_C, max_iter=1000).fit(((rows - centre) / scale).numpy(), labels)
-        weight = torch.from_numpy(fitted.coef_) / scale
-        bias = torch.from_numpy(fitted.intercept_) - weight @ centre
-        if len(weight) == 1:  # two classes: one row of scores, of the second class
-            weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
-        with torch.no_grad():
-            self.network.head.weight[fitted.classes_] = weight.to(self.network.head.weight)
-            self.network.head.bias[fitted.classes_] = bias.to(self.network.head.bias)
 
 
 def _eraser(features: Tensor, groups: Tensor) -> Callable[[Tensor], Tensor]:
