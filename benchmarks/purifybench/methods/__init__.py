@@ -40,6 +40,7 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     "control: statistics only": partial(Purified, strength=0.0, update_statistics=True),
     "control: shuffled groups": partial(Purified, shuffled=True),
     "gradient reversal": GradientReversal,
+    "LEACE, head kept": partial(ConceptErasure, refit=False),
     "PL as published, to population": partial(Purified, published=True, batch_size=PUBLISHED_ROWS),
     "PL as published, to group": partial(Purified, published=True, objective=OneSided("group"), batch_size=PUBLISHED_ROWS),
     "PL one-sided, balanced": partial(
@@ -104,7 +105,7 @@ PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
     "CORAL": partial(Coral, **PICTURE_ROWS),
     "MMD": partial(MaximumMeanDiscrepancy, **PICTURE_ROWS),
     "sliced Wasserstein": partial(SlicedWasserstein, **PICTURE_ROWS),
-    "LEACE, head kept": partial(ConceptErasure, refit=False),
+    "LEACE, head kept": METHODS["LEACE, head kept"],
     "LEACE, head refitted": ConceptErasure,
     "PL, statistics updated": partial(Purified, update_statistics=True, **PURIFIED_ROWS),
     "PL all groups (default)": partial(Purified, **PURIFIED_ROWS),
