@@ -68,6 +68,7 @@ FACE_METHODS: Mapping[str, Callable[..., Method]] = {
     "TL": Transfer,
     "MTL": MultiTask,
     "AMTL": GradientReversal,
+    "LEACE, head kept": METHODS["LEACE, head kept"],
     "PL as published, to population": METHODS["PL as published, to population"],
     "PL as published, to group": METHODS["PL as published, to group"],
     "PL all groups (default)": Purified,
