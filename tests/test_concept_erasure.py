@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from purifybench.methods.concept_erasure import ConceptErasure
-from purifybench.methods.plain import Plain
-from purifybench.methods.refitted_head import with_unbiased_head
+from purifybench.methods.refitted_head import UnbiasedHead
 from purifybench.network import Network
 from purifybench.tasks import Auxiliary, Split, Task
 from purifybench.tasks._types import to_float
@@ -79,7 +78,7 @@ def test_a_head_is_fitted_on_the_rows_without_the_bias_and_the_features_stay(cor
     images = to_float(task.train.images)
     features = network.features(images)
     swapped = Split(task.train.images, 1 - task.train.labels)
-    method = with_unbiased_head(Plain, network, replace(task, oracle=swapped), seed=0, device=CPU, steps=1)
+    method = UnbiasedHead(network, replace(task, oracle=swapped), seed=0, device=CPU, steps=1)
     assert method.finish() == {}
     assert_close(network.features(images), features, rtol=0, atol=0)
     assert (network(images).argmax(1) == swapped.labels).float().mean() > 0.95
@@ -88,4 +87,4 @@ def test_a_head_is_fitted_on_the_rows_without_the_bias_and_the_features_stay(cor
 def test_without_such_rows_it_is_refused(corners):
     task, network = corners
     with pytest.raises(ValueError, match="corners has no rows without the bias"):
-        with_unbiased_head(Plain, network, task, seed=0, device=CPU, steps=1)
+        UnbiasedHead(network, task, seed=0, device=CPU, steps=1)

@@ -22,7 +22,7 @@ from .gradient_reversal import GradientReversal
 from .maximum_mean_discrepancy import MaximumMeanDiscrepancy
 from .plain import Plain
 from .purified import Purified
-from .refitted_head import with_unbiased_head
+from .refitted_head import PurifiedUnbiasedHead, UnbiasedHead
 from .sliced_wasserstein import SlicedWasserstein
 from .weighted_gap import WeightedGap
 from .within_class import WithinClass
@@ -110,6 +110,6 @@ PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
     "LEACE, head refitted": ConceptErasure,
     "PL, statistics updated": partial(Purified, update_statistics=True, **PURIFIED_ROWS),
     "PL all groups (default)": partial(Purified, **PURIFIED_ROWS),
-    "goal 1, head on unbiased rows": partial(with_unbiased_head, Plain),
-    "PL, head on unbiased rows": partial(with_unbiased_head, partial(Purified, **PURIFIED_ROWS)),
+    "goal 1, head on unbiased rows": UnbiasedHead,
+    "PL, head on unbiased rows": partial(PurifiedUnbiasedHead, **PURIFIED_ROWS),
 }

@@ -1,13 +1,14 @@
 """A new head on finished features: part of LEACE, and by itself a measure of how much of an error is the old head's alone."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from purifybench.network import Network, features_of
 from purifybench.tasks import Split, Task
 from sklearn.linear_model import LogisticRegression
 
-from ._types import Method
+from .plain import Plain
+from .purified import Purified
 
 #: Inverse strength of the new head's ridge, on standardised features.
 HEAD_C = 0.01
@@ -33,27 +34,28 @@ def refit_head(network: Network, rows: Split, device: torch.device) -> None:
         network.head.bias[fitted.classes_] = bias.to(network.head.bias)
 
 
-def with_unbiased_head(
-    make: Callable[..., Method], network: Network, task: Task, *, device: torch.device, **options: object
-) -> Method:
-    """A method after whose training the head is fitted anew on the oracle's rows, which have no bias and no user has.
+class UnbiasedHead(Plain):
+    """Goal 1, then a head fitted anew on the oracle's rows, which have no bias and no user has.
 
     Args:
-        make: makes the method.
-        network, task, device, **options: as for every method.
+        network, task, seed, device, steps: as for every method.
 
     Raises:
         ValueError: for a task without an oracle's rows.
     """
-    if task.oracle is None:
-        raise ValueError(f"the task {task.name} has no rows without the bias to fit a head on")
-    method, rows = make(network, task, device=device, **options), task.oracle
-    finish = method.finish
 
-    def finish_and_refit() -> dict[str, float]:
-        measured = finish()
-        refit_head(network, rows, device)
+    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int, **options: Any) -> None:
+        super().__init__(network, task, seed=seed, device=device, steps=steps, **options)
+        if task.oracle is None:
+            raise ValueError(f"the task {task.name} has no rows without the bias to fit a head on")
+        self.unbiased = task.oracle
+        self.device = device
+
+    def finish(self) -> dict[str, float]:
+        measured = super().finish()
+        refit_head(self.network, self.unbiased, self.device)
         return measured
 
-    method.finish = finish_and_refit  # type: ignore[method-assign]
-    return method
+
+class PurifiedUnbiasedHead(UnbiasedHead, Purified):
+    """Purifying, then such a head."""
