@@ -18,15 +18,24 @@ LONE_VALUE = 0.9
 LONE_BATCHES = 0.1
 
 
-def labels_of_rows(groups: Any) -> list[Hashable]:
-    """One label per row as a list; raises TypeError for what has no order of rows, ValueError for more than one dimension."""
+def labels_of_rows(groups: Any, name: str = "groups") -> list[Hashable]:
+    """One label per row as a list, in the order of the rows; the index of a pandas column plays no part.
+
+    Args:
+        groups: one label per row.
+        name: of the argument, for messages.
+
+    Raises:
+        TypeError: for what has no order of rows.
+        ValueError: for more than one dimension.
+    """
     if isinstance(groups, Mapping | Set):
         raise TypeError(
-            f"`groups` must hold one label per row, in the order of the images, got {type(groups).__name__}: of a mapping from "
-            "rows to labels give `[groups[row] for row in range(len(images))]`"
+            f"`{name}` must hold one label per row, in the order of the images, got {type(groups).__name__}: of a mapping from "
+            f"rows to labels give `[{name}[row] for row in range(len(images))]`"
         )
     if hasattr(groups, "ndim") and groups.ndim != 1:
-        raise ValueError(f"`groups` must have shape (rows,), got {tuple(groups.shape)}")
+        raise ValueError(f"`{name}` must have shape (rows,), got {tuple(groups.shape)}")
     labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
     return [label.item() if isinstance(label, Tensor) and label.ndim == 0 else label for label in labels]
 

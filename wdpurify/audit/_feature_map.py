@@ -12,6 +12,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 from wdpurify._checks import check_choice, check_positive_integer
+from wdpurify._labels import labels_of_rows
 from wdpurify._torch import derive_seed, private_randomness
 
 from ._columns import describe_column, plain
@@ -141,7 +142,8 @@ def feature_map(
     check_positive_integer("max_rows", max_rows)
     check_choice("projection", projection, ("tsne", "pca"))
     rows = drawn(torch.arange(_count(models, images, classes, nuisance)), max_rows, seed)
-    task, others = ([plain(labels[row]) for row in rows.tolist()] for labels in (classes, nuisance))
+    labels = [labels_of_rows(classes, "classes"), labels_of_rows(nuisance, "nuisance")]
+    task, others = ([plain(cells[row]) for row in rows.tolist()] for cells in labels)
     column, codes, _ = describe_column(nuisance_name, others)
     if column.problem:
         raise ValueError(f"`nuisance` must have two values or more to tell apart, got: {column.problem}")

@@ -12,6 +12,7 @@ from sklearn.model_selection import cross_val_predict, permutation_test_score
 from torch import Tensor, nn
 
 from wdpurify._checks import check_positive_integer
+from wdpurify._labels import labels_of_rows
 from wdpurify._torch import derive_seed, private_randomness
 
 from ._columns import describe_column
@@ -94,7 +95,7 @@ def leakage(
         raise TypeError(f"`images` must be a floating point tensor, got {came}")
     if len(images) != len(groups):
         raise ValueError(f"`groups` must have one label per row of `images`, got {len(groups)} labels for {len(images)} rows")
-    column, codes, _ = describe_column("groups", list(groups))
+    column, codes, _ = describe_column("groups", labels_of_rows(groups))
     if column.problem:
         raise ValueError(f"`groups` must have two values or more to tell apart, got: {column.problem}")
     rows = drawn((codes >= 0).nonzero()[:, 0], max_rows, seed)

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wdpurify._images import by_position
+from wdpurify._labels import labels_of_rows
+
 from ._hub import check_hub
 from ._leakage import drawn
 from ._optional import optional
@@ -39,8 +42,9 @@ def read_table(
 
     Args:
         name: of the argument, for messages.
-        source: ``(images, columns)`` with a mapping of columns, ``(images, labels)`` where one column is wanted, a Hugging Face
-            ``Dataset``, or a map-style data set whose rows are mappings.
+        source: ``(images, columns)`` with a mapping or a data frame of columns, ``(images, labels)`` where one column is
+            wanted, a Hugging Face ``Dataset``, a map-style data set whose rows are mappings, or a data frame. Pandas rows are
+            read by position, never by their index.
         wanted: columns that must be there.
         optional_columns: columns taken where they are.
         image: name of the image column.
@@ -52,16 +56,19 @@ def read_table(
         ValueError: if a column is missing, lengths or image shapes differ, or there is no row.
         TypeError: for other sources, or cells that are no images.
     """
+    if _is_frame(source):
+        _check_columns(name, (image,), list(source.columns))
+        source = source[image], source
     if isinstance(source, tuple) and len(source) == 2:
         images, given = source
-        columns: dict[str, Any] = dict(given) if isinstance(given, Mapping) else dict.fromkeys(wanted[:1], given)
+        columns = _columns_of(given, wanted)
         count = len(images)
         if odd := {key: len(cells) for key, cells in columns.items() if len(cells) != count}:
             raise ValueError(f"`{name}` must have as many labels as its {count} images, got {odd}")
         _check_columns(name, wanted, list(columns))
         rows = drawn(torch.arange(count), max_rows, seed).tolist()
         read = {key: [columns[key][row] for row in rows] for key in (*wanted, *optional_columns) if key in columns}
-        fetch = images.__getitem__
+        fetch = by_position(images).__getitem__
     elif hasattr(source, "column_names") and hasattr(source, "select"):
         _check_columns(name, (image, *wanted), list(source.column_names))
         rows = drawn(torch.arange(len(source)), max_rows, seed).tolist()
@@ -137,6 +144,18 @@ def _check_hub(datasets: Any, identifier: str) -> None:
     cached = Path(datasets.config.HF_DATASETS_CACHE) / folder
     if identifier.count("/") <= 1 and not cached.exists() and not datasets.config.HF_DATASETS_OFFLINE:
         check_hub(f"{identifier} is no local data set and", "name a local folder or file, or another hub in HF_ENDPOINT")
+
+
+def _is_frame(value: Any) -> bool:
+    """Whether this is a pandas data frame, told without importing pandas."""
+    return hasattr(value, "columns") and hasattr(value, "iloc")
+
+
+def _columns_of(given: Any, wanted: Sequence[str]) -> dict[str, list[Any]]:
+    """Columns by name, each a list in the order of the rows; labels without a name are the first wanted column."""
+    if isinstance(given, Mapping) or _is_frame(given):
+        return {str(name): labels_of_rows(given[name], str(name)) for name in (given.columns if _is_frame(given) else given)}
+    return {name: labels_of_rows(given, name) for name in wanted[:1]}
 
 
 def _cells(dataset: Any, name: str) -> list[Any]:
