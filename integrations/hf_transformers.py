@@ -14,6 +14,7 @@ import torch
 
 from wdpurify import PurifyRegularizer
 from wdpurify.exceptions import FreshStartWarning
+from wdpurify.pull import with_pull
 
 from ._files import save_whole
 
@@ -86,7 +87,7 @@ def purify_trainer(
         # A loss that is normalised over the whole accumulated batch is not divided again, so the term has to be, here.
         divisor = _steps(trainer) if _is_normalised(trainer, named.get("num_items_in_batch")) else 1
         term = purify.term() / divisor
-        return (result[0] + term, *result[1:]) if isinstance(result, tuple) else result + term
+        return (with_pull(result[0], term), *result[1:]) if isinstance(result, tuple) else with_pull(result, term)
 
     @functools.wraps(train)
     def training(resume_from_checkpoint: Any = None, *arguments: Any, **named: Any) -> Any:

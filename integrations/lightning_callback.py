@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from wdpurify import PurifyRegularizer
+from wdpurify.pull import with_pull
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -128,5 +129,5 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
             return output
         term = self.purify.term()
         if isinstance(output, Mapping):
-            return {**output, "loss": output["loss"] + term}
-        return output + term if isinstance(output, Tensor) else output
+            return {**output, "loss": with_pull(output["loss"], term)}
+        return with_pull(output, term) if isinstance(output, Tensor) else output

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from wdpurify import PurifyRegularizer
 from wdpurify.exceptions import FreshStartWarning
+from wdpurify.pull import with_pull
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -63,7 +64,7 @@ class PurifyTask(TrainingTask):
         """The task's result with the term added to ``loss``, and the term itself as ``purify``, detached."""
         result = dict(self.task(input, target))
         term = self.purify.term()
-        result["loss"] = result["loss"] + term
+        result["loss"] = with_pull(result["loss"], term)
         result[STATE] = term.detach()
         return result
 

@@ -30,6 +30,10 @@ def _purified():
     return model, purify, keys
 
 
+def _gradient(model, loss):
+    return torch.autograd.grad(loss, model.body[1].weight, retain_graph=True)[0]
+
+
 def test_it_takes_the_place_of_a_module_and_leaves_keys_and_modes_alone():
     model, _, keys = _purified()
     assert list(model.state_dict()) == keys
@@ -59,12 +63,13 @@ def test_every_result_of_a_pass_carries_the_term_and_a_copy_adds_none():
     model, _, _ = _purified()
     images, labels = torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2])
     scores = model(images)
-    plain = model.criterion._inner(scores, labels)
-    assert model.criterion(scores, labels) != plain
-    assert model.criterion(scores, labels) == model.criterion(scores, labels)
+    losses = [criterion(scores, labels) for criterion in (model.criterion, model.criterion, model.criterion._inner)]
+    *carrying, plain = [_gradient(model, loss) for loss in losses]
+    assert not torch.equal(carrying[0], plain)
+    assert torch.equal(carrying[0], carrying[1])
     twin = copy.deepcopy(model)
     scores = twin(images)
-    assert twin.criterion(scores, labels) == twin.criterion._inner(scores, labels)
+    assert torch.equal(*(_gradient(twin, criterion(scores, labels)) for criterion in (twin.criterion, twin.criterion._inner)))
 
 
 def test_loops_that_scale_in_place_sum_or_weigh_the_loss_get_the_term_once():

@@ -313,9 +313,7 @@ def test_a_criterion_that_hardly_weighs_the_term_does_not_blow_up_the_balance():
     strength = BalancedStrength(1.0, fade=0.0)
     for weight in (1.0, 1.0, 1e-4):  # mixup: the first of two criteria times a coefficient near 0
         strength.record(torch.tensor(2.0 / weight), torch.tensor(weight))
-    assert strength.task_norm < 3.1
-    strength.record(torch.tensor(2.0), torch.tensor(1.0))  # and it is not all that is remembered
-    assert 2.5 < strength.task_norm < 2.7
+    assert strength.task_norm < 2.1
 
 
 def test_the_regularizer_is_found_from_its_model():

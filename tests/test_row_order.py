@@ -28,7 +28,9 @@ def labels():
 def _marked(labels):
     """One row of numbers per label, from which the label can be read."""
     numbers = torch.tensor([COLOURS.index(label) for label in labels])
-    return 4.0 * nn.functional.one_hot(numbers, 3) + 0.1 * torch.randn((len(labels), 3), generator=torch.Generator().manual_seed(2))
+    return 4.0 * nn.functional.one_hot(numbers, 3) + 0.1 * torch.randn(
+        (len(labels), 3), generator=torch.Generator().manual_seed(2)
+    )
 
 
 def _read(rows):

@@ -44,7 +44,7 @@ torch.save({{"network": network.state_dict(), "purify": purify.state_dict()}}, s
     assert equal_states(resumed["network"], state_of(network))
     assert equal_states(resumed["purify"]["critic"], state_of(purify.critic))
     assert resumed["purify"]["ranks"][0]["sampler"] == purify.sampler.state_dict()
-    assert torch.equal(resumed["purify"]["ranks"][0]["game"]["pull"]["strength"]["task_norm"], purify.strength.task_norm)
+    assert torch.equal(resumed["purify"]["ranks"][0]["game"]["pull"]["strength"]["rows"], purify.strength.state_dict()["rows"])
 
 
 def test_a_saved_state_is_a_copy():
@@ -137,7 +137,7 @@ DAMAGED = {
         lambda: PurifyRegularizer(small_network().features, small_sampler(batch_size=8), feature_dim=6).state_dict(),
         "`batch_size` 8, this sampler has 16",
     ),
-    "another version": (lambda: _purified().state_dict() | {"version": 99}, "version 99, this wdpurify reads 5"),
+    "another version": (lambda: _purified().state_dict() | {"version": 99}, "version 99, this wdpurify reads 6"),
     "no critic": (lambda: _without(_purified().state_dict(), "critic"), "it lacks 'critic'"),
     "no state": (lambda: [1, 2], "got list"),
     "a NaN": (lambda: _with_nan(_purified().state_dict()), "not finite in its critic"),

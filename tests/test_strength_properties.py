@@ -107,7 +107,7 @@ def _memory_after(pairs):
     return strength.task_norm.item()
 
 
-@given(st.lists(st.tuples(st.floats(0, 100, width=32), st.floats(2**-10, 4, width=32)), min_size=1, max_size=40))
+@given(st.lists(st.tuples(st.floats(20, 100, width=32), st.floats(2**-10, 4, width=32)), min_size=1, max_size=40))
 def test_the_memory_is_the_weighted_mean_of_all_iterations(pairs):
     expected = sum(norm * weight for norm, weight in pairs) / sum(weight for _, weight in pairs)
     assert_close(_memory_after(pairs), expected, rtol=1e-3, atol=1e-4)
@@ -115,6 +115,25 @@ def test_the_memory_is_the_weighted_mean_of_all_iterations(pairs):
 
 def test_an_upset_task_is_not_answered_with_a_stronger_pull_at_once():
     assert _memory_after([(1.0, 1.0)] * 95 + [(20.0, 1.0)] * 5) < 2.0
+
+
+def test_zeros_count_in_the_mean_and_are_no_measure_of_outliers():
+    assert _memory_after([(0.0, 1.0)] * 60 + [(1.0, 1.0)] * 40) == pytest.approx(0.4)
+    assert _memory_after([(0.0, 1.0)] * 3) == 0.0
+
+
+@pytest.mark.parametrize("place", [0, 20])
+@pytest.mark.parametrize("outlier", [1e6, 1e30])
+def test_one_outlier_at_any_step_is_soon_forgotten(place, outlier):
+    norms = [1.0] * 40
+    norms[place] = outlier
+    assert _memory_after([(norm, 1.0) for norm in norms]) < 1.2
+
+
+def test_a_learning_rate_finder_leaves_the_memory_within_a_small_factor():
+    finder = [1.0] * 70 + [10.0**power for power in range(1, 31)]
+    assert _memory_after([(norm, 1.0) for norm in finder]) < 2.5
+    assert _memory_after([(norm, 1.0) for norm in finder + [1.0] * 300]) < 1.4
 
 
 def test_in_a_long_run_the_memory_is_a_window():

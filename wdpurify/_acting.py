@@ -87,9 +87,8 @@ def acting_step(
         rows = _of_all_ranks(own) if world > 1 else own
         in_play = rows.population | (rows.groups >= 0)
         if learn:
-            spread = feature_spread(rows.features, in_play)
-            trainer.see(spread)
-            pull.spread.record(spread, in_play)
+            pull.spread.record(feature_spread(rows.features, in_play), in_play)
+            trainer.see(pull.spread.typical)
         # Before the critic learns from these rows: what it knows of them now it knows of their groups, not of each row.
         formula = objective if acts_here else group_gap
         found = trainer.differentiate(rows.features, lambda scores: formula(scores, rows.groups, rows.population))

@@ -237,7 +237,13 @@ class Game:
             value, gradients = at_task_rows(current.features, self._trainer, self._objective, pool=self._pool)
             own = self._pull.at_task_rows(value, gradients, ranks=self._world)
         term = self._pull.hand_over(
-            current.features, current.numbers, current.record, probe=current.probe, own=own, ranks=self._world
+            current.features,
+            current.numbers,
+            current.record,
+            probe=current.probe,
+            own=own,
+            ranks=self._world,
+            climbed=self.iterations.climbs,
         )
         self._last_record = weakref.ref(current.record)
         self._record()
@@ -245,6 +251,8 @@ class Game:
 
     def _record(self, **figures: Tensor) -> None:
         known = {"task_norm": self._pull.task_norm}
+        if self._tap is None:
+            known["term_factor"] = self._pull.term_factor
         if not self._reach.lost:
             known |= {"applied_norm": self._pull.applied_norm, "prepared_norm": self._pull.prepared_norm}
         self.monitor.record(**figures, **{name: figure for name, figure in known.items() if figure is not None})

@@ -60,6 +60,7 @@ class Iterations:
         number: of the iteration that is under way, from 0; -1 before the first pass.
         stepped: whether its optimiser has stepped.
         watches: whether passes may come without a backward, as where nothing is pulled; then each of them begins an iteration.
+        climbs: whether the model's optimiser goes up the gradient (``maximize=True``), as its last step told.
         foreign_passes: passes after which an optimiser stepped that holds none of the model's parameters, and no other.
     """
 
@@ -70,6 +71,7 @@ class Iterations:
         self.number = -1
         self.stepped = False
         self.watches = False
+        self.climbs = False
         self.foreign_passes = 0
         self._foreign_step = False
         self._announced = False
@@ -153,6 +155,7 @@ class Iterations:
                 return
             self._known.add(optimizer)
             self._witness = next((parameter for parameter in ours if parameter.grad is not None), self._witness)
+        self.climbs = any(group.get("maximize", False) for group in optimizer.param_groups)
         self.optimizer_stepped()
 
     def versions(self) -> list[int]:
@@ -160,15 +163,16 @@ class Iterations:
         return [parameter._version for parameter in self._model.parameters() if parameter.requires_grad]
 
     def state_dict(self) -> dict[str, Any]:
-        """How many iterations there were, whether the last one is over, and whether steps of an optimiser end them."""
+        """How many iterations there were, whether the last one is over, and what is known of the optimiser."""
         over = self.number >= 0 and not self.under_way()
-        return {"number": self.number, "stepped": over, "announced": self._announced}
+        return {"number": self.number, "stepped": over, "announced": self._announced, "climbs": self.climbs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved count."""
         number = int(state["number"])
         stepped = bool(state["stepped"])
         announced = bool(state["announced"])
+        self.climbs = bool(state["climbs"])
         self.number = number
         self.stepped = stepped
         self._began = number + stepped

@@ -11,6 +11,7 @@ from torch import Tensor
 from .exceptions import (
     CollapsedFeaturesWarning,
     DeadCriticWarning,
+    NegativeFactorWarning,
     NoTaskGradientWarning,
     PurifyWarning,
     SaturatedCriticWarning,
@@ -25,6 +26,7 @@ LIMITS = {
     "task_norm": (0.0, math.inf),
     "spread_kept": (0.02, math.inf),
     "spread_beside_task": (1 / 30, 30.0),
+    "term_factor": (-math.inf, math.inf),
 }
 #: Share of weights at the clipping bound from which a critic counts as saturated.
 SATURATED = 0.9
@@ -194,6 +196,12 @@ class Monitor:
                 f"the auxiliary features are spread {values['spread_beside_task']:.3g} times as widely as the task's, so the "
                 "pull is far stronger or weaker than asked for: give auxiliary images the task's range (0 to 1 or 0 to 255) "
                 "and normalisation",
+            )
+        if values.get("term_factor", 1.0) < 0:
+            self.warn(
+                NegativeFactorWarning,
+                "`loss(features)` is multiplied by a number below 0, which is taken for its magnitude: the pull brings groups "
+                "together. Add the term to the loss after the minus sign",
             )
         if self._readings_beyond["task_norm"] >= PATIENCE:
             self._warn_of_no_task_gradient()

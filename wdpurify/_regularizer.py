@@ -148,7 +148,9 @@ class PurifyRegularizer:
             raise
 
     def criterion(self, criterion: Callable[..., Any]) -> PurifiedCriterion:
-        """The user's criterion with the purify term added; it also calls :meth:`critic_step`. To do so twice changes nothing.
+        """The user's criterion with the purify term's gradient added; it also calls :meth:`critic_step`.
+
+        Its value is the very value of the criterion given. To wrap it twice changes nothing.
 
         Raises:
             ValueError: if this regularizer was not made by :meth:`for_model`, or the criterion carries the term of its like.
@@ -181,8 +183,9 @@ class PurifyRegularizer:
     def loss(self, features: Tensor) -> Tensor:
         """The purify term of this pass, to be added to the task loss.
 
-        Its value is the strength times the critic's estimate, 0 where it does not pull; its gradient at the features has the
-        size that the strength asks for. Several calls in one iteration each carry the term, for the loss that each is added to.
+        Its value is the objective times the factor that is applied, so its gradient is the pull: it is small where the pull is
+        small, and 0 where there is none. Whatever the sign of the factor by which you multiply it, the pull brings groups
+        together. Several calls in one iteration each carry the term, for the loss that each is added to.
 
         Args:
             features: what the task's head reads: shape ``(batch, dim)``, ``(batch, tokens, dim)`` or

@@ -16,7 +16,7 @@ from .exceptions import InexactResumeWarning
 from .features import AuxiliaryForward
 
 #: Raised whenever the entries of a state change their meaning.
-VERSION = 5
+VERSION = 6
 ENTRIES = ("version", "options", "critic", "optimizer", "spread", "rank", "ranks")
 
 

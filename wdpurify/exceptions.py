@@ -37,6 +37,10 @@ class NoTaskGradientWarning(PurifyWarning):
     """No task gradient arrives at the features, so a balanced strength stays 0."""
 
 
+class NegativeFactorWarning(PurifyWarning):
+    """The purify term is multiplied by a number below 0; its magnitude counts."""
+
+
 class OptimizerNotSeenWarning(PurifyWarning):
     """No step of the model's optimiser was seen, so passes are counted as iterations."""
 

@@ -58,8 +58,9 @@ def audit(
 ) -> Audit:
     """Which label columns of auxiliary data are fit to purify of, the best first.
 
-    Sources are ``(images, labels)``, ``(images, {"name": cells})``, a Hugging Face ``Dataset`` or a map-style data set whose
-    rows are mappings. Images are floating point tensors, bytes or pictures; the latter two become floats in [0, 1].
+    Sources are ``(images, labels)``, ``(images, {"name": cells})``, a data frame, a Hugging Face ``Dataset`` or a map-style
+    data set whose rows are mappings. Pandas rows are read by position. Images are floating point tensors, bytes or pictures;
+    the latter two become floats in [0, 1].
 
     Copies of the extractor are trained on each label and, as a control, on its shuffled values; a linear probe of the task
     then says which features serve the task better. Model, global random state and data stay as they are. On a CPU the result

@@ -35,10 +35,6 @@ class Differentiated(NamedTuple):
     scores: Tensor
 
 
-#: Share of the remembered spread of the features that a step keeps.
-SPREAD_DECAY = 0.99
-
-
 class CriticTrainer:
     """Trains a critic on given features and differentiates formulas of its scores with respect to features.
 
@@ -101,12 +97,9 @@ class CriticTrainer:
         self._agreed = True
 
     def see(self, spread: Tensor) -> None:
-        """Take the spread of a batch of features into account, a scalar; 0 says nothing."""
-        if not self._scale_features:
-            return
-        known = moved(self._spread, spread.device)
-        found = torch.where(known > 0, torch.lerp(known, spread.to(known), 1.0 - SPREAD_DECAY), spread.to(known))
-        self._spread = torch.where(spread > 0, found, known)
+        """Read features in units of this spread from now on, a scalar; 0 keeps the former unit."""
+        if self._scale_features:
+            self._spread = torch.where(spread > 0, spread, moved(self._spread, spread.device))
 
     def _unit(self, device: torch.device) -> Tensor:
         spread = moved(self._spread, device)

@@ -9,17 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wdpurify.pull import with_pull
+
 #: Gives the term of the pass that a loss belongs to; None where there is none.
 TermSource = Callable[[Tensor], Tensor | None]
 
 
 class PurifiedCriterion:
-    """Calls the user's criterion and adds the purify term to each result of a pass.
+    """Calls the user's criterion and adds the purify term's gradient to each result of a pass; the value stays as it is.
 
     A pass is the training forwards since the last one. Each of its results carries the term, so that it acts through whichever
     is back-propagated, with the weight that the results have together; losses of other models get none. Everything else passes
     through to the inner criterion: arguments, attributes, ``to()`` and the like. Nothing is added while grad mode is off, or
-    where no pass is under way. A loss per sample gets the term added to every entry, so that its mean rises by the term.
+    where no pass is under way. Each entry of a loss per sample carries the term, so that their mean carries it once.
     A pickle holds the inner criterion alone: what is loaded adds nothing until it is wrapped again.
 
     Args:
@@ -44,7 +46,7 @@ class PurifiedCriterion:
                 "`purify.critic_step()` and add `purify.loss(features)` to the loss yourself"
             )
         term = self._term(loss)
-        return loss if term is None else loss + term
+        return loss if term is None else with_pull(loss, term)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in ("_inner", "_term"):

@@ -121,8 +121,11 @@ class _Reader:
 
 class _HandOver(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, record: PassRecord, numbers: Sequence[int], *pairs: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, value: Tensor, record: PassRecord, climbed: bool, numbers: Sequence[int], *pairs: Tensor | None
+    ) -> Tensor:
         ctx.record = record
+        ctx.climbed = climbed
         ctx.numbers = numbers
         ctx.forms = [(part.shape, part.dtype, part.device) for part in pairs[::2] if part is not None]
         ctx.save_for_backward(*pairs[1::2])  # freed with the user's graph, however long he keeps the loss
@@ -131,13 +134,15 @@ class _HandOver(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         (scale,) = grad_outputs
+        # Groups are brought together also where the loss has a factor below 0, or its gradient is climbed.
+        factor = -scale.abs() if ctx.climbed else scale.abs()
         scaled = ctx.saved_tensors
-        if not (is_free_to_read(scale) and scale == 1):
-            scaled = [None if gradient is None else gradient * scale.to(gradient) for gradient in scaled]
+        if not (is_free_to_read(factor) and factor == 1):
+            scaled = [None if gradient is None else gradient * factor.to(gradient) for gradient in scaled]
         sent = zip(ctx.numbers, scaled, strict=False)
         own = {number: gradient for number, gradient in sent if gradient is not None}
         ctx.record.term_came(scale.detach(), ctx.numbers, own)
-        handed: list[Tensor | None] = [None, None, None]
+        handed: list[Tensor | None] = [None] * 4
         # A compiled backward pass adds up what comes to a tensor and stumbles over nothing, where an eager one passes it by.
         compiled = in_compiled_backward()
         for gradient, (shape, dtype, device) in zip(scaled, ctx.forms, strict=True):
@@ -151,8 +156,12 @@ def hand_over(
     record: PassRecord,
     features: Sequence[tuple[int, Tensor, Tensor | None]],
     parameters: Sequence[tuple[Tensor, Tensor]],
+    *,
+    climbed: bool = False,
 ) -> Tensor:
     """A scalar equal to ``value`` whose gradient at each given tensor is the one given with it.
+
+    The sign of the factor by which the scalar is multiplied plays no part.
 
     Args:
         value: detached scalar tensor.
@@ -160,14 +169,26 @@ def hand_over(
         features: the task features that are read: their number in the pass, the tensor, and its gradient or None. Those with
             None still come after this node in the backward pass, so that their hooks find the record prepared.
         parameters: parameters of the extractor, each with its gradient.
+        climbed: give the gradients with the other sign, for an optimiser that goes up the gradient.
 
     Returns:
         A scalar tensor.
     """
     numbers = [number for number, _, _ in features]
     pairs = [part for pair in (*((each, gradient) for _, each, gradient in features), *parameters) for part in pair]
-    result: Tensor = _HandOver.apply(value, record, numbers, *pairs)
+    result: Tensor = _HandOver.apply(value, record, climbed, numbers, *pairs)
     return result
+
+
+def with_pull(loss: Tensor, term: Tensor) -> Tensor:
+    """The loss, bit for bit, with the gradient of ``loss + term``.
+
+    Args:
+        loss: of any shape; every entry carries the term, so that the gradient of its mean is that of the mean and the term.
+        term: scalar.
+    """
+    nothing = (term.detach() - term).to(loss.dtype)  # 0.0, and subtracting that keeps even a -0.0
+    return loss - nothing
 
 
 class Probe:

@@ -54,6 +54,11 @@ class Pull:
         self._parameters: list[tuple[Tensor, Tensor]] = []
 
     @property
+    def term_factor(self) -> Tensor | None:
+        """By what the last term was multiplied in the backward pass, with its sign; None before the first."""
+        return self._ledger.factor
+
+    @property
     def task_norm(self) -> Tensor | None:
         """Norm of the task gradient at the features, in units of the unscaled loss, as last recorded."""
         return self._ledger.latest
@@ -112,6 +117,7 @@ class Pull:
         probe: Tensor | None,
         own: tuple[Tensor, list[Tensor]] | None,
         ranks: int,
+        climbed: bool,
     ) -> Tensor:
         """The term to add to the user's loss: the prepared pull, or ``own``, or nothing but the measurement.
 
@@ -122,6 +128,7 @@ class Pull:
             probe: gets the gradient's square in a compiled graph.
             own: what :meth:`at_task_rows` gave, if the objective acts there.
             ranks: how many ranks train one model.
+            climbed: whether the optimiser goes up the gradient (``maximize=True``).
         """
         record.report_to(self._ledger, probe=probe)
         record.handed = True
@@ -145,7 +152,8 @@ class Pull:
                 parameters = [pair for pair in parameters if is_shard(pair[0]) or id(pair[0]) in reachable]
         edges = list(zip(numbers, features, pulls, strict=True))
         # A compiled forward reports by its probe; an edge to its features could free a graph that another loss needs.
-        return hand_over(value, record, edges if probe is None or own is not None else [], parameters)
+        edges = edges if probe is None or own is not None else []
+        return hand_over(value, record, edges, parameters, climbed=climbed)
 
     def settle(self) -> None:
         """The iteration is over: a pull that no backward pass has come to is none."""
@@ -206,6 +214,7 @@ class Pull:
         self.coherence.load_state_dict(state["coherence"])
         self.drop()
 
-    def _reported(self, value: Tensor, factor: Tensor) -> Tensor:
-        """What the term adds to the reported loss: nothing where it does not pull."""
-        return torch.where(factor > 0, self.strength.value * value, 0.0)
+    @staticmethod
+    def _reported(value: Tensor, factor: Tensor) -> Tensor:
+        """What the term's gradient is the gradient of: the objective times the factor that is applied, 0 where none is."""
+        return torch.where(factor > 0, factor * value, 0.0)

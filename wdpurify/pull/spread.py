@@ -7,10 +7,11 @@ from torch import Tensor
 
 from wdpurify._torch import moved
 
-#: Share of the remembered spread that an acting iteration keeps: features can collapse within a few steps.
-DECAY = 0.5
-#: The same of what the largest is taken of, which one batch of strange rows must not raise.
-STEADY_DECAY = 0.9
+from .window import Window
+
+#: Acting iterations whose median is the spread now (features can collapse within a few steps), the spread whose largest is
+#: remembered (a few strange batches must not raise it), and the spread in whose units the critic reads features.
+NOW, STEADY, TYPICAL = 3, 19, 99
 #: Acting iterations in which the largest falls by a factor of e: what features have lost by then they no longer miss.
 MEMORY = 1000
 
@@ -19,13 +20,14 @@ class Spread:
     """The spread of the auxiliary features beside the largest that they have had lately.
 
     Attributes:
-        value: the spread, averaged over the last acting iterations, scalar; 0 before the first.
-        steady: the same over more of them.
-        largest: the largest of `steady` so far, slowly forgotten, scalar.
+        value: the spread now, scalar; 0 before the first.
+        typical: the spread of many iterations, scalar; 0 before the first.
+        largest: the largest of the steady spread so far, slowly forgotten, scalar.
     """
 
     def __init__(self) -> None:
-        self.value, self.steady, self.largest = (torch.zeros((), dtype=torch.float32, device="cpu") for _ in range(3))
+        self._spreads = Window(TYPICAL)
+        self.value, self.typical, self.largest = (torch.zeros((), dtype=torch.float32, device="cpu") for _ in range(3))
 
     @property
     def kept(self) -> Tensor:
@@ -40,19 +42,21 @@ class Spread:
             spread: of its rows, scalar.
             in_play: which rows count, shape ``(batch,)``; fewer than two say nothing.
         """
-        value, steady, largest = (moved(each, spread.device) for each in (self.value, self.steady, self.largest))
-        found = spread.to(value)
-        known = largest > 0
         says = in_play.sum() > 1
-        self.value = torch.where(says, torch.where(known, torch.lerp(found, value, DECAY), found), value)
-        self.steady = torch.where(says, torch.where(known, torch.lerp(found, steady, STEADY_DECAY), found), steady)
-        self.largest = torch.where(says, torch.maximum(largest * (1.0 - 1.0 / MEMORY), self.steady), largest)
+        largest = moved(self.largest, spread.device)
+        self._spreads.record(spread, usable=says)
+        self._read()
+        steady = self._spreads.median(STEADY).nan_to_num()
+        self.largest = torch.where(says, torch.maximum(largest * (1.0 - 1.0 / MEMORY), steady), largest)
 
     def state_dict(self) -> dict[str, Any]:
-        known = {"value": self.value, "steady": self.steady, "largest": self.largest}
-        return {name: value.detach().cpu().clone() for name, value in known.items()}
+        return {**self._spreads.state_dict(), "largest": self.largest.detach().cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.value = state["value"].clone()
-        self.steady = state["steady"].clone()
+        self._spreads.load_state_dict(state)
         self.largest = state["largest"].clone()
+        self._read()
+
+    def _read(self) -> None:
+        self.value = self._spreads.median(NOW).nan_to_num()
+        self.typical = self._spreads.median().nan_to_num()

@@ -9,6 +9,8 @@ from torch import Tensor
 from wdpurify._checks import check_not_negative
 from wdpurify._torch import moved
 
+from .window import Window
+
 #: Iterations over which the task gradient is averaged: all of a short run, a window of a long one.
 MEMORY = 1000
 
@@ -84,8 +86,9 @@ class BalancedStrength:
     its square nearby (as in Huber's loss). A critic that is wrong by its own estimate (below 0) pulls nothing. Until a task
     gradient has been recorded the factor is 0. Give each regularizer an object of its own: it remembers that gradient.
 
-    The mean is over all iterations of a short run: a pull that upsets the task makes the task gradient grow, and a quick memory
-    would answer with a stronger pull still. It weighs each iteration by the factor that the loop gave the term in it, so one
+    The mean is over the last 1,000 iterations: a pull that upsets the task makes the task gradient grow, and a quick memory
+    would answer with a stronger pull still. Norms above five times their median count as so many, so a broken batch or a
+    learning-rate finder is soon forgotten. Each iteration is weighed by the factor that the loop gave the term in it, so one
     in which the term hardly counted (a mixup loop that scales the first of two criteria) says hardly anything.
 
     Args:
@@ -111,9 +114,8 @@ class BalancedStrength:
         self.keep = check_not_negative("keep", keep)
         if keep > 1:
             raise ValueError(f"`keep` must be at most 1, the share of their spread that features are to keep, got {keep}")
-        self.task_norm: Tensor = torch.tensor(float("nan"), dtype=torch.float32, device="cpu")
-        self._weight: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")  # mean of the iterations'
-        self._count: Tensor = torch.zeros((), dtype=torch.float32, device="cpu")
+        self._norms = Window(MEMORY)
+        self.task_norm = self._norms.mean()
 
     def factor(self, gradient_norm: Tensor, separation: Tensor, kept: Tensor) -> Tensor:
         norm = gradient_norm.float()
@@ -127,27 +129,16 @@ class BalancedStrength:
         return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
 
     def record(self, task_norm: Tensor, weight: Tensor) -> None:
-        known = moved(self.task_norm, task_norm.device)
-        weighed = moved(self._weight, task_norm.device)
-        count = moved(self._count, task_norm.device)
         # A step with an infinite gradient is one that a GradScaler skips: it teaches nothing.
-        usable = torch.isfinite(task_norm) & (weight > 0)
-        share = 1.0 / (count + 1.0)
-        new = share * weight
-        total = torch.lerp(weighed, weight.to(weighed), share)
-        mean = known.nan_to_num() * (1.0 - new / total) + task_norm * (new / total)
-        self.task_norm = torch.where(usable, mean, known)
-        self._weight = torch.where(usable, total, weighed)
-        self._count = torch.where(usable, (count + 1.0).clamp(max=MEMORY - 1.0), count)
+        self._norms.record(task_norm, weight=weight)
+        self.task_norm = self._norms.mean()
 
     def state_dict(self) -> dict[str, Any]:
-        memory = {"task_norm": self.task_norm, "weight": self._weight, "count": self._count}
-        return {name: value.detach().cpu().clone() for name, value in memory.items()}
+        return self._norms.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.task_norm = state["task_norm"].clone()
-        self._weight = state["weight"].clone()
-        self._count = state["count"].clone()
+        self._norms.load_state_dict(state)
+        self.task_norm = self._norms.mean()
 
 
 def as_strength(strength: float | Strength) -> Strength:

@@ -25,12 +25,14 @@ class TaskGradient:
 
     Attributes:
         latest: norm of the last iteration's task gradient so far, in units of the unscaled loss, scalar; None at the start.
+        factor: by which the last term was scaled, with its sign, scalar; None at the start.
         passes_before: how many passes the iteration before had, at least 1.
     """
 
     def __init__(self, feature_dim: int) -> None:
         self._nothing = torch.full((count_of_sums(feature_dim),), torch.nan, device="cpu")
         self.latest: Tensor | None = None
+        self.factor: Tensor | None = None
         self.passes_before = 1
         self._norm: Tensor | None = None
         self._weight: Tensor | None = None
@@ -47,7 +49,8 @@ class TaskGradient:
 
     def add_weight(self, weight: Tensor, *, first: bool) -> None:
         """Record by which factor a term was scaled, a scalar; ``first`` for the first term of a pass."""
-        weight = weight.detach().float().abs()
+        self.factor = weight.detach()
+        weight = self.factor.float().abs()
         self._weight = weight if self._weight is None else moved(self._weight, weight.device) + weight
         self._passes += first
 
