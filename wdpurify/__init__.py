@@ -8,12 +8,15 @@ from ._monitor import PurifyMetrics
 from ._regularizer import PurifyRegularizer
 from ._sampler import GroupBatch, GroupSampler
 from .critic import Critic, GradientPenalty, SpectralClipping, WeightClipping
+from .erasure import Eraser, ErasureReport
 from .exceptions import PurifyWarning
 from .pull import BalancedStrength, FixedStrength, OneSided, TwoSided
 
 __all__ = [
     "BalancedStrength",
     "Critic",
+    "Eraser",
+    "ErasureReport",
     "FixedStrength",
     "GradientPenalty",
     "GroupBatch",

@@ -1,6 +1,6 @@
 """PurifyRegularizer: what the user holds. It puts the parts together and holds no formula of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,6 +14,7 @@ from ._sampler import Sampler
 from ._state import Checkpoint
 from ._torch import outside_graphs, owner_of, unwrap
 from .critic import Constraint, Critic, CriticTrainer, GradientPenalty, made_critic
+from .erasure import Eraser, ErasureReport, collect, erase, fit_eraser, world_of
 from .features import AuxiliaryForward, FeatureTap, Pool, PurifiedCriterion, purified, sources_of
 from .pull import Objective, Pull, Strength, TwoSided, as_strength
 
@@ -97,6 +98,8 @@ class PurifyRegularizer:
         )
         options = {"every": every, "objective": objective, "feature_dim": feature_dim, "pool": pool}
         self._checkpoint = Checkpoint(options, self._trainer, self._game, sampler, self._forward)
+        self._pool = pool
+        self._seed = seed
         made_for(self._forward.model, self)
 
     @classmethod
@@ -218,6 +221,58 @@ class PurifyRegularizer:
             ValueError: if the state is of other options, critic, sampler or version, or damaged; nothing has changed then.
         """
         self._checkpoint.load_state_dict(state)
+
+    def erase(
+        self,
+        batches: Iterable[Any] | None = None,
+        *,
+        head: nn.Module | None = None,
+        max_rows: int = 4000,
+        unpack: Callable[[Any], tuple[Any, Tensor]] | None = None,
+    ) -> ErasureReport:
+        """The last call, after training: remove from the features what a linear probe still reads, inside the classifier.
+
+        The affine map that does so is fitted on the sampler's own rows in evaluation mode and folded into the classifier's
+        weight and bias: no new module, no new key, no cost at inference. With ``batches`` the classifier is then fitted anew on
+        erased features, from where it is, which makes up for what it read from the directions that are gone.
+
+        Args:
+            batches: pairs of inputs and class numbers, such as the training loader, or a few rows without the bias; None keeps
+                the classifier's weights.
+            head: the classifier, a linear layer or a 1x1 convolution; None takes the tapped layer.
+            max_rows: rows read at most, of the sampler's and of ``batches``.
+            unpack: makes inputs and labels of a batch; None takes pairs, and mappings with an entry ``"labels"``.
+
+        Returns:
+            What a linear probe reads of the label before and after, on rows that the eraser was not fitted on.
+
+        Raises:
+            ValueError: if the classifier is no such layer, or cannot be fitted on these batches; nothing has changed then.
+
+        Source: Belrose et al. 2023, arXiv:2306.03819.
+        """
+        if head is None and self.tap is None:
+            raise ValueError(
+                "`erase()` needs your classifier: `erase(head=model.head)`, or call `eraser()` for an object to use"
+            )
+        world = world_of(self.sampler)
+        shared: Any = {"feature_dim": self._trainer.feature_dim, "pool": self._pool, "max_rows": max_rows, "world": world}
+        found = collect(self._forward, self.sampler, **shared)
+        head = self.tap.module if head is None and self.tap is not None else head
+        assert head is not None
+        return erase(self._forward, found, head, batches, unpack=unpack, seed=self._seed, **shared)
+
+    def eraser(self, *, max_rows: int = 4000, bias: bool = True) -> Eraser:
+        """The map of :meth:`erase` as a module, for any classifier: ``head(eraser(features))``.
+
+        Args:
+            max_rows: rows of the sampler read at most.
+            bias: False makes the map linear, so that it can be folded into a layer without a bias.
+        """
+        world = world_of(self.sampler)
+        dim = self._trainer.feature_dim
+        found = collect(self._forward, self.sampler, feature_dim=dim, pool=self._pool, max_rows=max_rows, world=world)
+        return fit_eraser(*found, through_origin=not bias)
 
     def remove(self) -> None:
         """Take the tap off the model, if there is one, and drop what is held for the next ``loss()``."""

@@ -134,6 +134,11 @@ class GroupSampler:
         self._drawn = 0
         self._orders: dict[str, tuple[int, Tensor]] = {}
 
+    @property
+    def rows(self) -> int:
+        """How many rows the auxiliary set has."""
+        return sum(self._counts.values())
+
     def _check_values(self, index: dict[Hashable, Tensor]) -> None:
         shown = _shown({value: len(rows) for value, rows in index.items()})
         if self.fixed == ALL and ALL in index:

@@ -151,6 +151,12 @@ class FeatureTap:
         self._finalizer = weakref.finalize(self, handle.remove)
         self._finalizer.atexit = False
 
+    @property
+    def module(self) -> nn.Module:
+        """The tapped layer."""
+        module: nn.Module = self._module
+        return module
+
     def current(self) -> CapturedPass | None:
         """The pass that is under way: the training forwards since the last one, or that one until its backward is through."""
         hook = self._hook

@@ -45,7 +45,8 @@ class Window:
         """
         values, weights = self.rows
         clipped = torch.minimum(values, OUTLIER * _median(torch.where(values > 0, values, torch.nan)).nan_to_num())
-        return (clipped * weights).nansum() / weights.nansum()
+        mean: Tensor = (clipped * weights).nansum() / weights.nansum()
+        return mean
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows.detach().cpu().clone()}

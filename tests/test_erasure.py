@@ -1,0 +1,428 @@
+"""Erasing after training: the closed form beside its source's own code, and what it does to every kind of classifier."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_loop import equal_states, small_network, small_sampler, state_of, train
+from torch import nn
+from torch.testing import assert_close
+
+from wdpurify import Eraser, GroupSampler, PurifyRegularizer
+from wdpurify.erasure import fit_eraser
+from wdpurify.erasure.affine import AffineLayer
+from wdpurify.erasure.head import refit
+from wdpurify.erasure.probe import decoded
+
+
+def _rows(count=400, dim=12, values=3, seed=0):
+    """Correlated features of which some are moved by the label."""
+    generator = torch.Generator().manual_seed(seed)
+    groups = torch.randint(values, (count,), generator=generator)
+    features = torch.randn((count, dim), generator=generator, dtype=torch.float64)
+    features = features @ torch.randn((dim, dim), generator=generator, dtype=torch.float64) + 3.0
+    features[:, :values] += 2.0 * nn.functional.one_hot(groups, values)
+    return features, groups
+
+
+def _shared(features, groups, weights=None):
+    """Covariance of features and label values, which a linear probe needs."""
+    weights = torch.ones(len(groups), dtype=torch.float64) if weights is None else weights.double()
+    weights = weights / weights.sum()
+    labels = nn.functional.one_hot(groups).double()
+    return (features - weights @ features).T @ (weights[:, None] * (labels - weights @ labels))
+
+
+def _biased(rows=600, seed=1):
+    """Task rows whose nuisance (column 1, the stronger) has the class's number in 95 %, and auxiliary rows without a class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels, groups, free = torch.randint(2, (3, rows), generator=generator)
+    nuisance = torch.where(torch.rand(rows, generator=generator) < 0.95, labels, 1 - labels)
+
+    def images(of_class, of_nuisance):
+        drawn = torch.randn((rows, 8), generator=generator)
+        drawn[:, 0] += 1.5 * (2 * of_class - 1)
+        drawn[:, 1] += 3.0 * (2 * of_nuisance - 1)
+        return drawn
+
+    return (images(labels, nuisance), labels), (images(free, groups), groups, free)
+
+
+class _Classifier(nn.Module):
+    def __init__(self, head, width=16):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, width), nn.Tanh())
+        self.head = head
+
+    def forward(self, images):
+        return self.head(self.body(images))
+
+
+def _fitted(model, images, labels, steps=60):
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(model(images).flatten(1), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def _accuracy(model, images, labels):
+    with torch.no_grad():
+        return (model(images).flatten(1).argmax(1) == labels).float().mean().item()
+
+
+def test_the_map_is_that_of_the_methods_own_library():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        leace = pytest.importorskip("concept_erasure")
+        features, groups = _rows()
+        labels = nn.functional.one_hot(groups).double()
+        fitter = leace.LeaceFitter(12, 3, dtype=torch.float64, shrinkage=False)
+        expected = fitter.update(features, labels).eraser(features)
+    found = fit_eraser(features, groups, shrinkage=0.0)
+    assert found.rank == 2
+    assert_close(found(features), expected, rtol=0, atol=1e-4)
+
+
+@given(st.integers(2, 5), st.integers(6, 40), st.integers(0, 10_000), st.booleans())
+def test_no_linear_probe_reads_the_label_of_the_fitted_rows(values, dim, seed, through_origin):
+    features, groups = _rows(60, dim, values, seed)
+    groups[:values] = torch.arange(values)
+    weights = torch.rand(60, generator=torch.Generator().manual_seed(seed)) + 0.1
+    eraser = fit_eraser(features, groups, weights, through_origin=through_origin)
+    assert _shared(features, groups, weights).norm() > 1e-2
+    assert _shared(eraser(features), groups, weights).norm() < 1e-4 * features.norm()
+    twice = eraser(eraser(features))
+    assert_close(twice, eraser(features), rtol=0, atol=1e-3)
+
+
+def test_a_map_through_the_origin_is_linear_and_keeps_the_mean():
+    features, groups = _rows()
+    eraser = fit_eraser(features, groups, through_origin=True)
+    assert_close(eraser(torch.zeros(1, 12)), torch.zeros(1, 12), rtol=0, atol=1e-4)
+    assert_close(eraser(features).mean(0), features.mean(0), rtol=0, atol=1e-4)
+    assert fit_eraser(features, groups)(torch.zeros(1, 12)).abs().max() > 0.1
+
+
+def test_more_dimensions_than_rows_leave_the_features_nearly_as_they_are():
+    features, groups = _rows(40, 300, 2)
+    erased = fit_eraser(features, groups)(features)
+    assert (erased - features).norm() < 0.6 * (features - features.mean(0)).norm()
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (5, 7, 12), (5, 12, 3, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_an_eraser_takes_features_of_every_shape_and_dtype(shape, dtype):
+    eraser = fit_eraser(*_rows())
+    features = torch.randn(shape).to(dtype)
+    erased = eraser(features)
+    assert erased.shape == shape
+    assert erased.dtype == dtype
+    flat, flat_erased = (each.movedim(1, -1) if len(shape) == 4 else each for each in (features, erased))
+    assert_close(flat_erased.reshape(-1, 12), eraser(flat.reshape(-1, 12)))
+    with pytest.raises(ValueError, match="12 entries in the last axis"):
+        eraser(torch.randn(5, 11))
+
+
+def test_an_eraser_is_saved_and_said_like_any_module():
+    eraser = fit_eraser(*_rows())
+    twin = Eraser(torch.zeros(12, 2), torch.zeros(12, 2), torch.zeros(12))
+    twin.load_state_dict(eraser.state_dict())
+    assert torch.equal(twin(torch.ones(1, 12)), eraser(torch.ones(1, 12)))
+    assert repr(twin) == "Eraser(12 features, 2 directions removed)"
+
+
+def test_labels_that_cannot_be_erased_are_refused():
+    features, _ = _rows()
+    with pytest.raises(ValueError, match="at least two label values"):
+        fit_eraser(features, torch.zeros(400, dtype=torch.int64))
+    with pytest.raises(ValueError, match="nothing would be left"):
+        fit_eraser(features[:, :2], torch.arange(400) % 3)
+
+
+def test_the_probe_reads_what_is_there_and_nothing_else():
+    features, groups = _rows(2000, 6, 2)
+    weights = torch.ones(2000, dtype=torch.float64)
+    features[:, 2] += 20.0 * groups
+    assert decoded(features, groups, weights) > 0.9
+    assert abs(decoded(features, groups[torch.randperm(2000)], weights) - 0.5) < 0.05
+
+
+def test_a_refitted_head_is_the_minimum_of_its_loss():
+    features, _ = _rows(200, 5)
+    labels = (features[:, 0] + features[:, 1] > features[:, :2].sum(1).mean()).long()
+    weight, bias = torch.randn(2, 5, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    scale = (features - features.mean(0)).square().mean()
+
+    def value(slopes, offset):
+        loss = nn.functional.cross_entropy(features @ slopes.T + offset, labels)
+        return loss + 0.5 * 10.0 / 200 * scale * (slopes - weight).square().sum()
+
+    found = [each.requires_grad_() for each in refit(features, labels, weight, bias)]
+    gradients = torch.autograd.grad(value(*found), found)
+    assert max(gradient.abs().max() for gradient in gradients) < 1e-3
+    assert value(*found) < value(weight, bias)
+
+
+def test_a_strong_prior_keeps_the_old_weights():
+    features, _ = _rows(200, 5)
+    weight, bias = torch.randn(2, 5, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    found, _ = refit(features, torch.arange(200) % 2, weight, bias, prior=1e9)
+    assert_close(found, weight, rtol=0, atol=1e-4)
+
+
+HEADS = {
+    "linear": lambda: nn.Linear(16, 2),
+    "linear without bias": lambda: nn.Linear(16, 2, bias=False),
+    "a subclass": lambda: nn.modules.linear.NonDynamicallyQuantizableLinear(16, 2),
+    "1x1 convolution": lambda: nn.Sequential(nn.Unflatten(1, (16, 1, 1)), nn.Conv2d(16, 2, 1)),
+    "1x1 convolution without bias": lambda: nn.Sequential(nn.Unflatten(1, (16, 1, 1)), nn.Conv2d(16, 2, 1, bias=False)),
+}
+
+
+def _layer_name(model):
+    return "head.1" if isinstance(model.head, nn.Sequential) else "head"
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_folding_gives_the_scores_of_the_erased_features(kind):
+    (images, labels), (auxiliary, groups, _) = _biased()
+    model = _fitted(_Classifier(HEADS[kind]()), images, labels)
+    keys = list(model.state_dict())
+    purify = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups), layer=_layer_name(model))
+    eraser = purify.eraser(bias="without bias" not in kind)
+    expected = model.head(eraser(model.body(images)))
+    report = purify.erase()
+    assert list(model.state_dict()) == keys
+    assert_close(model(images), expected, rtol=1e-3, atol=1e-3)
+    assert _shared(model(auxiliary).flatten(1).double(), groups).norm() < 1e-4
+    assert report.directions == 1
+    assert report.before > 0.95
+    assert report.after < 0.7
+
+
+def test_erasing_and_fitting_anew_mends_a_biased_classifier():
+    (images, labels), (auxiliary, groups, free) = _biased()
+    model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
+    before = _accuracy(model, auxiliary, free)
+    purify = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups))
+    report = purify.erase([(images[:300], labels[:300]), (images[300:], labels[300:])])
+    assert report.refitted == 600
+    assert before < 0.85
+    assert _accuracy(model, auxiliary, free) > 0.88
+    assert _shared(model(auxiliary).double(), groups).norm() < 1e-4
+    assert "reads the label off" in str(report)
+
+
+@pytest.mark.parametrize("form", ["mappings", "a classifier with one output", "a function", "floats"])
+def test_rows_come_as_loaders_give_them(form):
+    (images, labels), (auxiliary, groups, free) = _biased()
+    one = form == "a classifier with one output"
+    model = _Classifier(nn.Linear(16, 2))
+    _fitted(model, images, labels)
+    if one:
+        with torch.no_grad():
+            slope, offset = (each[1:] - each[:1] for each in (model.head.weight, model.head.bias))
+            model.head = nn.Linear(16, 1)
+            model.head.weight.copy_(slope)
+            model.head.bias.copy_(offset)
+    batches = {
+        "mappings": [{"images": images, "labels": labels}],
+        "a classifier with one output": [(images, labels[:, None].float())],
+        "a function": [{"x": images, "y": labels}],
+        "floats": [(images, labels.double())],
+    }[form]
+    unpack = (lambda batch: (batch["x"], batch["y"])) if form == "a function" else None
+    PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups)).erase(batches, unpack=unpack)
+    found = (model(auxiliary)[:, 0] > 0).long() if one else model(auxiliary).argmax(1)
+    assert (found == free).float().mean() > 0.88
+
+
+def test_the_explicit_form_takes_the_head_or_gives_the_object():
+    network = small_network(norm=False)
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6)
+    with pytest.raises(ValueError, match=r"erase\(head=model.head\)"):
+        purify.erase()
+    images = torch.rand(4, 3, 8, 8)
+    eraser = purify.eraser()
+    expected = network.head(eraser(network.features(images)))
+    report = purify.erase([(images, torch.tensor([0, 1, 2, 3]))] * 2, head=copy.deepcopy(network.head))
+    assert report.refitted == 8
+    purify.erase(head=network.head)
+    assert_close(network.head(network.features(images)), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_but_the_classifier_changes():
+    network = small_network(dropout=0.5)
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6)
+    train(network, purify, 3)
+    network.features[1].eval()
+    modes = [part.training for part in network.modules()]
+    before, state, random = state_of(network.features), purify.state_dict(), torch.get_rng_state()
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    purify.erase([(images, torch.tensor([0, 1, 2, 3]))], head=network.head)
+    assert [part.training for part in network.modules()] == modes
+    assert equal_states(state_of(network.features), before)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert purify.state_dict()["ranks"][0]["sampler"] == state["ranks"][0]["sampler"]
+
+
+def test_what_it_does_not_depend_on_where_the_sampler_stands():
+    reports = []
+    for steps in (0, 5):
+        network = small_network(norm=False)
+        torch.manual_seed(0)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        sampler = small_sampler()
+        purify = PurifyRegularizer(network.features, sampler, feature_dim=6)
+        for _ in range(steps):
+            sampler.next_batch()
+        reports.append(purify.erase(head=network.head))
+    assert reports[0] == reports[1]
+    assert reports[0].rows == 60
+
+
+def test_rows_drawn_evenly_over_cells_are_weighed_so():
+    (images, labels), _ = _biased(seed=3)
+    nuisance = (images[:, 1] > 0).long()
+    sampler = GroupSampler(images, nuisance, balance=labels)
+    model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
+    eraser = PurifyRegularizer.for_model(model, sampler).eraser()
+    features = model.body(images).detach().double()
+    cells = 2 * nuisance + labels
+    weights = 1.0 / cells.bincount().double()[cells]
+    assert _shared(eraser(features), nuisance, weights).norm() < 0.2 * _shared(features, nuisance, weights).norm()
+    of_class = _shared(eraser(features), labels, weights).norm() / _shared(features, labels, weights).norm()
+    assert of_class > 0.7
+
+
+def test_a_tied_weight_is_copied_and_the_other_layer_stays():
+    (images, labels), (auxiliary, groups, _) = _biased()
+    model = _Classifier(nn.Linear(16, 2, bias=False))
+    model.other = nn.Linear(16, 2, bias=False)
+    model.other.weight = model.head.weight
+    _fitted(model, images, labels)
+    before = model.other.weight.clone()
+    PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups), layer="head").erase()
+    assert torch.equal(model.other.weight, before)
+    assert not torch.equal(model.head.weight, before)
+
+
+class _Adapter(nn.Module):
+    """LoRA as adapter libraries have it: a frozen layer inside, and what is learned beside it."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base_layer = base
+        self.down, self.up = nn.Linear(base.in_features, 2, bias=False), nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, features):
+        return self.base_layer(features) + self.up(self.down(features))
+
+
+def test_an_adapter_around_the_classifier_is_folded_into_its_base_layer():
+    (images, labels), (auxiliary, groups, _) = _biased()
+    model = _fitted(_Classifier(_Adapter(nn.Linear(16, 2))), images, labels)
+    purify = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups), layer="head", feature_dim=16)
+    expected = model.head(purify.eraser()(model.body(images)))
+    purify.erase()
+    assert_close(model(images), expected, rtol=1e-3, atol=1e-3)
+
+
+class _Cosine(nn.Linear):
+    def forward(self, features):
+        return nn.functional.linear(nn.functional.normalize(features), self.weight)
+
+
+REFUSED = {
+    "a deep head": (lambda: nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 2)), "head", "no plain weight"),
+    "a 3x3 convolution": (
+        lambda: nn.Sequential(nn.Unflatten(1, (16, 1, 1)), nn.Conv2d(16, 2, 3, padding=1)),
+        "head.1",
+        "more than one place",
+    ),
+    "a parametrised weight": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(16, 2)), "head", "no plain weight"),
+    "a head that is not affine": (lambda: _Cosine(16, 2), "head", "does not compute what its weight and bias say"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_other_heads_are_refused_by_name_and_nothing_changes(kind):
+    make, layer, message = REFUSED[kind]
+    (images, labels), (auxiliary, groups, _) = _biased()
+    model = _fitted(_Classifier(make()), images, labels, steps=3)
+    before = state_of(model)
+    purify = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups), layer=layer, feature_dim=16)
+    with pytest.raises(ValueError, match=rf"{message}.*purify\.eraser\(\)"):
+        purify.erase()
+    assert equal_states(state_of(model), before)
+
+
+def test_a_layer_that_forgets_what_is_written_is_given_its_weights_back():
+    class Stubborn(nn.Linear):
+        def forward(self, features):
+            return nn.functional.linear(features, first, self.bias)
+
+    layer = Stubborn(4, 2)
+    first = layer.weight.detach().clone()
+    affine = AffineLayer(layer)
+    with pytest.raises(ValueError, match="does not compute"):
+        affine.write(affine.weight + 1.0, affine.bias)
+    assert torch.equal(layer.weight, first)
+    assert_close(affine.weight, first.double(), rtol=0, atol=1e-6)
+
+
+BAD = {
+    "no pairs": ([torch.rand(4, 8)], "unpack=lambda batch"),
+    "no batch": ([], "at least one batch"),
+    "labels that are no classes": ([(torch.rand(4, 8), torch.rand(4))], "class numbers from 0 to 1"),
+    "classes out of range": ([(torch.rand(4, 8), torch.tensor([0, 1, 2, 1]))], "class numbers from 0 to 1"),
+    "labels of other rows": ([(torch.rand(4, 8), torch.tensor([0, 1]))], "2 labels for 4 rows"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_batches_that_cannot_be_fitted_on_are_refused_and_nothing_changes(kind):
+    batches, message = BAD[kind]
+    _, (auxiliary, groups, _) = _biased()
+    model = _Classifier(nn.Linear(16, 2))
+    before = state_of(model)
+    with pytest.raises(ValueError, match=message):
+        PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups)).erase(batches)
+    assert equal_states(state_of(model), before)
+
+
+def test_a_layer_that_is_not_the_last_is_folded_and_not_fitted_anew():
+    _, (auxiliary, groups, free) = _biased()
+    model = _Classifier(nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 2)))
+    purify = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups), layer="head.0")
+    with pytest.raises(ValueError, match="not what this layer gives"):
+        purify.erase([(auxiliary, free)])
+    expected = model.head(purify.eraser()(model.body(auxiliary)))
+    purify.erase()
+    assert_close(model(auxiliary), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_classifiers_of_other_precision_are_erased(dtype):
+    (images, labels), (auxiliary, groups, _) = _biased()
+    model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels).to(dtype)
+    purify = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups))
+    before = _shared(model(auxiliary.to(dtype)).double(), groups).norm()
+    report = purify.erase([(images, labels)])
+    assert report.before > 0.95
+    assert _shared(model(auxiliary.to(dtype)).double(), groups).norm() < 0.05 * before
+
+
+def test_one_fixed_value_is_erased_against_all_rows():
+    (images, labels), (auxiliary, groups, _) = _biased()
+    model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
+    PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups, fixed=1)).erase()
+    before = _shared(_fitted(_Classifier(nn.Linear(16, 2)), images, labels)(auxiliary).double(), groups).norm()
+    assert _shared(model(auxiliary).double(), groups).norm() < 0.1 * before

@@ -1,0 +1,50 @@
+"""Weighted moments of features, in double precision, well conditioned also with fewer rows than dimensions."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Weighted moments of rows.
+
+    Attributes:
+        mean: of the features, shape ``(dim,)``.
+        centred: features less their mean, shape ``(rows, dim)``.
+        weights: of the rows, shape ``(rows,)``, with sum 1.
+        covariance: shrunk towards a multiple of the identity, positive definite unless all rows are alike, ``(dim, dim)``.
+    """
+
+    mean: Tensor
+    centred: Tensor
+    weights: Tensor
+    covariance: Tensor
+
+
+def moments(features: Tensor, weights: Tensor, *, shrinkage: float | None = None) -> Moments:
+    """Mean and covariance of features ``(rows, dim)`` with weights ``(rows,)``.
+
+    Args:
+        features: float64.
+        weights: at least 0, with a sum above 0.
+        shrinkage: share of the identity in the covariance, in [0, 1]; None takes the oracle approximating one, which falls
+            with the number of rows.
+
+    Source: Chen, Wiesel, Eldar and Hero 2010, "Shrinkage Algorithms for MMSE Covariance Estimation", Eq. 23. The number of rows
+    is the effective one of the weights (Kish).
+    """
+    weights = weights / weights.sum()
+    mean = weights @ features
+    centred = features - mean
+    covariance = (centred * weights[:, None]).T @ centred
+    dim = covariance.shape[0]
+    trace = covariance.trace()
+    if shrinkage is None:
+        count = 1.0 / weights.square().sum()
+        square = covariance.square().sum()
+        uneven = (count + 1.0 - 2.0 / dim) * (square - trace.square() / dim)
+        shrinkage = float(((1.0 - 2.0 / dim) * square + trace.square()) / uneven) if uneven > 0 else 1.0
+        shrinkage = min(1.0, max(0.0, shrinkage))
+    identity = torch.eye(dim, dtype=covariance.dtype)
+    return Moments(mean, centred, weights, (1.0 - shrinkage) * covariance + shrinkage * trace / dim * identity)

@@ -1,0 +1,106 @@
+"""Eraser: the affine map after which no linear probe reads a label of the rows it was fitted on, with the least change."""
+
+import torch
+from torch import Tensor, nn
+
+from .covariance import moments
+
+
+class Eraser(nn.Module):
+    """Removes from features what a linear probe could read of a label: ``x - removed @ read.T @ (x - mean)``.
+
+    Call it on what the classifier reads, or put it before the classifier, ``nn.Sequential(eraser, head)``. Features of any
+    floating dtype are read; the arithmetic is float32 or wider.
+
+    Args:
+        removed: directions that are taken away, shape ``(dim, rank)``.
+        read: how much of each is in a row, shape ``(dim, rank)``, with ``read.T @ removed`` the identity.
+        mean: of the features, shape ``(dim,)``, which stays as it is.
+    """
+
+    removed: Tensor
+    read: Tensor
+    mean: Tensor
+
+    def __init__(self, removed: Tensor, read: Tensor, mean: Tensor) -> None:
+        super().__init__()
+        for name, value in (("removed", removed), ("read", read), ("mean", mean)):
+            self.register_buffer(name, value.float())
+
+    @property
+    def rank(self) -> int:
+        """How many directions are removed: at most the number of label values less one."""
+        return self.removed.shape[1]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The features without the label.
+
+        Args:
+            features: shape ``(batch, dim)``, ``(batch, tokens, dim)`` or ``(batch, dim, height, width)``.
+
+        Returns:
+            Of the same shape and dtype.
+
+        Raises:
+            ValueError: if neither the last axis nor the second of four has ``dim`` entries.
+        """
+        dim = len(self.mean)
+        channels_first = features.ndim == 4 and features.shape[1] == dim
+        rows = features.movedim(1, -1) if channels_first else features
+        if rows.shape[-1] != dim:
+            raise ValueError(f"`features` must have {dim} entries in the last axis, got shape {tuple(features.shape)}")
+        wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        removed, read, mean = (each.to(wide) for each in (self.removed, self.read, self.mean))
+        erased = (wide - ((wide - mean) @ read) @ removed.T).to(features.dtype)
+        return erased.movedim(-1, 1) if channels_first else erased
+
+    def extra_repr(self) -> str:
+        return f"{len(self.mean)} features, {self.rank} directions removed"
+
+
+def fit_eraser(
+    features: Tensor,
+    groups: Tensor,
+    weights: Tensor | None = None,
+    *,
+    through_origin: bool = False,
+    shrinkage: float | None = None,
+) -> Eraser:
+    """The closed form, from rows whose label is known.
+
+    With ``S`` the covariance of the features and ``C`` their covariance with the label's values, it projects along the columns
+    of ``C``, orthogonally in the metric of the inverse of ``S``: of all affine maps after which features and label are
+    uncorrelated it moves the features least.
+
+    Args:
+        features: shape ``(rows, dim)``, finite.
+        groups: number of each row's label value, int64, shape ``(rows,)``; at least two must occur.
+        weights: of the rows, shape ``(rows,)``, positive; None weighs all alike.
+        through_origin: make the map linear, for a classifier without a bias; the mean is kept all the same.
+        shrinkage: see :func:`moments`.
+
+    Raises:
+        ValueError: if one label value alone occurs, or the label takes all dimensions.
+
+    Source: Belrose et al. 2023, "LEACE", arXiv:2306.03819, Theorem 4.3, with a shrunk covariance.
+    """
+    rows = features.detach().double().cpu()
+    values = groups.cpu().unique()
+    if len(values) < 2:
+        raise ValueError("`groups` must hold at least two label values to erase, got one")
+    found = moments(
+        rows, torch.ones(len(rows), dtype=torch.float64) if weights is None else weights.double().cpu(), shrinkage=shrinkage
+    )
+    labels = (groups.cpu()[:, None] == values).double()
+    labels = labels - found.weights @ labels
+    shared = (found.centred * found.weights[:, None]).T @ labels
+    directions, sizes, _ = torch.linalg.svd(shared, full_matrices=False)
+    removed = directions[:, sizes > 1e-9 * sizes.max().clamp(min=1e-300)]
+    if removed.shape[1] >= rows.shape[1]:
+        raise ValueError(f"the label takes all {rows.shape[1]} dimensions of the features: nothing would be left")
+    solved = torch.linalg.solve(found.covariance, torch.cat([removed, found.mean[:, None]], dim=1))
+    read, of_mean = solved[:, :-1], solved[:, -1]
+    if through_origin and (size := found.mean @ of_mean) > 0:
+        read = read - of_mean[:, None] * (found.mean @ read) / size
+    read = read @ torch.linalg.pinv(removed.T @ read)
+    return Eraser(removed, read, found.mean)

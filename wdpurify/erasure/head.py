@@ -1,0 +1,74 @@
+"""A linear classifier fitted anew on finished features, from where it is."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Rows whose word counts as much as the old weights do: the pull towards these is divided by the number of rows.
+PRIOR_ROWS = 10.0
+ITERATIONS = 200
+
+
+def refit(
+    features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, *, prior: float = PRIOR_ROWS
+) -> tuple[Tensor, Tensor | None]:
+    """The weights that minimise the mean cross-entropy and a small pull towards the old weights.
+
+    Args:
+        features: float64, shape ``(rows, dim)``.
+        labels: class numbers, int64, shape ``(rows,)``; 0 and 1 for a classifier with one output.
+        weight: where to start from, float64, shape ``(outputs, dim)``.
+        bias: shape ``(outputs,)``; None for a classifier without, which gets none.
+        prior: factor of the pull, at least 0; it is divided by the number of rows, and free of the features' scale.
+
+    Returns:
+        Weight and bias, of the same shapes.
+    """
+    centre = features.mean(0)
+    scale = (features - centre).square().mean().sqrt().clamp(min=1e-12)
+    centred = (features - centre if bias is not None else features) / scale
+    start = weight * scale
+    change = torch.zeros_like(start, requires_grad=True)
+    offset = torch.zeros(len(weight), dtype=weight.dtype) if bias is None else bias + weight @ centre
+    offset = offset.clone().requires_grad_(bias is not None)
+    pull = prior / len(features)
+    optimizer = torch.optim.LBFGS(
+        [change, offset] if bias is not None else [change], max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = _cross_entropy(centred @ (start + change).T + offset, labels) + 0.5 * pull * change.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    fitted = (start + change.detach()) / scale
+    return fitted, None if bias is None else offset.detach() - fitted @ centre
+
+
+def check_labels(labels: Tensor, outputs: int) -> Tensor:
+    """Labels as class numbers.
+
+    Raises:
+        ValueError: for labels that are no class numbers of a classifier with so many outputs.
+    """
+    flat = labels.detach().cpu()
+    if flat.ndim == 2 and flat.shape[1] == 1:
+        flat = flat[:, 0]
+    numbers = flat.long()
+    classes = max(2, outputs)
+    whole = flat.ndim == 1 and (not flat.is_floating_point() or bool((flat == numbers).all()))
+    if not whole or numbers.min() < 0 or numbers.max() >= classes:
+        raise ValueError(
+            f"`rows` must give class numbers from 0 to {classes - 1}, one per row, to fit a classifier with {outputs} outputs "
+            f"anew, got {flat.dtype} of shape {tuple(flat.shape)}. Call `erase()` without rows to keep the classifier's weights"
+        )
+    return numbers
+
+
+def _cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    if scores.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(scores[:, 0], labels.to(scores))
+    return F.cross_entropy(scores, labels)
