@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ._game import Game
 from ._monitor import PurifyMetrics
 from ._options import PUBLISHED, PurifyOptions
+from ._parts import assembled
 from ._registry import adds_already, forget, made_for, regularizer_of
 from ._sampler import Sampler
-from ._state import Checkpoint
-from ._torch import outside_graphs, owner_of, unwrap
-from .critic import Constraint, Critic, CriticTrainer, GradientPenalty, made_critic
-from .erasure import Eraser, ErasureReport, collect, erase, fit_eraser, world_of
-from .features import AuxiliaryForward, FeatureTap, Pool, PurifiedCriterion, purified, sources_of
-from .pull import Objective, Pull, Strength, TwoSided, as_strength
+from ._torch import outside_graphs, unwrap
+from .critic import Constraint, Critic, GradientPenalty
+from .erasure import BatchUnpacker, Eraser, ErasureReport
+from .features import FeatureTap, Pool, PurifiedCriterion, purified, sources_of
+from .pull import Objective, Strength, TwoSided, as_strength
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -78,28 +77,23 @@ class PurifyRegularizer:
         self.sampler = sampler
         self.objective = objective
         self.strength = as_strength(strength)
-        owner = self.tap.model if self.tap is not None else model if model is not None else owner_of(extract)
-        if owner is None:
-            raise ValueError("`extract` is a plain function: say with `model=...` whose BatchNorm statistics it runs through")
-        self._forward = AuxiliaryForward(extract, owner, update_statistics=update_statistics, seed=seed)
-        if feature_dim is None:
-            feature_dim = self._forward.width(sampler, pool=pool)
-        self._trainer = CriticTrainer(
-            made_critic(critic, feature_dim, sampler.n_groups, seed=seed),
-            feature_dim,
+        self._forward, self._trainer, self._game, self._checkpoint, self._erasing = assembled(
+            extract,
+            sampler,
+            feature_dim=feature_dim,
+            objective=objective,
+            strength=self.strength,
             constraint=constraint,
-            lr=critic_lr,
-            steps=critic_steps,
+            critic=critic,
+            critic_lr=critic_lr,
+            critic_steps=critic_steps,
             scale_features=scale_features,
+            every=every,
+            pool=pool,
+            update_statistics=update_statistics,
+            model=model,
             seed=seed,
         )
-        self._game = Game(
-            self._forward, sampler, self._trainer, Pull(self.strength, feature_dim), objective=objective, every=every, pool=pool
-        )
-        options = {"every": every, "objective": objective, "feature_dim": feature_dim, "pool": pool}
-        self._checkpoint = Checkpoint(options, self._trainer, self._game, sampler, self._forward)
-        self._pool = pool
-        self._seed = seed
         made_for(self._forward.model, self)
 
     @classmethod
@@ -228,7 +222,7 @@ class PurifyRegularizer:
         *,
         head: nn.Module | None = None,
         max_rows: int = 4000,
-        unpack: Callable[[Any], tuple[Any, Tensor]] | None = None,
+        unpack: BatchUnpacker | None = None,
     ) -> ErasureReport:
         """The last call, after training: remove from the features what a linear probe still reads, inside the classifier.
 
@@ -252,15 +246,10 @@ class PurifyRegularizer:
         Source: Belrose et al. 2023, arXiv:2306.03819.
         """
         if head is None and self.tap is None:
-            raise ValueError(
-                "`erase()` needs your classifier: `erase(head=model.head)`, or call `eraser()` for an object to use"
-            )
-        world = world_of(self.sampler)
-        shared: Any = {"feature_dim": self._trainer.feature_dim, "pool": self._pool, "max_rows": max_rows, "world": world}
-        found = collect(self._forward, self.sampler, **shared)
-        head = self.tap.module if head is None and self.tap is not None else head
-        assert head is not None
-        return erase(self._forward, found, head, batches, unpack=unpack, seed=self._seed, **shared)
+            raise ValueError("`erase()` needs your classifier: `erase(head=model.head)`, or `eraser()` for a map to use")
+        layer = self.tap.module if head is None and self.tap is not None else head
+        assert layer is not None
+        return self._erasing.fold(layer, batches, max_rows=max_rows, unpack=unpack)
 
     def eraser(self, *, max_rows: int = 4000, bias: bool = True) -> Eraser:
         """The map of :meth:`erase` as a module, for any classifier: ``head(eraser(features))``.
@@ -269,10 +258,7 @@ class PurifyRegularizer:
             max_rows: rows of the sampler read at most.
             bias: False makes the map linear, so that it can be folded into a layer without a bias.
         """
-        world = world_of(self.sampler)
-        dim = self._trainer.feature_dim
-        found = collect(self._forward, self.sampler, feature_dim=dim, pool=self._pool, max_rows=max_rows, world=world)
-        return fit_eraser(*found, through_origin=not bias)
+        return self._erasing.eraser(max_rows=max_rows, through_origin=not bias)
 
     def remove(self) -> None:
         """Take the tap off the model, if there is one, and drop what is held for the next ``loss()``."""

@@ -1,4 +1,5 @@
 """Erasure after training: the linear map that removes a nuisance from features, and its folding into a classifier."""
 
-from .erase import ErasureReport, Unpack, collect, erase, world_of
+from .erase import Erasing, ErasureReport
 from .eraser import Eraser, fit_eraser
+from .rows import BatchUnpacker

@@ -1,0 +1,74 @@
+"""The parts of a regularizer, put together from its options."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ._game import Game
+from ._sampler import Sampler
+from ._state import Checkpoint
+from ._torch import owner_of
+from .critic import Constraint, CriticTrainer, made_critic
+from .erasure import Erasing
+from .features import AuxiliaryForward, FeatureTap, Pool
+from .pull import Objective, Pull, Strength
+
+
+class Parts(NamedTuple):
+    """What a regularizer is made of.
+
+    Attributes:
+        forward: the extractor without side effects.
+        trainer: the critic and its training.
+        game: the order of play.
+        checkpoint: what is saved.
+        erasing: what is done after training.
+    """
+
+    forward: AuxiliaryForward
+    trainer: CriticTrainer
+    game: Game
+    checkpoint: Checkpoint
+    erasing: Erasing
+
+
+def assembled(
+    extract: Callable[..., Any],
+    sampler: Sampler,
+    *,
+    feature_dim: int | None,
+    objective: Objective,
+    strength: Strength,
+    constraint: Constraint,
+    critic: nn.Module | Callable[[int, int], nn.Module],
+    critic_lr: float,
+    critic_steps: int,
+    scale_features: bool,
+    every: int,
+    pool: Pool,
+    update_statistics: bool,
+    model: nn.Module | None,
+    seed: int,
+) -> Parts:
+    """The parts; arguments and errors are those of ``PurifyRegularizer``."""
+    owner = extract.model if isinstance(extract, FeatureTap) else model if model is not None else owner_of(extract)
+    if owner is None:
+        raise ValueError("`extract` is a plain function: say with `model=...` whose BatchNorm statistics it runs through")
+    forward = AuxiliaryForward(extract, owner, update_statistics=update_statistics, seed=seed)
+    if feature_dim is None:
+        feature_dim = forward.width(sampler, pool=pool)
+    trainer = CriticTrainer(
+        made_critic(critic, feature_dim, sampler.n_groups, seed=seed),
+        feature_dim,
+        constraint=constraint,
+        lr=critic_lr,
+        steps=critic_steps,
+        scale_features=scale_features,
+        seed=seed,
+    )
+    game = Game(forward, sampler, trainer, Pull(strength, feature_dim), objective=objective, every=every, pool=pool)
+    saved = {"every": every, "objective": objective, "feature_dim": feature_dim, "pool": pool}
+    checkpoint = Checkpoint(saved, trainer, game, sampler, forward)
+    erasing = Erasing(forward, sampler, feature_dim=feature_dim, pool=pool, seed=seed)
+    return Parts(forward, trainer, game, checkpoint, erasing)
