@@ -1,7 +1,9 @@
 """Erasing after training: the closed form beside its source's own code, and what it does to every kind of classifier."""
 
 import copy
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,6 +131,12 @@ def test_an_eraser_takes_features_of_every_shape_and_dtype(shape, dtype):
         eraser(torch.randn(5, 11))
 
 
+def test_the_page_runs_as_it_stands(capsys):
+    page = (Path(__file__).parent.parent / "docs" / "after-training.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)[1], {})
+    assert "a linear probe reads the label off" in capsys.readouterr().out
+
+
 def test_an_eraser_is_saved_and_said_like_any_module():
     eraser = fit_eraser(*_rows())
     twin = Eraser(torch.zeros(12, 2), torch.zeros(12, 2), torch.zeros(12))
@@ -161,7 +169,7 @@ def test_a_refitted_head_is_the_minimum_of_its_loss():
 
     def value(slopes, offset):
         loss = nn.functional.cross_entropy(features @ slopes.T + offset, labels)
-        return loss + 0.5 * 10.0 / 200 * scale * (slopes - weight).square().sum()
+        return loss + 0.5 * 100.0 / 200 * scale * (slopes - weight).square().sum()
 
     found = [each.requires_grad_() for each in refit(features, labels, weight, bias)]
     gradients = torch.autograd.grad(value(*found), found)
