@@ -18,6 +18,7 @@ from .auxiliary_head import MultiTask, Transfer
 from .balanced import BalancedBatches, BalancedPurified, BalancedReversal, GroupRobust
 from .concept_erasure import ConceptErasure
 from .coral import Coral
+from .erased import BalancedPurifiedErased, PurifiedErased
 from .gradient_reversal import GradientReversal
 from .maximum_mean_discrepancy import MaximumMeanDiscrepancy
 from .plain import Plain
@@ -60,6 +61,7 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     ),
     "PL two-sided, one group": partial(Purified, fixed=True),
     "PL all groups (default)": Purified,
+    "PL, erased at the end": PurifiedErased,
 }
 
 #: The methods of the face tables, under the paper's names.
@@ -74,6 +76,7 @@ FACE_METHODS: Mapping[str, Callable[..., Method]] = {
     "PL as published, to population": METHODS["PL as published, to population"],
     "PL as published, to group": METHODS["PL as published, to group"],
     "PL all groups (default)": Purified,
+    "PL, erased at the end": PurifiedErased,
     "control: statistics only": METHODS["control: statistics only"],
     "control: shuffled groups": METHODS["control: shuffled groups"],
 }
@@ -89,6 +92,7 @@ OWN_ROWS_METHODS: Mapping[str, Callable[..., Method]] = {
     "PL, rows as they are": Purified,
     "PL, balanced": partial(Purified, balance=True),
     "PL and batches, balanced": partial(BalancedPurified, balance=True),
+    "PL and batches, balanced, erased at the end": partial(BalancedPurifiedErased, balance=True),
     "PL and batches, balanced, within each class": partial(WithinClass, balance=True),
     "PL and balanced batches, weights in the gap": WeightedGap,
 }
@@ -112,6 +116,7 @@ PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
     "LEACE, head refitted": METHODS["LEACE, head refitted"],
     "PL, statistics updated": partial(Purified, update_statistics=True, **PURIFIED_ROWS),
     "PL all groups (default)": partial(Purified, **PURIFIED_ROWS),
+    "PL, erased at the end": partial(PurifiedErased, **PURIFIED_ROWS),
     "goal 1, head on unbiased rows": UnbiasedHead,
     "PL, head on unbiased rows": partial(PurifiedUnbiasedHead, **PURIFIED_ROWS),
 }

@@ -50,6 +50,7 @@ class Purified(Plain):
         **options: Any,
     ) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps)
+        self.task = task
         groups = list(task.auxiliary.groups)
         if shuffled:
             order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
