@@ -1,6 +1,7 @@
 """Erasing after training: the closed form beside its source's own code, and what it does to every kind of classifier."""
 
 import copy
+import math
 import re
 import warnings
 from pathlib import Path
@@ -159,6 +160,23 @@ def test_the_probe_reads_what_is_there_and_nothing_else():
     features[:, 2] += 20.0 * groups
     assert decoded(features, groups, weights) > 0.9
     assert abs(decoded(features, groups[torch.randperm(2000)], weights) - 0.5) < 0.05
+
+
+def test_the_probe_leaves_out_values_that_one_half_lacks():
+    features, groups = _rows(60, 6, 3)
+    groups[:] = torch.arange(60) // 2 % 2
+    groups[0] = 2
+    found = decoded(features, groups, torch.ones(60, dtype=torch.float64))
+    assert 0.0 <= found <= 1.0
+    each_in_one_half = torch.arange(60) % 2
+    assert math.isnan(decoded(features, each_in_one_half, torch.ones(60, dtype=torch.float64)))
+
+
+def test_features_that_are_all_alike_have_nothing_to_erase():
+    rows = torch.ones(20, 4)
+    eraser = fit_eraser(rows, torch.arange(20) % 2)
+    assert eraser.rank == 0
+    assert torch.equal(eraser(rows), rows)
 
 
 def test_a_refitted_head_is_the_minimum_of_its_loss():

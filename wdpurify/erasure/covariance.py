@@ -13,7 +13,7 @@ class Moments(NamedTuple):
         mean: of the features, shape ``(dim,)``.
         centred: features less their mean, shape ``(rows, dim)``.
         weights: of the rows, shape ``(rows,)``, with sum 1.
-        covariance: shrunk towards a multiple of the identity, positive definite unless all rows are alike, ``(dim, dim)``.
+        covariance: shrunk towards a multiple of the identity, positive definite, ``(dim, dim)``.
     """
 
     mean: Tensor
@@ -46,5 +46,6 @@ def moments(features: Tensor, weights: Tensor, *, shrinkage: float | None = None
         uneven = (count + 1.0 - 2.0 / dim) * (square - trace.square() / dim)
         shrinkage = float(((1.0 - 2.0 / dim) * square + trace.square()) / uneven) if uneven > 0 else 1.0
         shrinkage = min(1.0, max(0.0, shrinkage))
-    identity = torch.eye(dim, dtype=covariance.dtype)
-    return Moments(mean, centred, weights, (1.0 - shrinkage) * covariance + shrinkage * trace / dim * identity)
+    size = trace / dim if trace > 0 else 1.0  # rows that are all alike have no scale of their own
+    shrunk = (1.0 - shrinkage) * covariance + shrinkage * size * torch.eye(dim, dtype=covariance.dtype)
+    return Moments(mean, centred, weights, shrunk)

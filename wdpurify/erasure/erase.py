@@ -81,8 +81,8 @@ class Erasing:
             features, labels = task_rows(self._forward, batches, layer, **read)
             weight, bias = refit(eraser(features), check_labels(labels, len(weight)), weight, bias)
             refitted = len(labels)
-        layer.write(*self._agreed(_folded(eraser, weight, bias)))
         before, after = _leakage(rows, self._seed)
+        layer.write(*self._agreed(_folded(eraser, weight, bias)))
         return ErasureReport(before, after, 1.0 / len(rows.groups.unique()), eraser.rank, len(rows.groups), refitted)
 
     @property
@@ -112,7 +112,7 @@ def _leakage(rows: Rows, seed: int) -> tuple[float, float]:
     order = torch.randperm(len(rows.groups), generator=generator)
     cut = round(HELD_OUT * len(order))
     held_out, fitted = rows.part(order[:cut]), rows.part(order[cut:])
-    if len(fitted.groups.unique()) < 2 or len(held_out.groups.unique()) < len(rows.groups.unique()):
+    if len(fitted.groups.unique()) < 2:
         return float("nan"), float("nan")
     eraser = fit_eraser(*fitted)
     before = decoded(*held_out)

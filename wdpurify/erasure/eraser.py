@@ -95,7 +95,7 @@ def fit_eraser(
     labels = labels - found.weights @ labels
     shared = (found.centred * found.weights[:, None]).T @ labels
     directions, sizes, _ = torch.linalg.svd(shared, full_matrices=False)
-    removed = directions[:, sizes > 1e-9 * sizes.max().clamp(min=1e-300)]
+    removed = directions[:, sizes > 1e-9 * torch.maximum(sizes.max(), rows.abs().mean())]  # what is below is rounding
     if removed.shape[1] >= rows.shape[1]:
         raise ValueError(f"the label takes all {rows.shape[1]} dimensions of the features: nothing would be left")
     solved = torch.linalg.solve(found.covariance, torch.cat([removed, found.mean[:, None]], dim=1))
