@@ -78,7 +78,8 @@ def test_it_is_not_known_without_a_spread_or_a_gradient():
     known.record_task(_found(features, 0.0 * gradient))
     known.record_task(_found(0.0 * features, gradient))
     known.record_pull(features, 0.0 * gradient, torch.ones(8, dtype=torch.bool))
-    assert known.ratio == known.excess == 1
+    assert known.excess == 1
+    assert not known.ratio.isfinite()
     assert known.task == known.pull == 0
 
 

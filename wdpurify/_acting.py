@@ -98,6 +98,7 @@ def acting_step(
         if pulls and raw.requires_grad:
             if learn:
                 pull.coherence.record_pull(rows.features, found.gradient, in_play)
+                pull.record_gain()
             mine = found.gradient[rank::world] * world
             at_raw = unpooled(raw, mine, pool=pool, mask=mask)
             # Pooling spreads each row's gradient over its tokens or places, which changes the norm.
@@ -118,6 +119,7 @@ def acting_step(
         "spread_kept": pull.spread.kept,
         "spread_beside_task": pull.spread.value / moved(pull.task_spread, pull.spread.value.device),
         "coherence_excess": pull.coherence.excess,
+        "gain": pull.gain.applied,
         "feature_norm": rows.features.norm(dim=1).mean(),
         "dropped_rows": (~keep).sum(),
     }

@@ -53,6 +53,8 @@ class PurifyMetrics(NamedTuple):
         coherence_excess: by how much a balanced pull is weakened for being more coherent than the task gradient, whose rows
             cancel while they ask for opposite things; 1 where it is not, or where that is not known, as for features that come
             as tokens or maps.
+        gain: how many times ``strength`` the pull is to have, from 1 to ``BalancedStrength(most=)``; it grows while groups stay
+            apart and nothing tells that more would harm.
         dropped_rows: auxiliary rows left out for not being finite, or beyond 1e6 in magnitude.
         gradient_ratio: norm of the applied purify gradient over the norm of the task gradient.
         strength: the strength that was asked for.
@@ -69,6 +71,7 @@ class PurifyMetrics(NamedTuple):
     spread_kept: float
     spread_beside_task: float
     coherence_excess: float
+    gain: float
     dropped_rows: float
     gradient_ratio: float
     strength: float
@@ -128,6 +131,7 @@ class Monitor:
             spread_kept=self.read("spread_kept"),
             spread_beside_task=self.read("spread_beside_task"),
             coherence_excess=self.read("coherence_excess"),
+            gain=self.read("gain"),
             dropped_rows=self.read("dropped_rows"),
             gradient_ratio=self.read("applied_norm") / task_norm if task_norm > 0 else float("nan"),
             strength=strength,

@@ -126,14 +126,14 @@ class Coherence:
 
     @property
     def ratio(self) -> Tensor:
-        """How much more coherent the pull is than the task gradient; 1 while that is not known."""
-        return (self.pull / moved(self.task, self.pull.device)).nan_to_num(nan=1.0, posinf=1.0)
+        """How much more coherent the pull is than the task gradient; not finite while that is not known."""
+        return self.pull / moved(self.task, self.pull.device)
 
     @property
     def excess(self) -> Tensor:
         """The ratio where it is beyond the tolerance, or 1."""
         ratio = self.ratio
-        return torch.where(ratio > TOLERANCE, ratio, 1.0)
+        return torch.where(torch.isfinite(ratio) & (ratio > TOLERANCE), ratio, 1.0)
 
     def record_task(self, found: Tensor) -> None:
         """Record the coherence of an iteration's task gradient; one that is not finite says nothing."""

@@ -10,6 +10,7 @@ from wdpurify._torch import gathered, is_shard, like, moved, own_part
 from wdpurify.functional import norm_of_all_passes
 
 from .coherence import Coherence
+from .gain import Gain
 from .graphs import reachable_parameters
 from .hand_over import PassRecord, hand_over
 from .separation import Separation
@@ -35,6 +36,7 @@ class Pull:
         separation: how far apart the groups are.
         spread: how much of their spread the features still have.
         coherence: how much of the pull and of the task gradient is left below the features.
+        gain: how many times the strength the pull has.
         task_spread: spread of the task's features in the last iteration, scalar; NaN where it is not known.
     """
 
@@ -48,6 +50,7 @@ class Pull:
         self.separation = Separation()
         self.spread = Spread()
         self.coherence = Coherence()
+        self.gain = Gain()
         self.task_spread = torch.full((), torch.nan, device="cpu")
         self._feature_dim = feature_dim
         self._value: Tensor | None = None
@@ -77,11 +80,16 @@ class Pull:
 
         A pull that is more coherent than the task gradient counts as so much larger: below the features it is.
         """
-        known = (self.separation.value, self.spread.kept, self.coherence.excess)
-        separation, kept, excess = (moved(value, norm.device) for value in known)
-        factor = self.strength.factor(norm * excess, separation, kept)
+        known = (self.separation.value, self.spread.kept, self.coherence.excess, self.coherence.ratio)
+        separation, kept, excess, ratio = (moved(value, norm.device) for value in known)
+        factor = self.strength.factor(norm * excess, separation, kept) * self.gain.apply(kept, ratio)
         self.prepared_norm = norm * factor
         return factor
+
+    def record_gain(self) -> None:
+        """Let the gain follow the separation, once per acting iteration; a strength without `most` has none."""
+        limits = {"fade": getattr(self.strength, "fade", 0.0), "most": getattr(self.strength, "most", 1.0)}
+        self.gain.record(self.separation.value, **limits)
 
     def prepare(self, value: Tensor, factor: Tensor, parameters: list[tuple[Tensor, Tensor]]) -> None:
         """Keep a pull at the auxiliary rows for the passes of this iteration.
@@ -203,6 +211,7 @@ class Pull:
             "separation": self.separation.state_dict(),
             "spread": self.spread.state_dict(),
             "coherence": self.coherence.state_dict(),
+            "gain": self.gain.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -212,6 +221,7 @@ class Pull:
         self.separation.load_state_dict(state["separation"])
         self.spread.load_state_dict(state["spread"])
         self.coherence.load_state_dict(state["coherence"])
+        self.gain.load_state_dict(state["gain"])
         self.drop()
 
     @staticmethod

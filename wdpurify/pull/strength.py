@@ -98,6 +98,9 @@ class BalancedStrength:
         keep: share, in [0, 1], of their largest spread that the features are to keep: once they have less, the ratio falls
             linearly, to 0 at half of it. 0 does not look at it. A pull can bring groups together by shrinking the features to a
             point, from which a network may not come back.
+        most: how many times ``value`` the ratio may become while the groups stay apart, at least 1; 1 holds it. It grows
+            slowly, and only as far as the features keep their spread and the pull is no more coherent than the task gradient:
+            ``metrics().gain``.
 
     Where the pull is more coherent than the task gradient, so that more of it is left below the features, the norm that comes
     in is as many times larger and the ratio as many times smaller: ``metrics().coherence_excess``.
@@ -108,10 +111,13 @@ class BalancedStrength:
 
     needs_task_gradient = True
 
-    def __init__(self, value: float = 0.5, *, fade: float = 0.2, keep: float = 0.0) -> None:
+    def __init__(self, value: float = 0.5, *, fade: float = 0.2, keep: float = 0.0, most: float = 3.0) -> None:
         self.value = check_not_negative("value", value)
         self.fade = check_not_negative("fade", fade)
         self.keep = check_not_negative("keep", keep)
+        self.most = check_not_negative("most", most)
+        if most < 1:
+            raise ValueError(f"`most` must be at least 1, so many times the strength may grow, got {most}")
         if keep > 1:
             raise ValueError(f"`keep` must be at most 1, the share of their spread that features are to keep, got {keep}")
         self._norms = Window(MEMORY)

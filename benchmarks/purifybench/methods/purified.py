@@ -24,7 +24,7 @@ class Purified(Plain):
         network, task, seed, device, steps: as for every method.
         fixed: one group, the task's `fixed` value, in place of all groups at once.
         shuffled: permute the group labels among the auxiliary rows, so that they say nothing: the control.
-        strength, fade, keep: of a `BalancedStrength` of the run's own; by default the library's.
+        strength, fade, keep, most: of a `BalancedStrength` of the run's own; by default the library's.
         published: the paper's own settings; `objective` is then the only option.
         batch_size: auxiliary rows per acting step, of all groups together.
         balance: draw evenly over the cells of group and class, for a task whose auxiliary rows have classes.
@@ -47,6 +47,7 @@ class Purified(Plain):
         strength: float | None = None,
         fade: float | None = None,
         keep: float | None = None,
+        most: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps)
@@ -68,7 +69,7 @@ class Purified(Plain):
             rank=0,  # each process trains a run of its own
             world_size=1,
         )
-        asked = {"value": strength, "fade": fade, "keep": keep}
+        asked = {"value": strength, "fade": fade, "keep": keep, "most": most}
         given = {name: value for name, value in asked.items() if value is not None}
         if given:
             options["strength"] = BalancedStrength(**given)
