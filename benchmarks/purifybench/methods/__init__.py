@@ -123,6 +123,9 @@ PLAIN = "plain"
 FITTED_METHODS: Mapping[str, Mapping[str, Callable[..., Method]]] = {
     "table": {
         "Fairlearn, reductions (nuisance known on own rows)": ParityReductions,
+        "Fairlearn, reductions, equalized odds (nuisance known on own rows)": partial(
+            ParityReductions, constraint="EqualizedOdds"
+        ),
         "Fairlearn, adversarial (nuisance known on own rows)": AdversarialParity,
     },
     "embeddings": {"logistic regression on erased embeddings": ErasedRegression},

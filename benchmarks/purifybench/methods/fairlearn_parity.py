@@ -1,7 +1,8 @@
-"""Fairlearn's two ways to demographic parity, for those who know the nuisance of their own training rows."""
+"""Fairlearn's reductions and its adversary, for those who know the nuisance of their own training rows."""
 
 import contextlib
 import warnings
+from typing import Literal
 
 import torch
 from purifybench.network import Network
@@ -12,18 +13,38 @@ from .fitted import Fitted, Predictor
 
 
 class ParityReductions(Fitted):
-    """Fairlearn's exponentiated gradient: logistic regressions of which, mixed, no nuisance gets a class more often.
+    """Fairlearn's exponentiated gradient: a mixture of logistic regressions that keeps a promise about nuisances.
 
-    It is given the true nuisance of the training rows.
+    It is given the true nuisance of the training rows. Where class and nuisance go together there, demographic parity
+    contradicts the labels, equalized odds does not.
+
+    Args:
+        network, task, seed, device, steps: as for every method.
+        constraint: ``"DemographicParity"``, every nuisance is given each class equally often; or ``"EqualizedOdds"``, among the
+            rows of a class it is.
 
     Source: Agarwal et al. 2018, arXiv:1803.02453; Fairlearn (Weerts et al. 2023).
     """
 
+    def __init__(
+        self,
+        network: Network,
+        task: Task,
+        *,
+        seed: int,
+        device: torch.device,
+        steps: int,
+        constraint: Literal["DemographicParity", "EqualizedOdds"] = "DemographicParity",
+    ) -> None:
+        super().__init__(network, task, seed=seed, device=device, steps=steps)
+        self.constraint = constraint
+
     def fit(self) -> Predictor:
-        from fairlearn.reductions import DemographicParity, ExponentiatedGradient
+        from fairlearn import reductions
 
         train = self.task.train
-        fitted = ExponentiatedGradient(LogisticRegression(max_iter=1000), constraints=DemographicParity())
+        constraint = getattr(reductions, self.constraint)()
+        fitted = reductions.ExponentiatedGradient(LogisticRegression(max_iter=1000), constraints=constraint)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pandas, about how Fairlearn uses it
             fitted.fit(train.images.numpy(), train.labels.numpy(), sensitive_features=train.groups.numpy())
