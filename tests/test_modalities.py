@@ -113,6 +113,8 @@ def test_scanned_pictures_of_a_file_are_paired_with_cameras(parquet):
     paired = task.train.groups[rows] == task.train.labels[rows]
     assert abs(float(paired.float().mean()) - 0.95) < 0.05
     assert len(set(_cells(task.tests["unbiased"], 4))) == 1
+    dark, light = (task.upper.images[task.upper.labels == label].float().mean() for label in range(2))
+    assert light > dark + 20  # the class is the shade, not the other column
     _assert_splits_never_mix(task)
 
 
