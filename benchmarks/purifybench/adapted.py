@@ -53,7 +53,8 @@ def network_named(name: str, n_classes: int, options: Mapping[str, Any]) -> Netw
     """A network by any name that the benchmarks know.
 
     Args:
-        name: one of `BACKBONES`, ``package.module:callable``, or a timm model.
+        name: one of `BACKBONES`, ``package.module:callable``, or a timm model; a `Network` that the callable returns stays as
+            it is.
         n_classes: width of the new head.
         options: for the callable, or for ``timm.create_model``; of the latter ``weights`` is a file of pretrained weights.
 
@@ -63,7 +64,8 @@ def network_named(name: str, n_classes: int, options: Mapping[str, Any]) -> Netw
     if name in BACKBONES:
         return build_network(name, n_classes)
     if ":" in name:
-        return adapt(called(name, options, argument="network"), n_classes)
+        made = called(name, options, argument="network")
+        return made if isinstance(made, Network) else adapt(made, n_classes)
     if not timm.is_model(name):
         raise ValueError(
             f"`network` must be one of {', '.join(BACKBONES)}, a timm model or package.module:callable, got {name!r}"

@@ -19,6 +19,8 @@ from .balanced import BalancedBatches, BalancedPurified, BalancedReversal, Group
 from .concept_erasure import ConceptErasure
 from .coral import Coral
 from .erased import BalancedPurifiedErased, PurifiedErased
+from .erased_regression import ErasedRegression
+from .fairlearn_parity import AdversarialParity, ParityReductions
 from .gradient_reversal import GradientReversal
 from .maximum_mean_discrepancy import MaximumMeanDiscrepancy
 from .plain import Plain
@@ -120,3 +122,38 @@ PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
     "goal 1, head on unbiased rows": UnbiasedHead,
     "PL, head on unbiased rows": partial(PurifiedUnbiasedHead, **PURIFIED_ROWS),
 }
+
+PLAIN = "plain"
+#: Methods that take no step, by the kind of rows that they read.
+FITTED_METHODS: Mapping[str, Mapping[str, Callable[..., Method]]] = {
+    "table": {
+        "Fairlearn, reductions (nuisance known on own rows)": ParityReductions,
+        "Fairlearn, reductions, equalized odds (nuisance known on own rows)": partial(
+            ParityReductions, constraint="EqualizedOdds"
+        ),
+        "Fairlearn, adversarial (nuisance known on own rows)": AdversarialParity,
+    },
+    "embeddings": {"logistic regression on erased embeddings": ErasedRegression},
+}
+
+
+def modality_methods(batch_size: int, kind: str = "") -> dict[str, Callable[..., Method]]:
+    """The methods that are compared over several kinds of data.
+
+    Args:
+        batch_size: task rows per step; reversal has as many auxiliary rows, purifying half as many.
+        kind: of `FITTED_METHODS`; other rows have none of these.
+    """
+    half = {"batch_size": batch_size // 2}
+    return {
+        PLAIN: Plain,
+        "upper bound": Plain,
+        "control: shuffled groups": partial(Purified, shuffled=True, **half),
+        "gradient reversal": partial(GradientReversal, batch_size=batch_size),
+        "LEACE, head kept": METHODS["LEACE, head kept"],
+        "LEACE, head refitted": METHODS["LEACE, head refitted"],
+        "wdpurify": partial(Purified, **half),
+        "erased at the end, never purified": partial(PurifiedErased, strength=0.0, **half),
+        "wdpurify, erased at the end": partial(PurifiedErased, **half),
+        **FITTED_METHODS.get(kind, {}),
+    }

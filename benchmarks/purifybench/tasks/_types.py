@@ -9,10 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Split:
-    """Images with task labels.
+    """Images, or rows of any other kind, with task labels.
 
     Attributes:
-        images: bytes, shape ``(rows, 3, height, width)``.
+        images: bytes, shape ``(rows, 3, height, width)``; or floats of any shape, which networks get as they are.
         labels: int64, shape ``(rows,)``.
         groups: the irrelevant label, int64, shape ``(rows,)``, where it is known: to measure by alone, but for `on_own_rows`.
     """
@@ -24,10 +24,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """Images with the irrelevant label, and mostly with it alone.
+    """Images, or rows of any other kind, with the irrelevant label, and mostly with it alone.
 
     Attributes:
-        images: bytes, shape ``(rows, 3, height, width)``.
+        images: as in a `Split`.
         groups: the irrelevant label of each.
         fixed: the value that single-group methods take for group A.
         classes: the task label of each, where the task's own rows serve as auxiliary ones; None where nobody knows it.
@@ -78,5 +78,5 @@ def on_own_rows(task: Task) -> Task:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Bytes to floats in [-1, 1], what every backbone here reads."""
-    return images.to(torch.float32) / 127.5 - 1.0
+    """Bytes to floats in [-1, 1], what every backbone here reads; floats stay as they are."""
+    return images if images.is_floating_point() else images.to(torch.float32) / 127.5 - 1.0

@@ -75,7 +75,7 @@ def _task(parts: Parts, split: Callable[[Tensor], Split], names: Sequence[str], 
         n_classes=len(names),
         train=split(parts.train),
         validation=split(parts.validation),
-        tests={"paired": Split(test.images[paired], test.labels[paired]), "unbiased": test},
+        tests={"paired": Split(test.images[paired], test.labels[paired], test.groups[paired]), "unbiased": test},
         auxiliary=Auxiliary(
             auxiliary.images, [group_names[group] for group in auxiliary.groups.tolist()], fixed=group_names[0]
         ),

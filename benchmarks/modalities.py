@@ -1,0 +1,201 @@
+"""One table over several kinds of data: the same methods on tables, sentences and pictures, each with its own network.
+
+    python benchmarks/modalities.py                                 the embedded benches: table, colour, scanned
+    python benchmarks/modalities.py --adult PATH.parquet --sentences PATH.parquet --styles PATH.parquet
+    python benchmarks/modalities.py --benches table colour --methods wdpurify
+
+Of the training rows of class i the share `--bias` has nuisance i; auxiliary rows carry the nuisance alone; the test has each
+class equally often with each nuisance. A bench without its data or packages is left out, and a line says what it needs. Writes
+`results.jsonl` (one line per run), `report.json`, `report.md` and `accuracy.csv` to `--out`.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import tyro
+from accelerate import PartialState
+from purifybench import bench_table, cross_table, paper_tables
+from purifybench.adapted import network_named
+from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
+from purifybench.benches import BENCHES, missing_options, network_options, settings, task_of
+from purifybench.jobs import Job
+from purifybench.methods import FITTED_METHODS, PLAIN, modality_methods
+from purifybench.plan import Plan, carry_out
+from purifybench.report import UPPER_BOUND
+from purifybench.results import Record, ResultsStore, provenance
+from purifybench.tasks import Task
+from rich.console import Console
+
+#: Seed that chooses the options of tuned methods; no reported seed takes part.
+TUNING_SEEDS = (1001,)
+#: Every method's name, in the order of the table.
+METHOD_NAMES = tuple(dict.fromkeys(name for kind in ("", *FITTED_METHODS) for name in modality_methods(2, kind)))
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What purifying gains on several kinds of data.
+
+    Attributes:
+        benches: names of benches; all whose data are there by default.
+        adult: parquet file of UCI Adult, for the bench adult.
+        adult_nuisance: what its networks are to forget: sex, race (white or other) or age (four ranges).
+        sentences: parquet file of `text`, `label` and `source`, for the benches sentences and sentences-tuned.
+        styles: parquet file of `image`, `label` and `style`, for the bench styles.
+        scanned: parquet file of pictures for the bench scanned; cartoon faces by default.
+        scanned_class: column of their class.
+        methods: names of methods; all by default. Plain training and upper bound are always among them.
+        seeds: one run each.
+        steps: optimiser steps per run, in place of each bench's own.
+        bias: share of the training rows of a class that have its nuisance.
+        workers: runs side by side on a CPU.
+        cache: folder for drawn faces and encoded sentences.
+        out: folder for results.
+        resume: keep what is there of these runs, such as after a kill; otherwise they are made anew.
+    """
+
+    benches: tuple[str, ...] = ()
+    adult: Path | None = None
+    adult_nuisance: Literal["sex", "race", "age"] = "sex"
+    sentences: Path | None = None
+    styles: Path | None = None
+    scanned: Path | None = None
+    scanned_class: str = "label"
+    methods: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int | None = None
+    bias: float = 0.95
+    workers: int = os.cpu_count() or 1
+    cache: Path = Path("results/modalities-cache")
+    out: Path = Path("results/modalities")
+    resume: bool = False
+
+
+def main() -> None:
+    """Build every bench once, tune what is to be tuned, run everything, report."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    datasets.disable_progress_bars()
+    check(arguments)
+    state = PartialState()
+    store = ResultsStore(arguments.out / "results.jsonl")
+    records: list[Record] = []
+    chosen: list[dict[str, Any]] = []
+    for name in arguments.benches or BENCHES:
+        with state.main_process_first():
+            planned = plan(name, arguments)
+        if isinstance(planned, str):
+            if state.is_main_process:
+                print(f"{name} is left out: {planned}")
+            continue
+        builder = partial(build_task, arguments=arguments)
+        jobs = carry_out([planned], builder, store, workers=arguments.workers, resume=arguments.resume, title=name)
+        records += store.found(job.key() for job in jobs)
+        for (_, method, validation), options in planned.chosen_options(store).items():
+            chosen.append({"bench": name, "method": method, "by": validation, "options": dict(options)})
+    if state.is_main_process and records:
+        write_report(records, chosen, arguments)
+
+
+def check(arguments: Arguments) -> None:
+    """Say what is wrong with the arguments before anything runs."""
+    refuse_unknown("benches", arguments.benches, BENCHES)
+    refuse_unknown("methods", arguments.methods, METHOD_NAMES)
+    refuse_empty("seeds", arguments.seeds)
+    for name in ("steps", "workers"):
+        refuse_below(name, getattr(arguments, name), 1)
+    refuse_no_share("bias", arguments.bias)
+    for name in ("adult", "sentences", "styles", "scanned"):
+        path = getattr(arguments, name)
+        if path is not None and not path.is_file():
+            raise SystemExit(f"--{name}: there is no file {path}")
+
+
+def plan(name: str, arguments: Arguments) -> Plan | str:
+    """The runs of a bench, or why there can be none; what cannot be built is found out before anything runs."""
+    bench = BENCHES[name]
+    given = options_of(arguments)
+    if missing := missing_options(name, given):
+        return f"it needs {' and '.join(f'--{option}' for option in missing)}"
+    try:
+        task = task_of(name, arguments.seeds[0], given)
+        options = network_options(name, task)
+        network_named(bench.network, task.n_classes, dict(options))
+    except ImportError as error:
+        return str(error)
+    except ValueError as error:
+        raise SystemExit(f"{name}: {error}") from error
+    methods = runnable(modality_methods(bench.batch_size, bench.fitted))
+    return Plan(
+        task=name,
+        methods=methods,
+        methods_wanted=(PLAIN, UPPER_BOUND, *arguments.methods) if arguments.methods else tuple(methods),
+        backbones=(bench.network,),
+        seeds=arguments.seeds,
+        tuning_seeds=TUNING_SEEDS,
+        settings=partial(settings, name, options, arguments.steps),
+        data=json.loads(json.dumps(described(name, given), default=str)),
+    )
+
+
+def runnable(methods: dict[str, Any]) -> dict[str, Any]:
+    """The methods without those whose package is missing; a line says which that are."""
+    missing = [name for name in methods if name.startswith("Fairlearn") and find_spec("fairlearn") is None]
+    if missing and PartialState().is_main_process:
+        print(f"{' and '.join(missing)}: left out, pip install fairlearn")
+    return {name: method for name, method in methods.items() if name not in missing}
+
+
+def options_of(arguments: Arguments) -> dict[str, Any]:
+    """All that a bench's builder may ask for."""
+    names = ("adult", "adult_nuisance", "sentences", "styles", "scanned", "scanned_class", "bias", "cache")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def described(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a bench's data depend on beside the seed."""
+    own = {"adult": ("adult", "adult_nuisance"), "scanned": ("scanned", "scanned_class"), "styles": ("styles",)}
+    kinds = {**own, "sentences": ("sentences",), "sentences-tuned": ("sentences",)}
+    return {option: given[option] for option in ("bias", *kinds.get(name, ()))}
+
+
+def build_task(job: Job, *, arguments: Arguments) -> Task:
+    """The task of a job."""
+    return task_of(job.task, job.settings.seed, options_of(arguments))
+
+
+def write_report(records: Sequence[Record], chosen: Sequence[dict[str, Any]], arguments: Arguments) -> None:
+    """Print the tables and write all of it."""
+    console = Console(width=max(Console().width, 160))  # narrower than that, the table would be unreadable
+    found = bench_table.frame(records)
+    rows = bench_table.ordered(records, METHOD_NAMES)
+    benches = list(dict.fromkeys(found["bench"]))
+    tables = {
+        "gap recovered %": bench_table.recovered(found),
+        "accuracy on unbiased rows %": bench_table.estimates(found, "unbiased"),
+        "milliseconds per step": bench_table.estimates(found, "milliseconds"),
+    }
+    pages = [f"mean ± half a 95 % interval over {found['seed'].nunique()} seeds, bias {arguments.bias}"]
+    for title, table in tables.items():
+        text = bench_table.lines(table, rows, benches, mean=title.startswith("gap"))
+        console.print(cross_table.upright(title, text))
+        pages.append(f"{title}\n\n{cross_table.markdown(text)}")
+    (arguments.out / "report.md").write_text("\n\n".join(pages) + "\n")
+    figures = {
+        title: {row: {bench: asdict(cell) for bench, cell in cells.items()} for row, cells in table.items()}
+        for title, table in tables.items()
+    }
+    written = {"arguments": json.loads(json.dumps(asdict(arguments), default=str)), "chosen": list(chosen), "tables": figures}
+    (arguments.out / "report.json").write_text(json.dumps(provenance() | written, indent=1))
+    paper_tables.write_accuracies(records, arguments.out / "accuracy.csv")
+    console.print(f"report.md, report.json and accuracy.csv: {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The benches of the table over several kinds of data: how the rows of each are made, its network, and how that is trained."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from .recipe import Recipe
+from .tasks import Task, adult, biased_colour, needed_options, options_for, pictures, scanned, sentences, site_table
+from .training import Settings
+
+PERCEPTRON = "purifybench.row_networks:perceptron"
+LAST_LAYER = "purifybench.row_networks:last_layer"
+#: AdamW with a one-cycle schedule, as every bench but the digits has it.
+ADAMW = Recipe()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One kind of data with its network and training.
+
+    Attributes:
+        build: makes the task, called as ``build(seed=..., ...)`` with those options of the benchmark that it names.
+        network: as `network_named` knows it.
+        steps, batch_size, lr: of a run.
+        recipe: of a run; None is SGD as digits are trained.
+        options: of the network, beside the numbers of inputs and classes of a network that reads no pictures.
+        fitted: kind of rows, for methods that are fitted on them as they are; a key of `FITTED_METHODS`.
+    """
+
+    build: Callable[..., Task]
+    network: str = "small-bn"
+    steps: int = 400
+    batch_size: int = 64
+    lr: float = 1e-3
+    recipe: Recipe | None = ADAMW
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fitted: str = ""
+
+
+def coloured_digits(*, seed: int, bias: float = 0.95) -> Task:
+    """The embedded digits on coloured ground, with the names of the other benches' tests."""
+    task = biased_colour.build(seed=seed, bias=bias, keep_colours=True)
+    return replace(task, name="colour", tests={"paired": task.tests["clean"], "unbiased": task.tests["shifted"]})
+
+
+def styled_pictures(*, seed: int, styles: str, cache: Any, bias: float = 0.95) -> Task:
+    """Pictures of several art styles, with the columns ``image``, ``label`` and ``style``."""
+    columns = {"class_column": "label", "nuisance_column": "style"}
+    task = pictures.build(seed=seed, cache=cache, data=(str(styles),), image_size=64, bias=bias, **columns)
+    return replace(task, name="styles")
+
+
+#: Bench name -> bench, in the order of the table.
+BENCHES: Mapping[str, Bench] = {
+    "table": Bench(site_table.build, PERCEPTRON, steps=200, batch_size=32, options={"hidden": (64, 64)}, fitted="table"),
+    "adult": Bench(adult.build, PERCEPTRON, options={"hidden": (128, 128)}, fitted="table"),
+    "sentences": Bench(sentences.build, PERCEPTRON, steps=300, batch_size=32, options={"hidden": (128,)}, fitted="embeddings"),
+    "colour": Bench(coloured_digits, lr=1e-2, recipe=None),
+    "scanned": Bench(scanned.build),
+    "styles": Bench(styled_pictures, "purifybench.pretrained:efficientnet_lite0", steps=200, batch_size=32),
+    "sentences-tuned": Bench(partial(sentences.build, tuned=True), LAST_LAYER, steps=75, batch_size=16, lr=5e-5),
+}
+
+
+def task_of(name: str, seed: int, given: Mapping[str, Any]) -> Task:
+    """The task of a bench, from all options that the benchmark was given."""
+    build = BENCHES[name].build
+    return build(seed=seed, **options_for(build, given))
+
+
+def missing_options(name: str, given: Mapping[str, Any]) -> list[str]:
+    """Options without which a bench has no data."""
+    return [option for option in needed_options(BENCHES[name].build) if given.get(option) is None]
+
+
+def network_options(name: str, task: Task) -> tuple[tuple[str, Any], ...]:
+    """Options of a bench's network as pairs, with the numbers of inputs and classes where it reads no pictures."""
+    bench = BENCHES[name]
+    sized = {"inputs": task.train.images.shape[-1], "classes": task.n_classes}
+    reads_rows = bench.network in (PERCEPTRON, LAST_LAYER)
+    return tuple(sorted({**(sized if reads_rows else {}), **bench.options}.items()))
+
+
+def settings(name: str, options: tuple[tuple[str, Any], ...], steps: int | None, backbone: str, seed: int) -> Settings:
+    """The settings of one run; ``steps`` in place of the bench's own where given."""
+    bench = BENCHES[name]
+    return Settings(
+        backbone=backbone,
+        steps=bench.steps if steps is None else steps,
+        batch_size=bench.batch_size,
+        lr=bench.lr,
+        seed=seed,
+        recipe=bench.recipe,
+        network_options=options,
+    )
