@@ -44,7 +44,7 @@ class Spread:
         """
         says = in_play.sum() > 1
         largest = moved(self.largest, spread.device)
-        self._spreads.record(spread, usable=says)
+        self._spreads.record(torch.where(says, spread, torch.nan))
         self._read()
         steady = self._spreads.median(STEADY).nan_to_num()
         self.largest = torch.where(says, torch.maximum(largest * (1.0 - 1.0 / MEMORY), steady), largest)

@@ -9,7 +9,7 @@ from torch import Tensor
 from wdpurify._checks import check_not_negative
 from wdpurify._torch import moved
 
-from .window import Window
+from .window import WeightedWindow
 
 #: Iterations over which the task gradient is averaged: all of a short run, a window of a long one.
 MEMORY = 1000
@@ -120,7 +120,7 @@ class BalancedStrength:
             raise ValueError(f"`most` must be at least 1, so many times the strength may grow, got {most}")
         if keep > 1:
             raise ValueError(f"`keep` must be at most 1, the share of their spread that features are to keep, got {keep}")
-        self._norms = Window(MEMORY)
+        self._norms = WeightedWindow(MEMORY)
         self.task_norm = self._norms.mean()
 
     def factor(self, gradient_norm: Tensor, separation: Tensor, kept: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class BalancedStrength:
 
     def record(self, task_norm: Tensor, weight: Tensor) -> None:
         # A step with an infinite gradient is one that a GradScaler skips: it teaches nothing.
-        self._norms.record(task_norm, weight=weight)
+        self._norms.record(task_norm, weight)
         self.task_norm = self._norms.mean()
 
     def state_dict(self) -> dict[str, Any]:
