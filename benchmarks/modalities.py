@@ -3,6 +3,7 @@
     python benchmarks/modalities.py                                 the embedded benches: table, colour, scanned
     python benchmarks/modalities.py --adult PATH.parquet --sentences PATH.parquet --styles PATH.parquet
     python benchmarks/modalities.py --benches table colour --methods wdpurify
+    python benchmarks/modalities.py --own-rows                      the nuisance of the training rows is known
 
 Of the training rows of class i the share `--bias` has nuisance i; auxiliary rows carry the nuisance alone; the test has each
 class equally often with each nuisance. A bench without its data or packages is left out, and a line says what it needs. Writes
@@ -11,7 +12,7 @@ class equally often with each nuisance. A bench without its data or packages is 
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -26,17 +27,21 @@ from purifybench.adapted import network_named
 from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.benches import BENCHES, missing_options, network_options, settings, task_of
 from purifybench.jobs import Job
-from purifybench.methods import FITTED_METHODS, PLAIN, modality_methods
+from purifybench.methods import FITTED_METHODS, PLAIN, modality_methods, own_rows_methods
 from purifybench.plan import Plan, carry_out
 from purifybench.report import UPPER_BOUND
 from purifybench.results import Record, ResultsStore, provenance
-from purifybench.tasks import Task
+from purifybench.tasks import Task, on_own_rows
 from rich.console import Console
 
 #: Seed that chooses the options of tuned methods; no reported seed takes part.
 TUNING_SEEDS = (1001,)
 #: Every method's name, in the order of the table.
-METHOD_NAMES = tuple(dict.fromkeys(name for kind in ("", *FITTED_METHODS) for name in modality_methods(2, kind)))
+METHOD_NAMES = tuple(
+    dict.fromkeys(
+        name for methods in (modality_methods, own_rows_methods) for kind in ("", *FITTED_METHODS) for name in methods(2, kind)
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Arguments:
         styles: parquet file of `image`, `label` and `style`, for the bench styles.
         scanned: parquet file of pictures for the bench scanned; cartoon faces by default.
         scanned_class: column of their class.
+        own_rows: compare the methods for those who know the nuisance of their training rows; auxiliary rows are these.
         methods: names of methods; all by default. Plain training and upper bound are always among them.
         seeds: one run each.
         steps: optimiser steps per run, in place of each bench's own.
@@ -68,6 +74,7 @@ class Arguments:
     styles: Path | None = None
     scanned: Path | None = None
     scanned_class: str = "label"
+    own_rows: bool = False
     methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int | None = None
@@ -106,7 +113,8 @@ def main() -> None:
 def check(arguments: Arguments) -> None:
     """Say what is wrong with the arguments before anything runs."""
     refuse_unknown("benches", arguments.benches, BENCHES)
-    refuse_unknown("methods", arguments.methods, METHOD_NAMES)
+    known = [name for kind in ("", *FITTED_METHODS) for name in _methods(arguments)(2, kind)]
+    refuse_unknown("methods", arguments.methods, known)
     refuse_empty("seeds", arguments.seeds)
     for name in ("steps", "workers"):
         refuse_below(name, getattr(arguments, name), 1)
@@ -131,7 +139,7 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
         return str(error)
     except ValueError as error:
         raise SystemExit(f"{name}: {error}") from error
-    methods = runnable(modality_methods(bench.batch_size, bench.fitted))
+    methods = runnable(_methods(arguments)(bench.batch_size, bench.fitted))
     return Plan(
         task=name,
         methods=methods,
@@ -140,8 +148,12 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
         seeds=arguments.seeds,
         tuning_seeds=TUNING_SEEDS,
         settings=partial(settings, name, options, arguments.steps),
-        data=json.loads(json.dumps(described(name, given), default=str)),
+        data=json.loads(json.dumps(described(name, given) | ({"own rows": True} if arguments.own_rows else {}), default=str)),
     )
+
+
+def _methods(arguments: Arguments) -> Callable[[int, str], dict[str, Any]]:
+    return own_rows_methods if arguments.own_rows else modality_methods
 
 
 def runnable(methods: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +179,8 @@ def described(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
-    return task_of(job.task, job.settings.seed, options_of(arguments))
+    task = task_of(job.task, job.settings.seed, options_of(arguments))
+    return on_own_rows(task) if arguments.own_rows else task
 
 
 def write_report(records: Sequence[Record], chosen: Sequence[dict[str, Any]], arguments: Arguments) -> None:

@@ -296,6 +296,18 @@ def test_a_run_is_reported_and_benches_without_data_are_named(start, capsys):
     assert len((out / "accuracy.csv").read_text().splitlines()) == 1 + 8 * 3
 
 
+def test_own_rows_have_methods_of_their_own_which_know_the_nuisance(start):
+    methods = ["balanced batches", "wdpurify, balanced, erased at the end", "weighted logistic regression"]
+    out = start("--own-rows", "--benches", "table", "--methods", *methods)
+    records = ResultsStore(out / "results.jsonl").records()
+    assert {record["key"]["row"] for record in records} == {"plain", "upper bound", *methods}
+    assert all(record["key"]["data"]["own rows"] for record in records)
+    accuracy = {record["key"]["row"]: record["accuracy"]["unbiased"] for record in records}
+    assert accuracy["weighted logistic regression"] > 80  # no steps of its own to be cut short
+    with pytest.raises(SystemExit, match="methods"):
+        start("--own-rows", "--benches", "table", "--methods", "wdpurify")
+
+
 def test_nothing_is_written_where_no_bench_has_its_data(start, capsys):
     out = start("--benches", "styles")
     assert "styles is left out: it needs --styles\n" in capsys.readouterr().out

@@ -28,6 +28,7 @@ from .purified import Purified
 from .refitted_head import PurifiedUnbiasedHead, UnbiasedHead
 from .sliced_wasserstein import SlicedWasserstein
 from .weighted_gap import WeightedGap
+from .weighted_regression import WeightedRegression
 from .within_class import WithinClass
 
 #: The critic of the paper; what it does not state, the activation, is ReLU.
@@ -135,6 +136,25 @@ FITTED_METHODS: Mapping[str, Mapping[str, Callable[..., Method]]] = {
     },
     "embeddings": {"logistic regression on erased embeddings": ErasedRegression},
 }
+
+
+def own_rows_methods(batch_size: int, kind: str = "") -> dict[str, Callable[..., Method]]:
+    """The methods for those who know the nuisance of their own training rows, over several kinds of data.
+
+    Args:
+        batch_size: task rows per step; purifying has half as many auxiliary rows.
+        kind: of `FITTED_METHODS`; the logistic regression is for these kinds alone.
+    """
+    half = {"batch_size": batch_size // 2}
+    return {
+        PLAIN: Plain,
+        "upper bound": Plain,
+        "balanced batches": BalancedBatches,
+        "group DRO": GroupRobust,
+        "wdpurify, balanced": partial(BalancedPurified, balance=True, **half),
+        "wdpurify, balanced, erased at the end": partial(BalancedPurifiedErased, balance=True, **half),
+        **({"weighted logistic regression": WeightedRegression} if kind in FITTED_METHODS else {}),
+    }
 
 
 def modality_methods(batch_size: int, kind: str = "") -> dict[str, Callable[..., Method]]:
