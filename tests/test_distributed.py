@@ -12,7 +12,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, FixedStrength, GroupSampler, OneSided, PurifyRegularizer, TwoSided
-from wdpurify.pull.coherence import TOLERANCE
 
 ROWS = 12
 
@@ -86,7 +85,7 @@ def test_two_ranks_do_what_one_process_does_with_batches_twice_as_large(tmp_path
 def test_ranks_are_as_coherent_as_one_process_with_all_their_rows(tmp_path):
     first, second = run_on_ranks(on_rank, tmp_path, "balanced", "all", None, False, 1, 0, 3)
     alone = train(0, 1, "balanced", steps=3)
-    assert alone["excess"] > TOLERANCE  # the classes are at random, and so the task's rows cancel at first
+    assert alone["excess"] > 1  # the classes are at random, and so the task's rows cancel at first
     assert first["excess"] == second["excess"]
     assert_close(first["excess"], alone["excess"], rtol=1e-4, atol=0)
     assert_close(first["model"], alone["model"], rtol=0, atol=1e-6)

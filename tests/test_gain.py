@@ -11,6 +11,7 @@ from small_loop import equal_states, small_network, small_sampler, state_of, tra
 from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, FixedStrength, GroupSampler, PurifyRegularizer
+from wdpurify.exceptions import GroupsApartWarning
 from wdpurify.pull.gain import Gain
 
 ONE = torch.tensor(1.0)
@@ -100,3 +101,21 @@ def test_the_gain_is_saved_and_goes_on():
 def test_a_largest_value_below_one_is_refused():
     with pytest.raises(ValueError, match="`most` must be at least 1"):
         BalancedStrength(most=0.5)
+
+
+def _fine_tuned(lr, steps=90):
+    """A network whose features show the group from the start, trained in small steps."""
+    network = small_network(norm=False)
+    purify = _purified(network, [row % 3 for row in range(240)])
+    train(network, purify, steps, lr=lr)
+
+
+def test_groups_that_stay_apart_under_the_largest_pull_are_named_once():
+    with pytest.warns(GroupsApartWarning, match=r"purify\.erase\(loader\)") as caught:
+        _fine_tuned(1e-6)
+    assert len(caught) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_groups_that_come_together_are_no_reason_for_a_warning():
+    _fine_tuned(0.05)

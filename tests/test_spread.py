@@ -61,7 +61,8 @@ def _collapsing(strength):
 
 def test_features_that_have_collapsed_are_named_and_kept_from_it_where_asked_for():
     with pytest.warns(CollapsedFeaturesWarning, match=r"BalancedStrength\(keep=1\)"):
-        assert _collapsing(BalancedStrength(5.0, fade=0.0)) < 0.02
+        assert _collapsing(BalancedStrength(5.0, fade=0.0, keep=0.0)) < 0.02
+    assert _collapsing(BalancedStrength(5.0, fade=0.0)) > 0.2
     assert _collapsing(BalancedStrength(5.0, fade=0.0, keep=1.0)) > 0.4
 
 

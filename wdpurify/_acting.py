@@ -120,6 +120,7 @@ def acting_step(
         "spread_beside_task": pull.spread.value / moved(pull.task_spread, pull.spread.value.device),
         "coherence_excess": pull.coherence.excess,
         "gain": pull.gain.applied,
+        "apart": torch.where(pull.gain.at_limit & pull.separation.is_high, pull.separation.value, 0.0),
         "feature_norm": rows.features.norm(dim=1).mean(),
         "dropped_rows": (~keep).sum(),
     }

@@ -11,6 +11,7 @@ from torch import Tensor
 from .exceptions import (
     CollapsedFeaturesWarning,
     DeadCriticWarning,
+    GroupsApartWarning,
     NegativeFactorWarning,
     NoTaskGradientWarning,
     PurifyWarning,
@@ -27,7 +28,10 @@ LIMITS = {
     "spread_kept": (0.02, math.inf),
     "spread_beside_task": (1 / 30, 30.0),
     "term_factor": (-math.inf, math.inf),
+    "apart": (-math.inf, 0.5),
 }
+#: Readings in a row after which groups that stay apart under the largest pull are named: a healthy run brings them together.
+LONG_PATIENCE = 15
 #: Share of weights at the clipping bound from which a critic counts as saturated.
 SATURATED = 0.9
 
@@ -206,6 +210,13 @@ class Monitor:
                 NegativeFactorWarning,
                 "`loss(features)` is multiplied by a number below 0, which is taken for its magnitude: the pull brings groups "
                 "together. Add the term to the loss after the minus sign",
+            )
+        if self._readings_beyond["apart"] >= LONG_PATIENCE:
+            self.warn(
+                GroupsApartWarning,
+                f"the pull is as strong as it may become, and the groups are as far apart as before (separation "
+                f"{values['apart']:.2f}): it cannot move this extractor in so few steps. Call `purify.erase(loader)` when "
+                "training is over, which removes what is left; or train for longer",
             )
         if self._readings_beyond["task_norm"] >= PATIENCE:
             self._warn_of_no_task_gradient()

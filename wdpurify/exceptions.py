@@ -17,6 +17,10 @@ class UnlikeImagesWarning(PurifyWarning):
     """The auxiliary features are spread far more widely than the task's, or far less: their images are not prepared alike."""
 
 
+class GroupsApartWarning(PurifyWarning):
+    """The groups stay as far apart as they were though the pull is as strong as it may become: erase what is left."""
+
+
 class SaturatedCriticWarning(PurifyWarning):
     """Nearly every critic weight sits at the clipping bound: the critic can hardly follow."""
 

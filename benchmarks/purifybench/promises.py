@@ -154,7 +154,7 @@ BREAKS = (
     Break(
         "a pull that outweighs the task gradient below the features is weakened",
         CORE + "pull/coherence.py",
-        "        return torch.where(torch.isfinite(ratio) & (ratio > TOLERANCE), ratio, 1.0)\n",
+        "        return torch.where(torch.isfinite(ratio), (ratio / TOLERANCE).clamp(min=1.0), 1.0)\n",
         "        return torch.ones_like(ratio)\n",
         ("test_coherence.py",),
     ),

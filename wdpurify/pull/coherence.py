@@ -131,9 +131,9 @@ class Coherence:
 
     @property
     def excess(self) -> Tensor:
-        """The ratio where it is beyond the tolerance, or 1."""
+        """By how much the ratio is beyond the tolerance, at least 1; it begins at 1, so that no pull jumps there."""
         ratio = self.ratio
-        return torch.where(torch.isfinite(ratio) & (ratio > TOLERANCE), ratio, 1.0)
+        return torch.where(torch.isfinite(ratio), (ratio / TOLERANCE).clamp(min=1.0), 1.0)
 
     def record_task(self, found: Tensor) -> None:
         """Record the coherence of an iteration's task gradient; one that is not finite says nothing."""

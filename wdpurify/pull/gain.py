@@ -25,11 +25,13 @@ class Gain:
     Attributes:
         value: the gain without these, scalar, from 1 on.
         applied: the gain as it was last applied, scalar.
+        at_limit: whether it has grown as far as it may, scalar, bool.
     """
 
     def __init__(self) -> None:
         self.value = torch.ones((), dtype=torch.float32, device="cpu")
         self.applied = self.value
+        self.at_limit = torch.zeros((), dtype=torch.bool, device="cpu")
 
     def record(self, separation: Tensor, *, fade: float, most: float) -> None:
         """Record an acting iteration.
@@ -42,6 +44,7 @@ class Gain:
         if fade > 0 and most > 1:
             error = (2.0 * separation / fade).clamp(0.0, 2.0) - 1.0
             self.value = (moved(self.value, separation.device) * (RATE * error).exp()).clamp(1.0, most)
+            self.at_limit = self.value >= most
 
     def apply(self, kept: Tensor, ratio: Tensor) -> Tensor:
         """What to multiply the pull with, scalar.

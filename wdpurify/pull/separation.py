@@ -9,6 +9,8 @@ from wdpurify._torch import moved
 
 #: Share of the remembered separation that an acting iteration keeps: one batch of few rows says little.
 DECAY = 0.9
+#: A separation above so much of its largest has not come down.
+HIGH = 0.75
 #: Deviations from 0 within which 95 of 100 readings of chance lie.
 DEVIATIONS = 1.96
 
@@ -21,30 +23,40 @@ class Separation:
 
     Attributes:
         value: the average, scalar.
+        largest: the largest average so far, scalar.
         variance: what the average has where the rows' labels are permuted at random, scalar.
     """
 
     def __init__(self) -> None:
         self.value = torch.zeros((), dtype=torch.float32, device="cpu")
         self.variance = torch.zeros((), dtype=torch.float32, device="cpu")
+        self.largest = torch.zeros((), dtype=torch.float32, device="cpu")
 
     @property
     def chance(self) -> Tensor:
         """What 95 of 100 readings stay below in magnitude where labels say nothing of rows that the critic has not learned."""
         return DEVIATIONS * self.variance.sqrt()
 
+    @property
+    def is_high(self) -> Tensor:
+        """Whether it is about as large as it ever was, scalar, bool."""
+        return self.value > HIGH * self.largest
+
     def record(self, scores: Tensor, weights: Tensor, in_play: Tensor) -> None:
         """Record one batch; the arguments are those of :func:`relative_gap`, the scores detached."""
         gap, variance = relative_gap(scores.float(), weights, in_play)
         self.value = torch.lerp(moved(self.value, gap.device), gap, 1.0 - DECAY)
+        self.largest = torch.maximum(moved(self.largest, gap.device), self.value)
         self.variance = DECAY**2 * moved(self.variance, gap.device) + (1.0 - DECAY) ** 2 * variance
 
     def state_dict(self) -> dict[str, Any]:
-        return {"value": self.value.detach().cpu().clone(), "variance": self.variance.detach().cpu().clone()}
+        known = {"value": self.value, "variance": self.variance, "largest": self.largest}
+        return {name: value.detach().cpu().clone() for name, value in known.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.value = state["value"].clone()
         self.variance = state["variance"].clone()
+        self.largest = state["largest"].clone()
 
 
 def relative_gap(scores: Tensor, weights: Tensor, in_play: Tensor) -> tuple[Tensor, Tensor]:
