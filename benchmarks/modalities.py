@@ -4,6 +4,7 @@
     python benchmarks/modalities.py --adult PATH.parquet --sentences PATH.parquet --styles PATH.parquet
     python benchmarks/modalities.py --benches table colour --methods wdpurify
     python benchmarks/modalities.py --own-rows                      the nuisance of the training rows is known
+    python benchmarks/modalities.py --tune                          variants of the default, on tuning seeds and validation rows
 
 Of the training rows of class i the share `--bias` has nuisance i; auxiliary rows carry the nuisance alone; the test has each
 class equally often with each nuisance. A bench without its data or packages is left out, and a line says what it needs. Writes
@@ -27,7 +28,7 @@ from purifybench.adapted import network_named
 from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.benches import BENCHES, missing_options, network_options, settings, task_of
 from purifybench.jobs import Job
-from purifybench.methods import FITTED_METHODS, PLAIN, modality_methods, own_rows_methods
+from purifybench.methods import FITTED_METHODS, PLAIN, modality_methods, own_rows_methods, tuned_variants
 from purifybench.plan import Plan, carry_out
 from purifybench.report import UPPER_BOUND
 from purifybench.results import Record, ResultsStore, provenance
@@ -36,11 +37,13 @@ from rich.console import Console
 
 #: Seed that chooses the options of tuned methods; no reported seed takes part.
 TUNING_SEEDS = (1001,)
+#: Seeds on which variants of the default are compared.
+VARIANT_SEEDS = (1001, 1002, 1003, 1004)
+#: The methods of each kind of run.
+ALL_METHODS = (modality_methods, own_rows_methods, tuned_variants)
 #: Every method's name, in the order of the table.
 METHOD_NAMES = tuple(
-    dict.fromkeys(
-        name for methods in (modality_methods, own_rows_methods) for kind in ("", *FITTED_METHODS) for name in methods(2, kind)
-    )
+    dict.fromkeys(name for methods in ALL_METHODS for kind in ("", *FITTED_METHODS) for name in methods(2, kind))
 )
 
 
@@ -57,6 +60,7 @@ class Arguments:
         scanned: parquet file of pictures for the bench scanned; cartoon faces by default.
         scanned_class: column of their class.
         own_rows: compare the methods for those who know the nuisance of their training rows; auxiliary rows are these.
+        tune: compare variants of the default on seeds that are never reported and on validation rows; no test is read.
         methods: names of methods; all by default. Plain training and upper bound are always among them.
         seeds: one run each.
         steps: optimiser steps per run, in place of each bench's own.
@@ -75,6 +79,7 @@ class Arguments:
     scanned: Path | None = None
     scanned_class: str = "label"
     own_rows: bool = False
+    tune: bool = False
     methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int | None = None
@@ -119,6 +124,8 @@ def check(arguments: Arguments) -> None:
     for name in ("steps", "workers"):
         refuse_below(name, getattr(arguments, name), 1)
     refuse_no_share("bias", arguments.bias)
+    if arguments.tune and arguments.own_rows:
+        raise SystemExit("--tune and --own-rows: choose one")
     for name in ("adult", "sentences", "styles", "scanned"):
         path = getattr(arguments, name)
         if path is not None and not path.is_file():
@@ -132,7 +139,7 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
     if missing := missing_options(name, given):
         return f"it needs {' and '.join(f'--{option}' for option in missing)}"
     try:
-        task = task_of(name, arguments.seeds[0], given)
+        task = task_of(name, seeds(arguments)[0], given)
         options = network_options(name, task)
         network_named(bench.network, task.n_classes, dict(options))
     except ImportError as error:
@@ -145,15 +152,21 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
         methods=methods,
         methods_wanted=(PLAIN, UPPER_BOUND, *arguments.methods) if arguments.methods else tuple(methods),
         backbones=(bench.network,),
-        seeds=arguments.seeds,
+        seeds=seeds(arguments),
         tuning_seeds=TUNING_SEEDS,
         settings=partial(settings, name, options, arguments.steps),
         data=json.loads(json.dumps(described(name, given) | ({"own rows": True} if arguments.own_rows else {}), default=str)),
+        test=not arguments.tune,
     )
 
 
 def _methods(arguments: Arguments) -> Callable[[int, str], dict[str, Any]]:
-    return own_rows_methods if arguments.own_rows else modality_methods
+    return tuned_variants if arguments.tune else own_rows_methods if arguments.own_rows else modality_methods
+
+
+def seeds(arguments: Arguments) -> tuple[int, ...]:
+    """The seeds of the runs."""
+    return VARIANT_SEEDS if arguments.tune else arguments.seeds
 
 
 def runnable(methods: dict[str, Any]) -> dict[str, Any]:

@@ -308,6 +308,17 @@ def test_own_rows_have_methods_of_their_own_which_know_the_nuisance(start):
         start("--own-rows", "--benches", "table", "--methods", "wdpurify")
 
 
+def test_variants_are_judged_by_validation_rows_of_tuning_seeds(start, monkeypatch):
+    monkeypatch.setattr(modalities, "VARIANT_SEEDS", (1001,))
+    out = start("--tune", "--benches", "table", "--methods", "wdpurify, at most 3 times")
+    records = ResultsStore(out / "results.jsonl").records()
+    assert {record["key"]["settings"]["seed"] for record in records} == {1001}
+    assert all(record["accuracy"].keys() == {"validation", "oracle"} for record in records)
+    assert "| wdpurify, at most 3 times |" in (out / "report.md").read_text()
+    with pytest.raises(SystemExit, match="choose one"):
+        start("--tune", "--own-rows")
+
+
 def test_nothing_is_written_where_no_bench_has_its_data(start, capsys):
     out = start("--benches", "styles")
     assert "styles is left out: it needs --styles\n" in capsys.readouterr().out

@@ -31,6 +31,7 @@ class Plan:
         settings: makes a run's settings from backbone and seed.
         data: what the data depend on beside task and seed.
         rename: what a method's row is called in the tables, from its usual name.
+        test: read the test sets; without it the runs are judged by validation rows, to choose a default.
     """
 
     task: str
@@ -42,6 +43,7 @@ class Plan:
     settings: Callable[[str, int], Settings]
     data: Mapping[str, Any] = field(default_factory=dict)
     rename: Callable[[str], str] = str
+    test: bool = True
 
     def tuning_jobs(self) -> Iterable[Job]:
         """Runs that choose the options of the methods that declare a grid; they read validation data alone."""
@@ -69,7 +71,7 @@ class Plan:
         for backbone in self.backbones:
             for seed in self.seeds:
                 for method in self._wanted():
-                    job = partial(Job, self.task, method, self.settings(backbone, seed), data=self.data)
+                    job = partial(Job, self.task, method, self.settings(backbone, seed), data=self.data, test=self.test)
                     if not candidates(self.methods[method]):
                         yield job(row=self.rename(method))
                         continue

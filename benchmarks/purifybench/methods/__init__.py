@@ -138,6 +138,21 @@ FITTED_METHODS: Mapping[str, Mapping[str, Callable[..., Method]]] = {
 }
 
 
+def tuned_variants(batch_size: int, kind: str = "") -> dict[str, Callable[..., Method]]:
+    """Variants of the default strength, over several kinds of data; ``kind`` plays no part."""
+    half = {"batch_size": batch_size // 2}
+    limits = {f"wdpurify, at most {most:g} times": partial(Purified, most=most, **half) for most in (1.0, 1.5, 3.0)}
+    return {
+        PLAIN: Plain,
+        "upper bound": Plain,
+        "wdpurify": partial(Purified, **half),
+        **limits,
+        "wdpurify, no guard of the spread": partial(Purified, keep=0.0, **half),
+        "wdpurify, strength 1": partial(Purified, strength=1.0, most=1.0, **half),
+        "wdpurify, erased at the end": partial(PurifiedErased, **half),
+    }
+
+
 def own_rows_methods(batch_size: int, kind: str = "") -> dict[str, Callable[..., Method]]:
     """The methods for those who know the nuisance of their own training rows, over several kinds of data.
 
