@@ -13,6 +13,9 @@ from wdpurify import FixedStrength, PurifyRegularizer
 from wdpurify._reach import BARE_STEPS
 from wdpurify.exceptions import CriticNotSteppedWarning, SilentTapWarning, TermNotAddedWarning
 
+#: Steps so small that they move no groups, which has a warning of its own.
+SMALL_STEPS = pytest.mark.filterwarnings("ignore::wdpurify.exceptions.GroupsApartWarning")
+
 
 class _Model(nn.Module):
     def __init__(self):
@@ -131,6 +134,7 @@ def test_fine_tuning_in_eval_mode_is_named():
         _steps(model, purify.criterion(nn.CrossEntropyLoss()), BARE_STEPS, training=False)
 
 
+@SMALL_STEPS
 def test_a_warm_up_and_evaluations_between_steps_are_no_fault():
     model = _Model()
     purify = PurifyRegularizer.for_model(model, small_sampler())
@@ -199,6 +203,7 @@ def test_a_loss_without_the_term_before_the_one_with_it_costs_no_pull():
     assert purify.metrics().gradient_ratio > 0
 
 
+@SMALL_STEPS
 def test_watching_and_a_second_regularizer_are_no_fault():
     model = _Model()
     watched = PurifyRegularizer.for_model(model, small_sampler(), strength=0.0)
