@@ -5,7 +5,7 @@ import math
 import ot
 import pytest
 import torch
-from small_loop import small_network, small_sampler
+from small_loop import small_network, small_sampler, train
 from torch import nn
 from torch.testing import assert_close
 
@@ -78,3 +78,15 @@ def test_gradient_ratio_reports_what_was_applied():
         features = extract(torch.ones(5, 4))
         (features.sum() + purify.loss(features)).backward()
     assert_close(purify.metrics().gradient_ratio, 0.25, rtol=1e-4, atol=0)
+
+
+def test_groups_that_are_apart_have_an_advice_and_others_none():
+    network = small_network(norm=False)
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6)
+    train(network, purify, 3)
+    figures = purify.metrics()
+    apart = figures._replace(separation=0.9, separation_by_chance=0.2)
+    assert "purify.erase(loader)" in apart.advice
+    assert apart.advice in str(apart)
+    for separation, chance in ((0.3, 0.1), (0.9, 0.5), (math.nan, math.nan)):
+        assert figures._replace(separation=separation, separation_by_chance=chance).advice == ""

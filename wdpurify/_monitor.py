@@ -21,6 +21,8 @@ from .exceptions import (
 
 #: Readings in a row that must agree before a warning: one empty batch or one stalled step is no illness.
 PATIENCE = 5
+#: Separation from which groups count as apart.
+APART = 0.5
 #: What a figure must not stay at or below, and not above.
 LIMITS = {
     "critic_gradient_norm": (0.0, math.inf),
@@ -28,10 +30,10 @@ LIMITS = {
     "spread_kept": (0.02, math.inf),
     "spread_beside_task": (1 / 30, 30.0),
     "term_factor": (-math.inf, math.inf),
-    "apart": (-math.inf, 0.5),
+    "apart": (-math.inf, APART),
 }
 #: Readings in a row after which groups that stay apart under the largest pull are named: a healthy run brings them together.
-LONG_PATIENCE = 15
+LONG_PATIENCE = 200
 #: Share of weights at the clipping bound from which a critic counts as saturated.
 SATURATED = 0.9
 
@@ -79,6 +81,20 @@ class PurifyMetrics(NamedTuple):
     dropped_rows: float
     gradient_ratio: float
     strength: float
+
+    @property
+    def advice(self) -> str:
+        """What to do at the end of training, where the critic still tells the groups apart; empty where it does not."""
+        if not self.separation > max(APART, 2.0 * self.separation_by_chance):
+            return ""
+        return (
+            f"The groups are still apart (separation {self.separation:.2f}, by chance {self.separation_by_chance:.2f}). If "
+            "training is over, call `purify.erase(loader)`, which removes what a linear probe reads. If it is not, train on."
+        )
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in self._asdict().items())
+        return f"{figures}. {self.advice}".rstrip()
 
     def measured(self, prefix: str = "purify/") -> dict[str, float]:
         """The figures that are not NaN, by name, as loggers want them.
@@ -215,8 +231,8 @@ class Monitor:
             self.warn(
                 GroupsApartWarning,
                 f"the pull is as strong as it may become, and the groups are as far apart as before (separation "
-                f"{values['apart']:.2f}): it cannot move this extractor in so few steps. Call `purify.erase(loader)` when "
-                "training is over, which removes what is left; or train for longer",
+                f"{values['apart']:.2f}): the pull does not move this extractor. Call `purify.erase(loader)` when "
+                "training is over, which removes what is left; and look whether the label is what your task needs",
             )
         if self._readings_beyond["task_norm"] >= PATIENCE:
             self._warn_of_no_task_gradient()

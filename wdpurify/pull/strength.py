@@ -111,7 +111,7 @@ class BalancedStrength:
 
     needs_task_gradient = True
 
-    def __init__(self, value: float = 0.5, *, fade: float = 0.2, keep: float = 0.7, most: float = 2.0) -> None:
+    def __init__(self, value: float = 0.5, *, fade: float = 0.2, keep: float = 0.5, most: float = 1.5) -> None:
         self.value = check_not_negative("value", value)
         self.fade = check_not_negative("fade", fade)
         self.keep = check_not_negative("keep", keep)
