@@ -1,6 +1,6 @@
 """One acting step: auxiliary rows through the extractor, the critic trained on them, and the pull prepared from its scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +19,8 @@ from .features import (
     unpooled,
     usable_rows,
 )
-from .functional import feature_spread, gap_weights, group_gap
-from .pull import Objective, Pull
+from .functional import feature_spread, gap_weights
+from .pull import Objective, Pull, TwoSided
 
 #: Under float16 autocast gradients are multiplied by this on their way through the extractor, lest they underflow.
 HALF_PRECISION_SCALE = 2.0**12
@@ -89,10 +89,10 @@ def acting_step(
         if learn:
             pull.spread.record(feature_spread(rows.features, in_play), in_play)
             trainer.see(pull.spread.typical)
+        weights = gap_weights(rows.groups, rows.population, trainer.n_groups)
         # Before the critic learns from these rows: what it knows of them now it knows of their groups, not of each row.
-        formula = objective if acts_here else group_gap
-        found = trainer.differentiate(rows.features, lambda scores: formula(scores, rows.groups, rows.population))
-        weights = gap_weights(rows.groups, rows.population, found.scores.shape[1])
+        usual = type(objective) is TwoSided or not acts_here
+        found = trainer.differentiate(rows.features, _gap(weights) if usual else _formula(objective, rows))
         if learn:
             pull.separation.record(found.scores, weights, in_play)
         if pulls and raw.requires_grad:
@@ -112,7 +112,7 @@ def acting_step(
         if learn:
             trainer.fit(rows.features, rows.groups, rows.population, weights=weights, step=number)
     return {
-        "estimate": (found.scores * weights).sum(),
+        "estimate": found.value if usual else (found.scores * weights).sum(),
         "separation": pull.separation.value,
         "separation_by_chance": pull.separation.chance,
         "critic_gradient_norm": found.gradient.norm(),
@@ -124,6 +124,15 @@ def acting_step(
         "feature_norm": rows.features.norm(dim=1).mean(),
         "dropped_rows": (~keep).sum(),
     }
+
+
+def _gap(weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """:func:`group_gap` by its weights, which the figures and the critic need too."""
+    return lambda scores: (scores * weights).sum()
+
+
+def _formula(objective: Objective, rows: _Rows) -> Callable[[Tensor], Tensor]:
+    return lambda scores: objective(scores, rows.groups, rows.population)
 
 
 def at_task_rows(

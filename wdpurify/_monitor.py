@@ -123,7 +123,7 @@ class Monitor:
 
     def record(self, **figures: Tensor) -> None:
         """Keep scalars for later; nothing is read."""
-        self.figures |= {name: figure.detach() for name, figure in figures.items()}
+        self.figures |= {name: figure.detach() if figure.requires_grad else figure for name, figure in figures.items()}
 
     def forget(self, name: str) -> None:
         """Drop a figure that says nothing any more."""

@@ -61,6 +61,7 @@ def assembled(
     trainer = CriticTrainer(
         made_critic(critic, feature_dim, sampler.n_groups, seed=seed),
         feature_dim,
+        n_groups=sampler.n_groups,
         constraint=constraint,
         lr=critic_lr,
         steps=critic_steps,

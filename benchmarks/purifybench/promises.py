@@ -154,8 +154,8 @@ BREAKS = (
     Break(
         "a pull that outweighs the task gradient below the features is weakened",
         CORE + "pull/coherence.py",
-        "        return torch.where(torch.isfinite(ratio), (ratio / TOLERANCE).clamp(min=1.0), 1.0)\n",
-        "        return torch.ones_like(ratio)\n",
+        "        return (self.ratio / TOLERANCE).nan_to_num(nan=1.0, posinf=1.0).clamp(min=1.0)\n",
+        "        return torch.ones_like(self.ratio)\n",
         ("test_coherence.py",),
     ),
     Break(

@@ -44,6 +44,7 @@ class CriticTrainer:
     Args:
         critic: maps ``(batch, dim)`` to ``(batch, n_groups)``, rows independent of each other.
         feature_dim: width of the features.
+        n_groups: outputs of the critic.
         constraint: holds the Lipschitz constant.
         lr: learning rate of Adam.
         steps: optimiser steps per call of :meth:`fit`.
@@ -56,6 +57,7 @@ class CriticTrainer:
         critic: nn.Module,
         feature_dim: int,
         *,
+        n_groups: int,
         constraint: Constraint,
         lr: float,
         steps: int,
@@ -67,6 +69,7 @@ class CriticTrainer:
         check_positive_integer("critic_steps", steps)
         self.critic = critic
         self.feature_dim = feature_dim
+        self.n_groups = n_groups
         self.constraint = constraint
         self._steps = steps
         self._scale_features = scale_features

@@ -132,8 +132,7 @@ class Coherence:
     @property
     def excess(self) -> Tensor:
         """By how much the ratio is beyond the tolerance, at least 1; it begins at 1, so that no pull jumps there."""
-        ratio = self.ratio
-        return torch.where(torch.isfinite(ratio), (ratio / TOLERANCE).clamp(min=1.0), 1.0)
+        return (self.ratio / TOLERANCE).nan_to_num(nan=1.0, posinf=1.0).clamp(min=1.0)
 
     def record_task(self, found: Tensor) -> None:
         """Record the coherence of an iteration's task gradient; one that is not finite says nothing."""

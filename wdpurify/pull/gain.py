@@ -54,8 +54,9 @@ class Gain:
             ratio: how much more coherent the pull is than the task gradient, scalar; not finite where that is not known, and
                 the gain is 1.
         """
+        ratio = ratio.nan_to_num(nan=TOLERANCE, posinf=TOLERANCE)
         room = kept**CARE * ((TOLERANCE - ratio) / (TOLERANCE - 1.0)).clamp(0.0, 1.0)
-        self.applied = 1.0 + (moved(self.value, kept.device) - 1.0) * torch.where(torch.isfinite(ratio), room, 0.0)
+        self.applied = 1.0 + (moved(self.value, kept.device) - 1.0) * room
         return self.applied
 
     def state_dict(self) -> dict[str, Any]:

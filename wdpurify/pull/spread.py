@@ -23,17 +23,13 @@ class Spread:
         value: the spread now, scalar; 0 before the first.
         typical: the spread of many iterations, scalar; 0 before the first.
         largest: the largest of the steady spread so far, slowly forgotten, scalar.
+        kept: share of the largest that is left, in [0, 1]; 1 where there never was any spread.
     """
 
     def __init__(self) -> None:
         self._spreads = Window(TYPICAL)
         self.value, self.typical, self.largest = (torch.zeros((), dtype=torch.float32, device="cpu") for _ in range(3))
-
-    @property
-    def kept(self) -> Tensor:
-        """The share that is left, in [0, 1]; 1 where there never was any spread."""
-        share = (self.value / self.largest).clamp(max=1.0)
-        return torch.where(self.largest > 0, share, torch.ones_like(self.value))
+        self.kept = torch.ones((), dtype=torch.float32, device="cpu")
 
     def record(self, spread: Tensor, in_play: Tensor) -> None:
         """Record one batch.
@@ -45,9 +41,9 @@ class Spread:
         says = in_play.sum() > 1
         largest = moved(self.largest, spread.device)
         self._spreads.record(torch.where(says, spread, torch.nan))
-        self._read()
         steady = self._spreads.median(STEADY).nan_to_num()
         self.largest = torch.where(says, torch.maximum(largest * (1.0 - 1.0 / MEMORY), steady), largest)
+        self._read()
 
     def state_dict(self) -> dict[str, Any]:
         return {**self._spreads.state_dict(), "largest": self.largest.detach().cpu().clone()}
@@ -60,3 +56,4 @@ class Spread:
     def _read(self) -> None:
         self.value = self._spreads.median(NOW).nan_to_num()
         self.typical = self._spreads.median().nan_to_num()
+        self.kept = (self.value / self.largest).nan_to_num(nan=1.0, posinf=1.0).clamp(max=1.0)
