@@ -29,7 +29,7 @@ class Eraser(nn.Module):
 
     @property
     def rank(self) -> int:
-        """How many directions are removed: at most the number of label values less one."""
+        """Number of directions that are removed, at most the number of label values less one."""
         return self.removed.shape[1]
 
     def forward(self, features: Tensor) -> Tensor:
