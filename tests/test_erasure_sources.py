@@ -1,0 +1,70 @@
+"""Erasing with the samplers, models and batches that frameworks bring."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from wdpurify import GroupSampler, PurifyRegularizer
+
+
+def _apart(rows, groups):
+    means = [rows[groups == value].mean(0) for value in groups.unique()]
+    return (means[0] - means[1]).norm().item()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_rows_of_hugging_face_are_read_and_the_sampler_goes_on_where_it_was(either, num_workers):
+    hf_faces = pytest.importorskip("hf_faces")
+    hf_datasets = pytest.importorskip("wdpurify.integrations.hf_datasets")
+
+    def make():
+        return hf_datasets.group_sampler(either, group="bool", batch_size=8, buffer_size=9, num_workers=num_workers)
+
+    expected = hf_faces.draw(make(), 5)
+    sampler = make()
+    body, head = nn.Sequential(nn.Flatten(), nn.Linear(48, 6)), nn.Linear(6, 2)
+    purify = PurifyRegularizer(body, sampler, feature_dim=6)
+    drawn = hf_faces.draw(sampler, 2)
+    report = purify.erase(head=head, max_rows=96)
+    assert report.directions == 1
+    assert report.rows == hf_faces.ROWS
+    assert drawn + hf_faces.draw(sampler, 3) == expected
+    getattr(sampler, "close", bool)()
+
+
+class _Library(nn.Module):
+    """A model as transformers has them: inputs by keyword, an object with the logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(8, 12), nn.Tanh())
+        self.dropout = nn.Dropout(0.5)
+        self.classifier = nn.Linear(12, 2)
+
+    def forward(self, values, attention_mask=None, labels=None):
+        logits = self.classifier(self.dropout(self.encoder(values)))
+        return SimpleNamespace(logits=logits)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_model_of_mappings_that_returns_an_object_is_erased_and_fitted_anew(compiled):
+    generator = torch.Generator().manual_seed(0)
+    groups, labels = torch.randint(2, (2, 200), generator=generator)
+    values = torch.randn((200, 8), generator=generator)
+    values[:, 0] += 4.0 * groups
+    values[:, 1] += 4.0 * labels
+    rows = [{"values": row} for row in values]
+    model = _Library()
+    wrapped = torch.compile(model, backend="eager") if compiled else model
+    purify = PurifyRegularizer.for_model(wrapped, GroupSampler(rows, groups.tolist(), batch_size=20))
+    batches = [{"values": values[:100], "labels": labels[:100]}, {"values": values[100:], "labels": labels[100:]}]
+    before = _apart(model.eval()(values).logits, groups)
+    model.train()
+    report = purify.erase(batches)
+    assert model.training
+    logits = model.eval()(values).logits
+    assert report.refitted == 200
+    assert _apart(logits, groups) < 0.01 * before
+    assert (logits.argmax(1) == labels).float().mean() > 0.9
