@@ -424,6 +424,15 @@ def test_batches_that_cannot_be_fitted_on_are_refused_and_nothing_changes(kind):
     assert equal_states(state_of(model), before)
 
 
+def test_a_number_of_rows_below_one_is_refused():
+    network = small_network(norm=False)
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6)
+    with pytest.raises(ValueError, match="`max_rows` must be"):
+        purify.eraser(max_rows=0)
+    with pytest.raises(ValueError, match="must read the 6 features"):
+        purify.erase(head=nn.Linear(5, 2))
+
+
 def test_a_layer_that_is_not_the_last_is_folded_and_not_fitted_anew():
     _, (auxiliary, groups, free) = _biased()
     model = _Classifier(nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 2)))

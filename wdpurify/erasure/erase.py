@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wdpurify._checks import check_positive_integer
 from wdpurify._sampler import Sampler
 from wdpurify._torch import derive_seed, of_every_rank, rank_and_world
 from wdpurify.features import AuxiliaryForward, Pool
@@ -90,6 +91,7 @@ class Erasing:
         return rank_and_world()[1] if getattr(self._sampler, "across_ranks", True) else 1
 
     def _rows(self, max_rows: int) -> Rows:
+        check_positive_integer("max_rows", max_rows)
         return auxiliary_rows(self._forward, self._sampler, max_rows=max_rows, world=self._world, **self._of_features)
 
     def _agreed(self, folded: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
