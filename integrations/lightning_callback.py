@@ -68,11 +68,12 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
         self.log_every = log_every
         self.options = options
         self.purify: PurifyRegularizer | None = None
+        self._fitting = False
         self._saved: dict[str, Any] | None = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Tap the model before Lightning wraps it, and put the term into the training step."""
-        if stage != "fit" or self.purify is not None:
+        if stage != "fit" or self._fitting:
             return
         if not pl_module.automatic_optimization:
             raise ValueError(
@@ -89,28 +90,30 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
             return self._with_term(step(*arguments, **named))
 
         pl_module.training_step = training_step
+        self._fitting = True
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Leave the module as it was found; the state is kept for a later fit and for checkpoints."""
-        if self.purify is not None:
+        """Leave the module as it was found; the state is kept for a later fit, the regularizer for ``purify.erase(loader)``."""
+        if self.purify is not None and self._fitting:
             self._saved = self.purify.state_dict()
             self.purify.remove()
-            self.purify = None
+            self._fitting = False
             vars(pl_module).pop("training_step", None)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Log the figures now and then."""
-        if self.log_every and self.purify is not None and trainer.global_step % self.log_every == 0:
+        if self.log_every and self.purify is not None and self._fitting and trainer.global_step % self.log_every == 0:
             pl_module.log_dict(self.purify.metrics().measured())
 
     def state_dict(self) -> dict[str, Any]:
         """The regularizer's state, for the checkpoint."""
-        return self.purify.state_dict(all_ranks=True) if self.purify is not None else dict(self._saved or {})
+        fitting = self.purify is not None and self._fitting
+        return self.purify.state_dict(all_ranks=True) if fitting else dict(self._saved or {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self._saved = state_dict or None
-        if self.purify is not None and self._saved is not None:
+        if self.purify is not None and self._fitting and self._saved is not None:
             self.purify.load_state_dict(self._saved)
 
     def _tapped(self, pl_module: nn.Module) -> nn.Module:
@@ -125,7 +128,7 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
         return layers[self.model]
 
     def _with_term(self, output: Any) -> Any:
-        if output is None or self.purify is None:  # None: the module asks for this batch to be left out
+        if output is None or self.purify is None or not self._fitting:  # None: the module asks for this batch to be left out
             return output
         term = self.purify.term()
         if isinstance(output, Mapping):

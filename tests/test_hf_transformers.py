@@ -119,3 +119,13 @@ def test_a_trainer_without_a_model_is_refused():
 
     with pytest.raises(ValueError, match="give the Trainer `model=`"):
         purify_trainer(Bare(), _sampler())
+
+
+@pytest.mark.parametrize("model", [_vit, _Normalised])
+def test_the_last_call_takes_the_trainers_own_loader(tmp_path, model):
+    trainer, purify = _train(tmp_path, BalancedStrength(), model=model)
+    before = state_of(trainer.model)
+    report = purify.erase(trainer.get_train_dataloader())
+    assert report.refitted == 48
+    changed = [name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["classifier.weight", "classifier.bias"]

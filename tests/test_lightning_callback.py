@@ -123,3 +123,15 @@ def test_figures_are_logged(tmp_path):
     _fit(callback, logger=logger, log_every_n_steps=2)
     logger.save()
     assert "purify/separation" in next(tmp_path.rglob("metrics.csv")).read_text().splitlines()[0]
+
+
+def test_the_last_call_comes_after_fit():
+    callback = PurifyCallback(small_sampler())
+    module, _ = _fit(callback)
+    keys = list(module.state_dict())
+    before = state_of(module)
+    report = callback.purify.erase(_loader())
+    assert report.refitted == 48
+    assert list(module.state_dict()) == keys
+    changed = [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["model.7.weight", "model.7.bias"]

@@ -179,3 +179,14 @@ def test_the_wrapped_criterion_does_the_same_where_timm_has_no_tasks():
     task.criterion = purify.criterion(nn.CrossEntropyLoss())
     _train(task, 4)
     assert equal_states(state_of(task.get_trainable_module()), state_of(by_task.get_trainable_module()))
+
+
+def test_the_last_call_comes_after_training():
+    task = PurifyTask(ClassificationTask(_model(), nn.CrossEntropyLoss()), _sampler())
+    _train(task)
+    model = task.get_trainable_module()
+    before = state_of(model)
+    report = task.purify.erase([(torch.rand(24, 3, 32, 32), torch.arange(24) % 4)])
+    assert report.refitted == 24
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["fc.weight", "fc.bias"]
