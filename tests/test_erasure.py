@@ -19,6 +19,10 @@ from wdpurify.erasure import fit_eraser
 from wdpurify.erasure.affine import AffineLayer
 from wdpurify.erasure.head import refit
 from wdpurify.erasure.probe import decoded
+from wdpurify.exceptions import ForeignHeadWarning
+
+#: What is tested does not need a classifier that predicts.
+UNTRAINED = pytest.mark.filterwarnings("ignore::wdpurify.exceptions.ForeignHeadWarning")
 
 
 def _rows(count=400, dim=12, values=3, seed=0):
@@ -135,7 +139,7 @@ def test_an_eraser_takes_features_of_every_shape_and_dtype(shape, dtype):
 def test_the_page_runs_as_it_stands(capsys):
     page = (Path(__file__).parent.parent / "docs" / "after-training.md").read_text()
     exec(re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)[1], {})
-    assert "a linear probe reads the label off" in capsys.readouterr().out
+    assert "A linear probe reads the label off" in capsys.readouterr().out
 
 
 def test_an_eraser_is_saved_and_said_like_any_module():
@@ -243,6 +247,30 @@ def test_erasing_and_fitting_anew_mends_a_biased_classifier():
     assert _accuracy(model, auxiliary, free) > 0.88
     assert _shared(model(auxiliary).double(), groups).norm() < 1e-4
     assert "reads the label off" in str(report)
+    assert "1 direction removed" in str(report)
+
+
+def test_groups_in_another_order_than_the_rows_are_suspected_in_the_report():
+    (images, labels), (auxiliary, groups, _) = _biased()
+    model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
+    shuffled = groups[torch.randperm(len(groups))]
+    report = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, shuffled)).erase()
+    assert "are the groups in the order of the rows?" in str(report)
+    few = report._replace(before=0.9, after=0.7)
+    assert "more auxiliary rows would remove more" in str(few)
+    assert str(report._replace(before=0.9, after=0.51)).endswith("different auxiliary rows).")
+
+
+def test_a_head_that_does_not_read_these_features_is_named():
+    (images, labels), (auxiliary, groups, _) = _biased()
+    model = _fitted(_Classifier(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))), images, labels)
+    with torch.no_grad():
+        model.head[2].bias[0] += 50.0  # what it says of other features is one class
+    purify = PurifyRegularizer(model.body, GroupSampler(auxiliary, groups), feature_dim=16)
+    with pytest.warns(ForeignHeadWarning, match="give the layer that reads them, after training"):
+        purify.erase([(images, labels)], head=model.head[2])
+    with pytest.raises(ValueError, match="has 16 outputs and `batches` has rows of 2 classes"):
+        purify.erase([(images, labels)], head=model.head[0])
 
 
 @pytest.mark.parametrize("form", ["mappings", "a classifier with one output", "a function", "floats"])
@@ -269,10 +297,11 @@ def test_rows_come_as_loaders_give_them(form):
     assert (found == free).float().mean() > 0.88
 
 
+@UNTRAINED
 def test_the_explicit_form_takes_the_head_or_gives_the_object():
     network = small_network(norm=False)
     purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6)
-    with pytest.raises(ValueError, match=r"erase\(head=model.head\)"):
+    with pytest.raises(ValueError, match=r"erase\(batches, head=model.head\)"):
         purify.erase()
     images = torch.rand(4, 3, 8, 8)
     eraser = purify.eraser()
@@ -283,6 +312,7 @@ def test_the_explicit_form_takes_the_head_or_gives_the_object():
     assert_close(network.head(network.features(images)), expected, rtol=1e-3, atol=1e-4)
 
 
+@UNTRAINED
 def test_nothing_but_the_classifier_changes():
     network = small_network(dropout=0.5)
     purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6)

@@ -246,7 +246,7 @@ class PurifyRegularizer:
         Source: Belrose et al. 2023, arXiv:2306.03819.
         """
         if head is None and self.tap is None:
-            raise ValueError("`erase()` needs your classifier: `erase(head=model.head)`, or `eraser()` for a map to use")
+            raise ValueError("`erase()` needs your classifier: `erase(batches, head=model.head)`, or use `eraser()`")
         layer = self.tap.module if head is None and self.tap is not None else head
         assert layer is not None
         return self._erasing.fold(layer, batches, max_rows=max_rows, unpack=unpack)

@@ -17,6 +17,10 @@ class UnlikeImagesWarning(PurifyWarning):
     """The auxiliary features are spread far more widely than the task's, or far less: their images are not prepared alike."""
 
 
+class ForeignHeadWarning(PurifyWarning):
+    """The classifier given to ``erase()`` does not predict: it reads other features, or is not trained."""
+
+
 class GroupsApartWarning(PurifyWarning):
     """The groups stay as far apart as they were though the pull is as strong as it may become: erase what is left."""
 

@@ -1,5 +1,6 @@
 """Erasing after training: fit the eraser, fold it into the classifier, say what a probe still reads."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -9,16 +10,19 @@ from torch import Tensor, nn
 from wdpurify._checks import check_positive_integer
 from wdpurify._sampler import Sampler
 from wdpurify._torch import derive_seed, of_every_rank, rank_and_world
+from wdpurify.exceptions import ForeignHeadWarning
 from wdpurify.features import AuxiliaryForward, Pool
 
 from .affine import AffineLayer
 from .eraser import Eraser, fit_eraser
-from .head import check_labels, refit
+from .head import check_labels, is_no_better_than_chance, refit
 from .probe import decoded
 from .rows import BatchUnpacker, Rows, auxiliary_rows, task_rows
 
 #: Share of the auxiliary rows that the eraser of the report is not fitted on.
 HELD_OUT = 0.3
+#: Balanced accuracy above chance from which a report counts a label as read.
+CLEAR = 0.05
 
 
 class ErasureReport(NamedTuple):
@@ -41,8 +45,14 @@ class ErasureReport(NamedTuple):
     refitted: int
 
     def __str__(self) -> str:
-        told = f"a linear probe reads the label off {self.before:.1%} of the rows before and {self.after:.1%} after erasing"
-        return f"{told} (chance {self.chance:.1%}; {self.directions} directions removed, {self.rows} auxiliary rows)"
+        told = f"A linear probe reads the label off {self.before:.1%} of the rows before and {self.after:.1%} after erasing"
+        count = f"{self.directions} direction{'' if self.directions == 1 else 's'} removed"
+        told = f"{told} (chance {self.chance:.1%}; {count}, {self.rows} different auxiliary rows)."
+        if self.before < self.chance + CLEAR:
+            told += " It read next to nothing before: are the groups in the order of the rows?"
+        elif self.after > self.chance + CLEAR:
+            told += " What is left is beyond what so few rows can tell: more auxiliary rows would remove more."
+        return told
 
 
 class Erasing:
@@ -80,7 +90,15 @@ class Erasing:
         if batches is not None:
             read = {"max_rows": max_rows, "unpack": unpack, "world": self._world, **self._of_features}
             features, labels = task_rows(self._forward, batches, layer, **read)
-            weight, bias = refit(eraser(features), check_labels(labels, len(weight)), weight, bias)
+            labels = check_labels(labels, len(weight))
+            if self._forward.tap is None and is_no_better_than_chance(layer(features), labels):
+                warnings.warn(
+                    "`head` predicts these rows no better than their most frequent class. It may not read the features that are "
+                    "purified, or not be trained: give the layer that reads them, after training",
+                    ForeignHeadWarning,
+                    stacklevel=3,
+                )
+            weight, bias = refit(eraser(features), labels, weight, bias)
             refitted = len(labels)
         before, after = _leakage(rows, self._seed)
         layer.write(*self._agreed(_folded(eraser, weight, bias)))

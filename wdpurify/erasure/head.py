@@ -61,12 +61,23 @@ def check_labels(labels: Tensor, outputs: int) -> Tensor:
     numbers = flat.long()
     classes = max(2, outputs)
     whole = flat.ndim == 1 and (not flat.is_floating_point() or bool((flat == numbers).all()))
+    if whole and numbers.min() >= 0 and (found := len(numbers.unique())) < classes and numbers.max() < classes:
+        raise ValueError(
+            f"the classifier has {classes} outputs and `batches` has rows of {found} classes. Give the model's last layer and "
+            "rows of every class (raise `max_rows`), or call `erase()` without batches to keep the classifier's weights"
+        )
     if not whole or numbers.min() < 0 or numbers.max() >= classes:
         raise ValueError(
-            f"`rows` must give class numbers from 0 to {classes - 1}, one per row, to fit a classifier with {outputs} outputs "
-            f"anew, got {flat.dtype} of shape {tuple(flat.shape)}. Call `erase()` without rows to keep the classifier's weights"
+            f"`batches` must give class numbers from 0 to {classes - 1}, one per row, to fit a classifier with {outputs} "
+            f"outputs anew, got {flat.dtype} of shape {tuple(flat.shape)}. Call `erase()` without batches to keep the weights"
         )
     return numbers
+
+
+def is_no_better_than_chance(scores: Tensor, labels: Tensor) -> bool:
+    """Whether scores ``(rows, outputs)`` are right no more often than the most frequent class is."""
+    predicted = (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
+    return bool((predicted == labels).sum() <= labels.bincount().max())
 
 
 def _cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
