@@ -93,8 +93,8 @@ class Erasing:
             labels = check_labels(labels, len(weight))
             if self._forward.tap is None and is_no_better_than_chance(layer(features), labels):
                 warnings.warn(
-                    "`head` predicts these rows no better than their most frequent class. It may not read the features that are "
-                    "purified, or not be trained: give the layer that reads them, after training",
+                    "`head` predicts these rows no better than their most frequent class. It may not read the features that "
+                    "are purified, or not be trained: give the layer that reads them, after training",
                     ForeignHeadWarning,
                     stacklevel=3,
                 )
