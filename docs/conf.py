@@ -29,6 +29,7 @@ INCLUDED = {
     "benchmarks/fer.md": "benchmarks/fer",
     "benchmarks/overhead.md": "benchmarks/overhead",
     "benchmarks/own_labels.md": "benchmarks/own_labels",
+    "benchmarks/modalities.md": "benchmarks/modalities",
     "benchmarks/pictures.md": "benchmarks/pictures",
     "benchmarks/separation.md": "benchmarks/separation",
 }
