@@ -8,7 +8,7 @@ from ._monitor import PurifyMetrics
 from ._regularizer import PurifyRegularizer
 from ._sampler import GroupBatch, GroupSampler
 from .critic import Critic, GradientPenalty, SpectralClipping, WeightClipping
-from .erasure import Eraser, ErasureReport
+from .erasure import Eraser
 from .exceptions import PurifyWarning
 from .pull import BalancedStrength, FixedStrength, OneSided, TwoSided
 
@@ -16,7 +16,6 @@ __all__ = [
     "BalancedStrength",
     "Critic",
     "Eraser",
-    "ErasureReport",
     "FixedStrength",
     "GradientPenalty",
     "GroupBatch",
