@@ -287,12 +287,14 @@ def test_a_layer_that_forgets_what_is_written_is_given_its_weights_back():
         def forward(self, features):
             return nn.functional.linear(features, first, self.bias)
 
-    layer = Stubborn(4, 2)
+    layer, other = Stubborn(4, 2), nn.Linear(4, 2)
+    other.weight = layer.weight
     first = layer.weight.detach().clone()
-    affine = AffineLayer(layer)
+    affine = AffineLayer(layer, nn.ModuleList([layer, other]))
     with pytest.raises(ValueError, match="does not compute"):
         affine.write(affine.weight + 1.0, affine.bias)
     assert torch.equal(layer.weight, first)
+    assert layer.weight is other.weight
     assert_close(affine.weight, first.double(), rtol=0, atol=1e-6)
 
 

@@ -55,6 +55,7 @@ class AffineLayer:
         Raises:
             ValueError: if the layer does not compute the new map afterwards; it is then what it was.
         """
+        shared = self._plain._parameters["weight"]
         self._untie()
         parameters = {"weight": (self.weight, weight), "bias": (self.bias, bias)}
         held = {name: self._plain._parameters[name] for name, (_, new) in parameters.items() if new is not None}
@@ -73,6 +74,7 @@ class AffineLayer:
         except ValueError:
             for name, former in before.items():
                 self._plain._parameters[name].copy_(former)  # type: ignore[union-attr]
+            self._plain._parameters["weight"] = shared
             self.weight, self.bias = kept
             raise
 
