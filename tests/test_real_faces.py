@@ -272,6 +272,7 @@ def test_a_task_trains_on_one_set_and_tests_on_unseen_people_and_the_others(tmp_
     assert set(smiling.auxiliary.groups) == {True, False}
 
 
+@pytest.mark.filterwarnings("ignore::wdpurify.exceptions.ForeignHeadWarning")  # A few steps train no head.
 @pytest.mark.parametrize("method", FACE_METHODS)
 def test_methods_train_on_them(tmp_path, method):
     task = real_faces.build(
