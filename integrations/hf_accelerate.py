@@ -18,7 +18,7 @@ except ImportError as error:
 from torch import nn
 
 from wdpurify import PurifyRegularizer
-from wdpurify.exceptions import FreshStartWarning
+from wdpurify.exceptions import ResumeWarning
 
 from ._files import save_whole
 
@@ -43,7 +43,7 @@ def purified(
 ) -> PurifyRegularizer:
     """A regularizer for a model of this accelerator, part of ``save_state()`` and ``load_state()``.
 
-    Use it as ``criterion = purified(accelerator, model, sampler).criterion(criterion)``, or add its ``term()`` to a loss that
+    Use it as ``criterion = purified(accelerator, model, sampler).criterion(criterion)``, or add its ``loss()`` to a loss that
     the model computes. Its state is a file of its own in the checkpoint's folder, ``purify.pt``; a checkpoint without it, from
     before the regularizer was added, is loaded with a warning and starts it afresh.
 
@@ -76,7 +76,7 @@ def purified(
         if path.exists():
             purify.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
         else:
-            warnings.warn(f"{path} is not there: the regularizer starts afresh", FreshStartWarning, stacklevel=3)
+            warnings.warn(f"{path} is not there: the regularizer starts afresh", ResumeWarning, stacklevel=3)
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)

@@ -13,7 +13,7 @@ except ImportError as error:
 import torch
 
 from wdpurify import PurifyRegularizer
-from wdpurify.exceptions import FreshStartWarning
+from wdpurify.exceptions import ResumeWarning
 from wdpurify.pull import with_pull
 
 from ._files import save_whole
@@ -42,7 +42,7 @@ class _Keeper(TrainerCallback):
         if file.exists():
             self.purify.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
         else:
-            warnings.warn(f"{file} is not there: the regularizer starts afresh", FreshStartWarning, stacklevel=2)
+            warnings.warn(f"{file} is not there: the regularizer starts afresh", ResumeWarning, stacklevel=2)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         mine = self.purify.state_dict(all_ranks=True)
@@ -86,7 +86,7 @@ def purify_trainer(
             return result
         # A loss that is normalised over the whole accumulated batch is not divided again, so the term has to be, here.
         divisor = _steps(trainer) if _is_normalised(trainer, named.get("num_items_in_batch")) else 1
-        term = purify.term() / divisor
+        term = purify.loss() / divisor
         return (with_pull(result[0], term), *result[1:]) if isinstance(result, tuple) else with_pull(result, term)
 
     @functools.wraps(train)

@@ -78,7 +78,7 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
         if not pl_module.automatic_optimization:
             raise ValueError(
                 "`PurifyCallback` needs automatic optimisation; in a module with manual optimisation make "
-                "`purify = PurifyRegularizer.for_model(model, sampler)` and add `purify.term()` to the loss yourself"
+                "`purify = PurifyRegularizer.for_model(model, sampler)` and add `purify.loss()` to the loss yourself"
             )
         self.purify = PurifyRegularizer.for_model(self._tapped(pl_module), self.sampler, layer=self.layer, **self.options)
         if self._saved is not None:
@@ -130,7 +130,7 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
     def _with_term(self, output: Any) -> Any:
         if output is None or self.purify is None or not self._fitting:  # None: the module asks for this batch to be left out
             return output
-        term = self.purify.term()
+        term = self.purify.loss()
         if isinstance(output, Mapping):
             return {**output, "loss": with_pull(output["loss"], term)}
         return with_pull(output, term) if isinstance(output, Tensor) else output

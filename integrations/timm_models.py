@@ -18,7 +18,7 @@ except (ImportError, AttributeError) as error:
 from torch import Tensor, nn
 
 from wdpurify import PurifyRegularizer
-from wdpurify.exceptions import FreshStartWarning
+from wdpurify.exceptions import ResumeWarning
 from wdpurify.pull import with_pull
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class PurifyTask(TrainingTask):
     def forward(self, input: Any, target: Any) -> dict[str, Tensor]:
         """The task's result with the term added to ``loss``, and the term itself as ``purify``, detached."""
         result = dict(self.task(input, target))
-        term = self.purify.term()
+        term = self.purify.loss()
         result["loss"] = with_pull(result["loss"], term)
         result[STATE] = term.detach()
         return result
@@ -82,7 +82,7 @@ class PurifyTask(TrainingTask):
         if mine is not None and not ema:
             self.purify.load_state_dict(mine)
         elif not ema:
-            warnings.warn("the checkpoint holds no regularizer: it starts afresh", FreshStartWarning, stacklevel=2)
+            warnings.warn("the checkpoint holds no regularizer: it starts afresh", ResumeWarning, stacklevel=2)
         self.task.load_task_state(state or None, strict=strict, module=module, ema=ema)
 
     def prepare_distributed(self, device_ids: list[Any] | None = None, **ddp_kwargs: Any) -> "PurifyTask":

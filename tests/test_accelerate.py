@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.tracking import GeneralTracker
 
-from wdpurify.exceptions import FreshStartWarning
+from wdpurify.exceptions import ResumeWarning
 from wdpurify.integrations.hf_accelerate import log_metrics, purified
 
 
@@ -117,7 +117,7 @@ def test_figures_reach_the_trackers_at_the_named_steps():
 
 def test_a_checkpoint_from_before_the_regularizer_was_added_starts_it_afresh(tmp_path):
     _train(None, steps=4, save=str(tmp_path))
-    with pytest.warns(FreshStartWarning, match=r"purify\.pt is not there: the regularizer starts afresh"):
+    with pytest.warns(ResumeWarning, match=r"purify\.pt is not there: the regularizer starts afresh"):
         resumed = _train(1.0, steps=8, start=4, load=str(tmp_path))
     assert resumed[2].sampler.state_dict()["drawn"] == 4
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wdpurify import GroupSampler, balanced_weights
 from wdpurify._balance import CellOrder, cramers_v
-from wdpurify.exceptions import ConfoundedGroupsWarning, EmptyCellsWarning
+from wdpurify.exceptions import AuxiliaryDataWarning
 
 cells_of_rows = st.lists(st.integers(0, 3), min_size=1, max_size=30)
 
@@ -85,7 +85,7 @@ def test_ranks_draw_together_what_one_process_draws_and_a_state_goes_on():
 def test_cells_without_rows_or_with_one_are_named():
     groups = ["a"] * 6 + ["b"] * 5
     classes = [0, 0, 0, 1, 1, 2, 0, 0, 0, 1, 1]
-    with pytest.warns(EmptyCellsWarning, match=r"of 6 cells .* 1 have no row \(\('b', 2\)\).* and 1 have one row"):
+    with pytest.warns(AuxiliaryDataWarning, match=r"of 6 cells .* 1 have no row \(\('b', 2\)\).* and 1 have one row"):
         GroupSampler(torch.arange(11), groups, balance=classes, batch_size=4)
 
 
@@ -109,7 +109,7 @@ def test_an_unbalanced_sampler_warns_where_classes_go_with_groups(bias, warned):
         warnings.simplefilter("always")
         GroupSampler(images, groups, batch_size=8)
         GroupSampler(images, groups, balance=classes, batch_size=8)
-    assert [warning.category for warning in caught] == [ConfoundedGroupsWarning] * warned
+    assert [warning.category for warning in caught] == [AuxiliaryDataWarning] * warned
 
 
 @pytest.mark.parametrize("name", [lambda target: target, ["dog", "guitar", "house", "person"].__getitem__])

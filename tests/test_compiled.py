@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from wdpurify import BalancedStrength, PurifyRegularizer
-from wdpurify.exceptions import NoTaskGradientWarning
+from wdpurify.exceptions import PullNotAppliedWarning
 
 #: torch's own warning, at any graph break and in compiled autograd.
 GRAPH_BREAK = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
@@ -102,7 +102,7 @@ def test_a_compiled_step_pulls_where_the_term_comes_before_the_head(width):
 def test_a_compiled_step_whose_term_comes_after_the_head_is_told_what_to_do():
     torch._dynamo.reset()
     made = _made(tapped=False)
-    with pytest.warns(NoTaskGradientWarning, match=r"in a compiled step call `loss\(features\)` before the head"):
+    with pytest.warns(PullNotAppliedWarning, match=r"in a compiled step call `loss\(features\)` before the head"):
         _train(*made, torch.compile(_loss_of(*made, early=False), backend="aot_eager"))
 
 

@@ -76,9 +76,9 @@ def test_a_copy_goes_on_as_the_original_does(make, order):
 def test_steps_of_a_copy_are_not_taken_for_steps_of_the_original():
     run = _made(_tapped)
     copied = copy.deepcopy(run)
-    before = run[1].state_dict()["ranks"][0]["game"]["iterations"]
+    before = run[1].state_dict()["ranks"][0]["loop.number"]
     _train(copied, range(3, 6))
-    assert run[1].state_dict()["ranks"][0]["game"]["iterations"] == before
+    assert run[1].state_dict()["ranks"][0]["loop.number"] == before
 
 
 def test_a_regularizer_whose_extractor_is_a_plain_function_is_not_copied():

@@ -48,7 +48,7 @@ def test_a_frozen_backbone_warns_once_and_trains_as_without_the_plugin():
 
     plain = _train(probing(), None)
     model = probing()
-    with pytest.warns(wdpurify.exceptions.FeaturesWithoutGradWarning, match="frozen backbone") as caught:
+    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="frozen backbone") as caught:
         purified = _train(model, _purify(model))
     assert len(caught) == 1
     assert equal_states(plain, purified)
@@ -72,7 +72,7 @@ def test_a_middle_layer_is_purified_below_it_alone():
     for _ in range(2):  # the first pass shows the task's gradient
         model.zero_grad()
         loss = model(torch.rand(12, 3, 8, 8)).square().mean()
-        (loss + purify.term()).backward()
+        (loss + purify.loss()).backward()
         gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}
         purify.optimizer_stepped()
     model.zero_grad()
@@ -85,7 +85,7 @@ def test_a_backbone_that_unfreezes_later_is_purified_from_then_on():
     model = _model()
     model[:4].requires_grad_(False)
     purify = _purify(model, every=1)
-    with pytest.warns(wdpurify.exceptions.FeaturesWithoutGradWarning):
+    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning):
         _train(model, purify, 2)
     model.requires_grad_(True)
     _train(model, purify, 3)

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from wdpurify.exceptions import ConfoundedGroupsWarning
+from wdpurify.exceptions import AuxiliaryDataWarning
 
 datasets = pytest.importorskip("datasets")
 from datasets import ClassLabel, Dataset, Features, Image  # noqa: E402
@@ -63,7 +63,7 @@ def test_minus_one_is_a_class_where_the_column_is_of_plain_numbers():
 
 def test_a_class_column_that_goes_with_the_groups_is_named():
     dataset, _ = _confounded()
-    with pytest.warns(ConfoundedGroupsWarning, match=r"Cramér's V 0\.\d+.*`balance='label'`"):
+    with pytest.warns(AuxiliaryDataWarning, match=r"Cramér's V 0\.\d+.*`balance='label'`"):
         group_sampler(dataset, group="site", batch_size=8)
     with pytest.raises(ValueError, match="`balance` must name columns of `dataset`"):
         group_sampler(dataset, group="site", balance="ward", batch_size=8)

@@ -9,7 +9,7 @@ from small_loop import OBJECTIVES, equal_states, small_network, small_sampler, s
 from torch import nn
 
 from wdpurify import BalancedStrength, PurifyRegularizer
-from wdpurify.exceptions import InexactResumeWarning
+from wdpurify.exceptions import ResumeWarning
 
 LINES = ("critic_step", "loss", "backward", "step")
 PARTS = 3
@@ -213,7 +213,7 @@ def test_a_state_of_all_ranks_goes_on_bit_for_bit(tmp_path):
 def test_a_state_of_one_rank_goes_on_and_says_that_it_is_not_exact(tmp_path):
     (own, _, first_drew), (other, _, second_drew) = run_on_ranks(interrupted, tmp_path, False)
     assert own == []
-    assert other == [InexactResumeWarning.__name__]
+    assert other == [ResumeWarning.__name__]
     assert first_drew == second_drew == 5
 
 
@@ -243,7 +243,7 @@ def after_a_skipped_step():
     dist.broadcast_object_list(states)
     purify = PurifyRegularizer(network.features, small_sampler(batch_size=8), feature_dim=6)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InexactResumeWarning)
+        warnings.simplefilter("ignore", ResumeWarning)
         purify.load_state_dict(states[0])
     step()
     step()

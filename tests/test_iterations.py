@@ -141,7 +141,7 @@ def test_both_passes_of_a_two_pass_optimiser_get_the_term_and_count_as_one():
         optimizer.step()
         drawn.append(purify.sampler.state_dict()["drawn"])
     assert drawn[1:] == [drawn[0] + 1, drawn[0] + 2, drawn[0] + 3]
-    assert purify.state_dict()["ranks"][0]["game"]["iterations"]["number"] == 3
+    assert purify.state_dict()["ranks"][0]["loop.number"] == 3
     assert all(value != 0 for value in values)
 
 
@@ -187,7 +187,7 @@ def test_a_closure_evaluated_many_times_is_one_iteration():
         optimizer.step(closure)
         drawn.append(purify.sampler.state_dict()["drawn"])
     assert drawn[1:] == [drawn[0] + 1, drawn[0] + 2]
-    assert purify.state_dict()["ranks"][0]["game"]["iterations"]["number"] == 2
+    assert purify.state_dict()["ranks"][0]["loop.number"] == 2
 
 
 def test_two_optimisers_of_one_model_make_one_iteration_and_those_of_other_models_none():
@@ -219,21 +219,8 @@ def test_a_compiled_optimiser_step_is_seen():
     assert purify.sampler.state_dict()["drawn"] == 3
 
 
-@pytest.mark.parametrize("clear", ["none", "zero"])
-def test_updates_by_hand_are_counted(clear):
-    network = small_network()
-    purify = _purified(network, every=1)
-    for step in range(4):
-        _backward(network, purify, *_data(step))
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter -= 0.05 * parameter.grad
-        network.zero_grad(set_to_none=clear == "none")
-    assert purify.sampler.state_dict()["drawn"] == 4
-
-
-def _updated_past_the_counters(announce=False, steps=70):
-    """Iterations counted in a loop whose updates no version counter and no announcement tells of."""
+def _updated_by_hand(announce=False, steps=70):
+    """Iterations counted in a loop without an optimiser."""
     network = small_network()
     purify = _purified(network, every=1)
     for step in range(steps):
@@ -248,15 +235,15 @@ def _updated_past_the_counters(announce=False, steps=70):
 
 
 def test_an_optimiser_that_nobody_hears_is_named_and_can_be_announced():
-    with pytest.warns(wdpurify.exceptions.OptimizerNotSeenWarning, match="optimizer_stepped"):
-        assert _updated_past_the_counters() == 70 - wdpurify._iterations.LONGEST_ACCUMULATION + 1
+    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="optimizer_stepped"):
+        assert _updated_by_hand() == 70 - wdpurify._loop.LONGEST_ACCUMULATION + 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert _updated_past_the_counters(announce=True) == 70
+        assert _updated_by_hand(announce=True) == 70
 
 
-def test_steps_of_the_critic_alone_are_iterations():
-    purify = _purified(small_network(), every=1)
+def test_passes_that_only_measure_are_iterations():
+    purify = _purified(small_network(), every=1, strength=0.0)
     for _ in range(5):
         purify.critic_step()
     assert purify.sampler.state_dict()["drawn"] == 5
@@ -333,14 +320,14 @@ def test_the_regularizer_is_found_from_its_model():
 def test_term_is_step_and_loss_in_one_and_zero_where_nothing_was_caught():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 4))
     purify = PurifyRegularizer.for_model(model, small_sampler(), strength=FixedStrength(1.0))
-    assert purify.term() == 0
+    assert purify.loss() == 0
     loss = model(_data(0)[0]).square().mean()
     with torch.no_grad():
-        assert purify.term() == 0
-    term = purify.term()
+        assert purify.loss() == 0
+    term = purify.loss()
     assert term.requires_grad
     assert term != 0
     (loss + term).backward()
-    assert purify.term() == 0
-    with pytest.raises(ValueError, match=r"`term\(\)` needs captured features"):
-        _purified(small_network()).term()
+    assert purify.loss() == 0
+    with pytest.raises(ValueError, match=r"`loss\(\)` needs captured features"):
+        _purified(small_network()).loss()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from wdpurify import GroupSampler
-from wdpurify.exceptions import ManyGroupsWarning, RareGroupWarning
+from wdpurify.exceptions import AuxiliaryDataWarning
 
 
 def _rows(images):
@@ -19,7 +19,7 @@ def _rows(images):
 @pytest.mark.parametrize("rare", [2, 5])
 def test_a_value_that_most_batches_consist_of_is_named_with_remedies_that_work(rare):
     groups = ["bald"] * rare + ["not"] * (100 - rare)
-    with pytest.warns(RareGroupWarning, match=rf"{100 - rare}% of the rows .*'not'.* hold no other") as caught:
+    with pytest.warns(AuxiliaryDataWarning, match=rf"{100 - rare}% of the rows .*'not'.* hold no other") as caught:
         GroupSampler(torch.arange(100), groups, batch_size=rare).next_batch()
     message = str(caught[0].message)
     larger = int(re.search(r"`batch_size` to (\d+)", message)[1])
@@ -28,7 +28,7 @@ def test_a_value_that_most_batches_consist_of_is_named_with_remedies_that_work(r
     sampler = GroupSampler(torch.arange(100), groups, batch_size=larger)
     lone = sum(len(set(sampler.next_batch().groups.tolist())) == 1 for _ in range(300)) / 300
     assert 0.02 < lone < 0.15
-    with pytest.warns(RareGroupWarning, match=f"raise `batch_size` to {-(-larger // 2)}$"):
+    with pytest.warns(AuxiliaryDataWarning, match=f"raise `batch_size` to {-(-larger // 2)}$"):
         GroupSampler(torch.arange(100), groups, batch_size=rare, rank=0, world_size=2)
 
 
@@ -107,7 +107,7 @@ def test_a_continuous_column_is_refused_and_its_ranges_are_taken():
 def test_many_groups_are_taken_with_a_word_on_what_they_cost():
     many = [row % 101 for row in range(400)]
     with pytest.warns(
-        ManyGroupsWarning, match="101 values and a batch 8 rows, so each group is met about once in 13"
+        AuxiliaryDataWarning, match="101 values and a batch 8 rows, so each group is met about once in 13"
     ) as caught:
         GroupSampler(torch.arange(400), many, batch_size=8)
     assert caught[0].filename == __file__

@@ -9,7 +9,7 @@ from small_loop import small_network, small_sampler
 from torch import nn
 
 from wdpurify import FixedStrength, OneSided, PurifyRegularizer, TwoSided
-from wdpurify.exceptions import CriticNotSteppedWarning
+from wdpurify.exceptions import PullNotAppliedWarning
 
 ROWS, WIDTH = 37, 61  # no other tensor of a test has this shape
 
@@ -49,7 +49,7 @@ def _tapped(model, objective):
 
 def _term(model, objective):
     purify = PurifyRegularizer.for_model(model, small_sampler(), objective=objective, strength=FixedStrength(0.1))
-    return lambda images, labels: nn.functional.cross_entropy(model(images), labels) + purify.term()
+    return lambda images, labels: nn.functional.cross_entropy(model(images), labels) + purify.loss()
 
 
 FORMS = {"explicit": _explicit, "tapped": _tapped, "term": _term}
@@ -143,6 +143,6 @@ def test_the_pull_of_an_iteration_is_let_go_when_its_optimiser_steps():
     features = network.features(torch.rand(5, 3, 8, 8))
     (network.head(features).sum() + purify.loss(features)).backward()
     optimizer.step()
-    with pytest.warns(CriticNotSteppedWarning):
+    with pytest.warns(PullNotAppliedWarning):
         term = purify.loss(network.features(torch.rand(5, 3, 8, 8)))
     assert term == 0  # of the iteration that is over nothing is left

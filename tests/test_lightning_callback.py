@@ -113,7 +113,7 @@ def test_a_run_saved_and_resumed_goes_on_bit_for_bit(tmp_path):
     assert torch.load(path, weights_only=False)["state_dict"].keys() == _Module().state_dict().keys()
     again = callback()
     resumed, _ = _fit(again, epochs=4, resume=str(path), module=_Module(dropout=0.0))
-    assert again.state_dict()["ranks"][0]["game"]["acted"] == 11  # of 32 steps, every third
+    assert again.state_dict()["ranks"][0]["loop.acted"] == 11  # of 32 steps, every third
     assert equal_states(state_of(resumed), state_of(whole))
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wdpurify import GroupSampler, PurifyRegularizer
-from wdpurify.exceptions import ManyGroupsWarning
+from wdpurify.exceptions import AuxiliaryDataWarning
 
 
 class _Largest(TorchDispatchMode):
@@ -26,7 +26,7 @@ class _Largest(TorchDispatchMode):
 
 def test_a_million_rows_of_a_hundred_thousand_values_are_drawn_from():
     groups = torch.arange(1_000_000) % 100_000
-    with pytest.warns(ManyGroupsWarning, match="100000 values"):
+    with pytest.warns(AuxiliaryDataWarning, match="100000 values"):
         sampler = GroupSampler(torch.rand(1_000_000, 4), groups)
     assert sampler.n_groups == 100_000
     assert sampler.next_batch().groups.shape == (32,)
@@ -34,7 +34,7 @@ def test_a_million_rows_of_a_hundred_thousand_values_are_drawn_from():
 
 def test_a_step_makes_nothing_larger_than_the_critic_whatever_the_number_of_groups():
     values = 5_000
-    with pytest.warns(ManyGroupsWarning):
+    with pytest.warns(AuxiliaryDataWarning):
         sampler = GroupSampler(torch.rand(2 * values, 4), [*range(values)] * 2, batch_size=16)
     network = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2))
     purify = PurifyRegularizer(network[0], sampler, feature_dim=6)

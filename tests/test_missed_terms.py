@@ -11,7 +11,7 @@ from torch import nn
 
 from wdpurify import FixedStrength, PurifyRegularizer
 from wdpurify._reach import BARE_STEPS
-from wdpurify.exceptions import CriticNotSteppedWarning, SilentTapWarning, TermNotAddedWarning
+from wdpurify.exceptions import PullNotAppliedWarning
 
 #: Steps so small that they move no groups, which has a warning of its own.
 SMALL_STEPS = pytest.mark.filterwarnings("ignore::wdpurify.exceptions.GroupsApartWarning")
@@ -88,14 +88,14 @@ def test_a_critic_step_at_the_wrong_time_is_named_and_the_figures_show_no_pull(l
         assert not caught
         assert ratio > 0
     else:
-        assert [warning.category for warning in caught] == [CriticNotSteppedWarning]
+        assert [warning.category for warning in caught] == [PullNotAppliedWarning]
         assert not ratio > 0
 
 
 def test_one_critic_step_for_many_iterations_is_named():
     network, purify, optimizer = _explicit()
     purify.critic_step()
-    with pytest.warns(CriticNotSteppedWarning, match="once per iteration, before `loss"):
+    with pytest.warns(PullNotAppliedWarning, match="once per iteration, before `loss"):
         for _ in range(3):
             features = network.features(torch.rand(12, 3, 8, 8))
             (network.head(features).square().sum() + purify.loss(features)).backward()
@@ -119,7 +119,7 @@ def test_a_method_of_the_wrapped_criterion_is_named_and_the_innermost_one_purifi
     model = _Model()
     purify = PurifyRegularizer.for_model(model, small_sampler(), strength=FixedStrength(1.0))
     outer = purify.criterion(_Loss(nn.CrossEntropyLoss()))
-    with pytest.warns(TermNotAddedWarning, match=f"{BARE_STEPS} steps by losses without the purify term.*innermost"):
+    with pytest.warns(PullNotAppliedWarning, match=f"{BARE_STEPS} steps by losses without the purify term.*innermost"):
         _steps(model, outer.compute, BARE_STEPS)
     inner = _Loss(nn.CrossEntropyLoss())
     inner.loss_fn = purify.criterion(inner.loss_fn)
@@ -130,7 +130,7 @@ def test_a_method_of_the_wrapped_criterion_is_named_and_the_innermost_one_purifi
 def test_fine_tuning_in_eval_mode_is_named():
     model = _Model()
     purify = PurifyRegularizer.for_model(model, small_sampler())
-    with pytest.warns(TermNotAddedWarning, match="A layer in eval mode is passed by"):
+    with pytest.warns(PullNotAppliedWarning, match="A layer in eval mode is passed by"):
         _steps(model, purify.criterion(nn.CrossEntropyLoss()), BARE_STEPS, training=False)
 
 
@@ -170,7 +170,7 @@ def test_features_in_the_users_hands_are_no_fault_of_a_tap():
 def test_a_compiled_model_that_is_trained_past_the_term_is_named():
     model = _Model()
     purify = PurifyRegularizer.for_model(model, small_sampler())
-    with pytest.warns(TermNotAddedWarning):
+    with pytest.warns(PullNotAppliedWarning):
         _steps(torch.compile(model, backend="aot_eager"), nn.CrossEntropyLoss(), BARE_STEPS)
     assert purify.metrics().strength > 0
 
@@ -179,9 +179,9 @@ def test_a_warm_up_without_the_term_does_not_hide_a_wrong_model_later():
     model = _Model()
     purify = PurifyRegularizer.for_model(model, small_sampler())
     criterion = purify.criterion(nn.CrossEntropyLoss())
-    with pytest.warns(TermNotAddedWarning):
+    with pytest.warns(PullNotAppliedWarning):
         _steps(model, nn.CrossEntropyLoss(), BARE_STEPS)
-    with pytest.warns(SilentTapWarning, match="train the very model"):
+    with pytest.warns(PullNotAppliedWarning, match="train the very model"):
         _steps(copy.deepcopy(model), criterion, 8)
 
 

@@ -24,7 +24,9 @@ from torch.testing import assert_close
 from wdpurify import GroupSampler, functional
 from wdpurify.functional import gap_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore::wdpurify.exceptions.EmptyCellsWarning")  # ten colours, ten classes, 800 rows
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::wdpurify.exceptions.AuxiliaryDataWarning"
+)  # ten colours, ten classes, 800 rows
 CPU = torch.device("cpu")
 
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import wdpurify
 from wdpurify import BalancedStrength, FixedStrength, OneSided, PurifyRegularizer, TwoSided
-from wdpurify.exceptions import SilentTapWarning, UnreachedParametersWarning
+from wdpurify.exceptions import PullNotAppliedWarning
 
 
 class _Model(nn.Module):
@@ -53,7 +53,7 @@ def _loss_maker(form, model, options):
     if form == "tapped":
         criterion = purify.criterion(nn.CrossEntropyLoss())
         return purify, lambda images, labels: criterion(model(images), labels)
-    return purify, lambda images, labels: nn.functional.cross_entropy(model(images), labels) + purify.term()
+    return purify, lambda images, labels: nn.functional.cross_entropy(model(images), labels) + purify.loss()
 
 
 OPTIONS = {
@@ -103,7 +103,7 @@ def test_the_task_gradient_of_summed_domain_losses_is_that_of_their_concatenatio
     features = model.body(images).detach().requires_grad_()
     pieces = zip(features.chunk(parts), labels.chunk(parts), strict=True)
     sum(nn.functional.cross_entropy(model.head(piece), target) for piece, target in pieces).backward()
-    assert_close(purify._game._pull.task_norm, features.grad.norm() / parts)
+    assert_close(purify._loop._controller.task_gradients.latest.norm, features.grad.norm() / parts)
 
 
 def test_two_forwards_for_one_criterion_are_one_pass():
@@ -115,7 +115,8 @@ def test_two_forwards_for_one_criterion_are_one_pass():
     criterion(model(first), model(second)).backward()
     features = [model.body(images).detach().requires_grad_() for images in (first, second)]
     (model.head(features[0]) - model.head(features[1])).square().mean().backward()
-    assert_close(purify._game._pull.task_norm, torch.hypot(features[0].grad.norm(), features[1].grad.norm()))
+    measured = purify._loop._controller.task_gradients.latest.norm
+    assert_close(measured, torch.hypot(features[0].grad.norm(), features[1].grad.norm()))
     assert purify.sampler.state_dict()["drawn"] == 1
 
 
@@ -275,6 +276,7 @@ def test_a_fixed_strength_never_warns_of_a_balanced_one():
             purify.critic_step()
             features = model.body(_data(step)[0])
             (model.head(features.detach()).sum() + purify.loss(features)).backward()
+            purify.optimizer_stepped()
     assert purify.sampler.state_dict()["drawn"] == 9
 
 
@@ -292,7 +294,7 @@ def test_parameters_of_ones_own_are_pulled_or_it_is_said_that_they_are_not(objec
             purify.optimizer_stepped()
 
     if objective == TwoSided():
-        with pytest.warns(UnreachedParametersWarning, match=r"functional_call.*OneSided\(\)") as caught:
+        with pytest.warns(PullNotAppliedWarning, match=r"functional_call.*OneSided\(\)") as caught:
             steps()
         assert len(caught) == 1
         assert math.isnan(purify.metrics().gradient_ratio)
@@ -320,7 +322,7 @@ def test_clones_that_an_optimiser_trains_in_the_models_place_are_named():
             loss.backward()
             optimizer.step()
 
-    with pytest.warns(UnreachedParametersWarning, match="a copy has other parameters"):
+    with pytest.warns(PullNotAppliedWarning, match="a copy has other parameters"):
         steps()
     assert math.isnan(purify.metrics().gradient_ratio)
 
@@ -348,7 +350,7 @@ def test_a_model_that_takes_the_tapped_ones_place_later_is_named():
         train(model, 3)
         model.eval()  # how a fold usually ends
     best = copy.deepcopy(model).train()
-    with pytest.warns(SilentTapWarning, match="copies and fresh models need one of their own"):
+    with pytest.warns(PullNotAppliedWarning, match="copies and fresh models need one of their own"):
         train(best, 8)
 
 
@@ -376,28 +378,28 @@ def test_torch_func_works_over_a_tapped_model_with_and_without_the_term():
         assert_close(jvp(model, (images,), (images,)), jvp(plain, (images,), (images,)))
     explicit = PurifyRegularizer(model.body, small_sampler(), feature_dim=6, strength=FixedStrength(0.5), every=1)
     explicit.critic_step()
-    with pytest.warns(UnreachedParametersWarning, match=r"torch\.func"):
+    with pytest.warns(PullNotAppliedWarning, match=r"torch\.func"):
         grad(lambda rows: model.body(rows).sum() + explicit.loss(model.body(rows)))(images)
 
 
 def test_a_term_is_zero_before_a_forward_and_after_its_backward_and_never_stale():
     model = _model()
     purify = PurifyRegularizer.for_model(model, small_sampler(), strength=FixedStrength(0.5), every=1)
-    assert purify.term() == 0
+    assert purify.loss() == 0
     images, labels = _data(0)
     loss = nn.functional.cross_entropy(model(images), labels)
-    (loss + purify.term()).backward()
-    assert purify.term() == 0
+    (loss + purify.loss()).backward()
+    assert purify.loss() == 0
     model.eval()
     model(images)
-    assert purify.term() == 0
+    assert purify.loss() == 0
     model.train()
     nn.functional.cross_entropy(model(images), labels).backward()  # a backward without the term: its graph is gone
-    term = purify.term()
+    term = purify.loss()
     assert term == 0
     assert not term.requires_grad
     scores = model(images)
-    (nn.functional.cross_entropy(scores, labels) + 0.5 * purify.term() + 0.5 * purify.term()).backward()
+    (nn.functional.cross_entropy(scores, labels) + 0.5 * purify.loss() + 0.5 * purify.loss()).backward()
 
 
 def test_a_critic_step_under_no_grad_still_prepares_the_pull():

@@ -73,7 +73,7 @@ def test_padding_is_left_out_of_a_causal_classifiers_features(pool, padding_is_p
     sampler = GroupSampler(_rows(), [row % 2 for row in range(24)], batch_size=12)
     purify = PurifyRegularizer.for_model(model, sampler, pool=pool, every=1, strength=FixedStrength(1.0))
     assert purify.tap.layer == "score"
-    (0.0 * model(torch.ones(3, 6, dtype=torch.long), torch.ones(3, 6)).sum() + purify.term()).backward()
+    (0.0 * model(torch.ones(3, 6, dtype=torch.long), torch.ones(3, 6)).sum() + purify.loss()).backward()
     pulled = model.embed.weight.grad.norm(dim=1) > 0
     assert pulled[1]
     assert pulled[10] == padding_is_pulled
@@ -87,7 +87,7 @@ def test_the_pull_through_pooled_tokens_has_the_strength_that_was_asked_for():
         sampler = GroupSampler(_rows(), [row % 2 for row in range(24)], batch_size=12)
         purify = PurifyRegularizer.for_model(model, sampler, pool=pool, every=1, strength=FixedStrength(1.0))
         model(torch.ones(3, 6, dtype=torch.long), torch.ones(3, 6)).sum()
-        purify.term()
+        purify.loss()
         applied = purify._game._pull.applied_norm
         critic_norm = purify.metrics().critic_gradient_norm
         assert applied <= critic_norm * (1 + 1e-5)

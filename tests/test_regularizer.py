@@ -53,6 +53,7 @@ def test_loss_moves_task_features_towards_the_population_or_the_group_as_named()
         )
         for _ in range(60):
             purify.critic_step()
+            purify.optimizer_stepped()
         features = torch.zeros((4, 2), requires_grad=True)
         purify.loss(features).backward()
         assert (sign * -features.grad > 0).all()
@@ -149,5 +150,6 @@ def test_features_of_every_documented_shape_are_pooled(shape):
         purify.critic_step()
         features = torch.randn(shape, requires_grad=True)
         (features.sum() + purify.loss(features)).backward()
+        purify.optimizer_stepped()
     assert features.grad.shape == shape
     assert not torch.equal(features.grad, torch.ones(shape))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wdpurify import GroupSampler
 
-pytestmark = pytest.mark.filterwarnings("ignore::wdpurify.exceptions.RareGroupWarning")  # sets are drawn at random
+pytestmark = pytest.mark.filterwarnings("ignore::wdpurify.exceptions.AuxiliaryDataWarning")  # sets are drawn at random
 
 labels = st.one_of(st.integers(0, 4), st.booleans(), st.text("ab", max_size=1), st.tuples(st.integers(0, 1), st.booleans()))
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
-from wdpurify.exceptions import CollapsedFeaturesWarning
+from wdpurify.exceptions import FeatureScaleWarning
 from wdpurify.functional import feature_spread
 from wdpurify.pull.spread import Spread
 
@@ -60,7 +60,7 @@ def _collapsing(strength):
 
 
 def test_features_that_have_collapsed_are_named_and_kept_from_it_where_asked_for():
-    with pytest.warns(CollapsedFeaturesWarning, match=r"BalancedStrength\(keep=1\)"):
+    with pytest.warns(FeatureScaleWarning, match=r"BalancedStrength\(keep=1\)"):
         assert _collapsing(BalancedStrength(5.0, fade=0.0, keep=0.0)) < 0.02
     assert _collapsing(BalancedStrength(5.0, fade=0.0)) > 0.2
     assert _collapsing(BalancedStrength(5.0, fade=0.0, keep=1.0)) > 0.4

@@ -105,7 +105,7 @@ def test_evaluation_and_auxiliary_passes_are_ignored():
     assert tap.current() is None
     model(torch.rand(2, 3, 8, 8))
     tap(torch.rand(3, 3, 8, 8))  # an auxiliary pass keeps the task features
-    (features,) = tap.current().features
+    ((_, features),) = tap.current().forwards
     assert features.shape == (2, 6)
 
 
@@ -117,7 +117,7 @@ def test_copies_pickles_and_state_dicts_carry_no_tap():
     assert list(model.state_dict()) == keys
     clone = copy.deepcopy(model)
     clone(torch.rand(5, 3, 8, 8))
-    assert len(purify.tap.current().features[0]) == 2  # the clone's forward did not overwrite the original's features
+    assert len(purify.tap.current().newest) == 2  # the clone's forward did not overwrite the original's features
     averaged = torch.optim.swa_utils.AveragedModel(model)
     averaged.update_parameters(model)
     for copied in (model, clone):
@@ -223,7 +223,7 @@ def test_a_tap_that_sees_nothing_says_so_once():
     purify = PurifyRegularizer.for_model(_model(), small_sampler())
     criterion = purify.criterion(nn.CrossEntropyLoss())
     other = _model()
-    with pytest.warns(wdpurify.exceptions.SilentTapWarning, match="train the very model") as caught:
+    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="Train the very model") as caught:
         _train(other, criterion, steps=9)
     assert len(caught) == 1
 
@@ -304,7 +304,7 @@ def test_two_regularizers_on_one_model_do_not_see_each_others_auxiliary_rows():
     first, second = (PurifyRegularizer.for_model(model, small_sampler(), every=1) for _ in range(2))
     model(torch.rand(5, 3, 8, 8))
     first.critic_step()
-    assert second.tap.current().features[0].shape == (5, 6)
+    assert second.tap.current().newest.shape == (5, 6)
 
 
 def test_layers_that_work_in_place_on_their_input_can_be_tapped():

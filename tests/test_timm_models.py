@@ -16,7 +16,7 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.task import ClassificationTask, LogitDistillationTask
 from timm.utils import CheckpointSaver, ModelEmaV3
 
-from wdpurify.exceptions import FreshStartWarning
+from wdpurify.exceptions import ResumeWarning
 from wdpurify.integrations.timm_models import PurifyTask
 
 # The training loop of timm's train.py, shortened: in-place division, accumulation, autocast, EMA, channels_last.
@@ -130,7 +130,7 @@ def test_task_state_goes_with_the_checkpoint_and_never_with_the_model(tmp_path):
     _train(task, 7, start=4)
     _train(resumed, 7, start=4)
     assert equal_states(state_of(task.get_trainable_module()), state_of(resumed.get_trainable_module()))
-    with pytest.warns(FreshStartWarning, match="starts afresh"):
+    with pytest.warns(ResumeWarning, match="starts afresh"):
         _task(1.0).load_checkpoint_state(saved["state_dict"], None)  # from before the regularizer was added
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, FixedStrength, GroupSampler, OneSided, PurifyRegularizer
-from wdpurify.exceptions import NegativeFactorWarning
+from wdpurify.exceptions import PullNotAppliedWarning
 from wdpurify.pull import with_pull
 
 
@@ -125,7 +125,7 @@ def test_a_negative_factor_of_an_explicit_term_is_named_once_and_counts_by_its_m
         network = small_network(norm=False)
         purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(1.0), **options)
         optimizer = torch.optim.SGD(network.parameters(), 0.0)
-        expected = pytest.warns(NegativeFactorWarning, match="after the minus sign") if factor < 0 else contextlib.nullcontext()
+        expected = pytest.warns(PullNotAppliedWarning, match="after the minus sign") if factor < 0 else contextlib.nullcontext()
         with expected as caught:
             for _ in range(4):
                 purify.critic_step()

@@ -37,7 +37,7 @@ def _two_steps(extract=None, task=None, **options):
 def test_loss_before_any_critic_step_warns():
     extract = nn.Linear(4, 3)
     purify = PurifyRegularizer(extract, GroupSampler(torch.randn(9, 4), [0, 1, 2] * 3, batch_size=4), feature_dim=3)
-    with pytest.warns(wdpurify.exceptions.CriticNotSteppedWarning, match="call it once per iteration"):
+    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="call it once per iteration"):
         purify.loss(extract(torch.randn(2, 4)))
 
 
@@ -45,7 +45,7 @@ def test_features_without_grad_warn_once_and_purifying_resumes_when_they_have_it
     extract = nn.Linear(4, 3).requires_grad_(False)
     sampler = GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8)
     purify = PurifyRegularizer(extract, sampler, feature_dim=3, strength=BalancedStrength(1.0, fade=0), every=1)
-    with pytest.warns(wdpurify.exceptions.FeaturesWithoutGradWarning, match="frozen backbone") as caught:
+    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="frozen backbone") as caught:
         for _ in range(3):
             purify.critic_step()
             purify.loss(extract(torch.randn(5, 4)))
@@ -63,7 +63,7 @@ def test_features_without_grad_warn_once_and_purifying_resumes_when_they_have_it
 def test_a_dead_critic_is_named_with_its_remedy():
     critic = Critic(3, 2, hidden=(4,), activation=nn.ReLU)
     nn.init.constant_(critic[0].bias, -1000.0)
-    with pytest.warns(wdpurify.exceptions.DeadCriticWarning, match="GradientPenalty"):
+    with pytest.warns(wdpurify.exceptions.CriticWarning, match="GradientPenalty"):
         _two_steps(critic=critic, constraint=WeightClipping(1000.0))
 
 
@@ -83,7 +83,7 @@ def _with_auxiliary_images_times(factor, network):
 @pytest.mark.parametrize("factor", [255.0, 1 / 255])
 def test_auxiliary_images_of_another_range_are_named(factor):
     network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
-    with pytest.warns(wdpurify.exceptions.UnlikeImagesWarning, match="0 to 255"):
+    with pytest.warns(wdpurify.exceptions.FeatureScaleWarning, match="0 to 255"):
         ratio = _with_auxiliary_images_times(factor, network)
     assert 0.3 < ratio / factor < 3.0
 
@@ -115,12 +115,12 @@ def test_a_resumed_run_was_looked_at_before():
 
 def test_a_saturated_critic_is_named_when_metrics_are_read():
     purify = _two_steps(constraint=WeightClipping(0.0625), critic_lr=1.0, critic_steps=50)
-    with pytest.warns(wdpurify.exceptions.SaturatedCriticWarning, match="clipping bound"):
+    with pytest.warns(wdpurify.exceptions.CriticWarning, match="clipping bound"):
         assert purify.metrics().clip_share > 0.9
 
 
 def test_a_task_gradient_that_never_arrives_is_named():
-    with pytest.warns(wdpurify.exceptions.NoTaskGradientWarning, match="the very tensor that the task's head reads"):
+    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="the very tensor that the task's head reads"):
         _two_steps(task=lambda features: 0.0 * features.sum())
 
 
@@ -132,7 +132,7 @@ def test_critic_parameters_in_the_users_optimiser_are_noticed():
     purify.critic_step()
     sum(weight.sum() for weight in purify.critic.parameters()).backward()
     optimizer.step()
-    with pytest.warns(wdpurify.exceptions.ForeignOptimizerWarning, match="out of your optimiser"):
+    with pytest.warns(wdpurify.exceptions.CriticWarning, match="out of your optimiser"):
         purify.critic_step()
 
 
@@ -206,7 +206,7 @@ def test_a_loss_without_a_task_gradient_is_named_and_does_not_crash(head):
             }[head]
             (task + purify.loss(features)).backward()
 
-    with pytest.warns(wdpurify.exceptions.NoTaskGradientWarning, match="the very tensor"):
+    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="the very tensor"):
         steps()
 
 
@@ -223,7 +223,7 @@ def test_a_compiled_model_whose_backward_names_its_inputs_is_told_so():
             loss = criterion(compiled(torch.randn(5, 4)), torch.zeros(5, dtype=torch.long))
             loss.backward(inputs=list(model.parameters()))
 
-    with pytest.warns(wdpurify.exceptions.NoTaskGradientWarning, match="without `inputs`"):
+    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="without `inputs`"):
         steps()
 
 

@@ -4,7 +4,7 @@ from importlib.metadata import version as _version
 
 from . import functional, lipschitz
 from ._balance import balanced_weights
-from ._monitor import PurifyMetrics
+from ._metrics import PurifyMetrics
 from ._regularizer import PurifyRegularizer
 from ._sampler import GroupBatch, GroupSampler
 from .critic import Critic, GradientPenalty, SpectralClipping, WeightClipping

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._labels import index_by_value, labels_of_rows
 from ._torch import derive_seed
-from .exceptions import ConfoundedGroupsWarning, EmptyCellsWarning
+from .exceptions import AuxiliaryDataWarning
 
 #: Cramér's V of group and class from which an unbalanced sampler is warned about.
 CONFOUNDED = 0.3
@@ -88,7 +88,7 @@ def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: 
         warnings.warn(
             f"the groups go with the classes of the same rows (Cramér's V {v:.2f}, 0 is independent), so features that forget "
             f"the groups forget the classes: {remedy}",
-            ConfoundedGroupsWarning,
+            AuxiliaryDataWarning,
             stacklevel=3,
         )
 
@@ -163,7 +163,7 @@ def warn_of_cells(groups: list[Hashable], classes: list[Hashable]) -> None:
         alone = f"{single} have one row, which is drawn over and over" if single else ""
         warnings.warn(
             f"of {cells_in_all} cells of group and class {' and '.join(filter(None, [without, alone]))}: more rows would help",
-            EmptyCellsWarning,
+            AuxiliaryDataWarning,
             stacklevel=3,
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .exceptions import ManyGroupsWarning, RareGroupWarning
+from .exceptions import AuxiliaryDataWarning
 
 #: Values of a label above which a continuous column is suspected, and above which a warning says what so many cost.
 FEW_GROUPS = 10
@@ -89,7 +89,7 @@ def check_not_too_many(values: int, *, rows: int, batch_size: int) -> None:
         warnings.warn(
             f"`groups` has {values} values and a batch {batch_size} rows, so each group is met about once in "
             f"{-(-values // batch_size)} acting steps and is hardly forgotten: merge rare values, or raise `batch_size`",
-            ManyGroupsWarning,
+            AuxiliaryDataWarning,
             stacklevel=3,
         )
 
@@ -114,7 +114,7 @@ def warn_of_a_lone_group(counts: dict[Hashable, int], *, batch_size: int, ranks:
         warnings.warn(
             f"{counts[common] / total:.0%} of the rows are of the group {common!r}, so {alone:.0%} of the batches of {joint} "
             f"rows hold no other and pull nothing: raise `batch_size` to {needed // ranks}{by_itself}",
-            RareGroupWarning,
+            AuxiliaryDataWarning,
             stacklevel=4,
         )
 

@@ -5,14 +5,16 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ._game import Game
+from ._auxiliary_step import AuxiliaryStep
+from ._checks import check_positive_integer
+from ._loop import Loop
 from ._sampler import Sampler
 from ._state import Checkpoint
 from ._torch import owner_of
 from .critic import Constraint, CriticTrainer, made_critic
 from .erasure import Erasing
 from .features import AuxiliaryForward, FeatureTap, Pool
-from .pull import Objective, Pull, Strength
+from .pull import Objective, Strength, StrengthController
 
 
 class Parts(NamedTuple):
@@ -21,14 +23,14 @@ class Parts(NamedTuple):
     Attributes:
         forward: the extractor without side effects.
         trainer: the critic and its training.
-        game: the order of play.
+        loop: what happens in each pass.
         checkpoint: what is saved.
         erasing: what is done after training.
     """
 
     forward: AuxiliaryForward
     trainer: CriticTrainer
-    game: Game
+    loop: Loop
     checkpoint: Checkpoint
     erasing: Erasing
 
@@ -68,8 +70,11 @@ def assembled(
         scale_features=scale_features,
         seed=seed,
     )
-    game = Game(forward, sampler, trainer, Pull(strength, feature_dim), objective=objective, every=every, pool=pool)
+    check_positive_integer("every", every)
+    controller = StrengthController(strength, feature_dim, every=every)
+    step = AuxiliaryStep(forward, sampler, trainer, controller, objective=objective, pool=pool, every=every)
+    loop = Loop(forward, trainer, controller, step, every=every)
     saved = {"every": every, "objective": objective, "feature_dim": feature_dim, "pool": pool}
-    checkpoint = Checkpoint(saved, trainer, game, sampler, forward)
+    checkpoint = Checkpoint(saved, trainer, {"loop": loop, "controller": controller, "sampler": sampler}, forward)
     erasing = Erasing(forward, sampler, feature_dim=feature_dim, pool=pool, seed=seed)
-    return Parts(forward, trainer, game, checkpoint, erasing)
+    return Parts(forward, trainer, loop, checkpoint, erasing)

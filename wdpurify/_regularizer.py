@@ -1,17 +1,19 @@
 """PurifyRegularizer: what the user holds. It puts the parts together and holds no formula of its own."""
 
+import copy
+import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ._monitor import PurifyMetrics
+from ._metrics import PurifyMetrics
 from ._options import PUBLISHED, PurifyOptions
 from ._parts import assembled
 from ._registry import adds_already, forget, made_for, regularizer_of
 from ._sampler import Sampler
-from ._torch import outside_graphs, unwrap
+from ._torch import outside_graphs, owner_of, unwrap
 from .critic import Constraint, Critic, GradientPenalty
 from .erasure import BatchUnpacker, Eraser, ErasureReport
 from .features import FeatureTap, Pool, PurifiedCriterion, purified, sources_of
@@ -73,27 +75,29 @@ class PurifyRegularizer:
         model: nn.Module | None = None,
         seed: int = 0,
     ) -> None:
+        strength = as_strength(strength)
+        options: dict[str, Any] = {
+            "objective": objective,
+            "strength": strength,
+            "constraint": constraint,
+            "critic": critic,
+            "critic_lr": critic_lr,
+            "critic_steps": critic_steps,
+            "scale_features": scale_features,
+            "every": every,
+            "pool": pool,
+            "update_statistics": update_statistics,
+            "model": model,
+            "seed": seed,
+        }
         self.tap = extract if isinstance(extract, FeatureTap) else None
         self.sampler = sampler
         self.objective = objective
-        self.strength = as_strength(strength)
-        self._forward, self._trainer, self._game, self._checkpoint, self._erasing = assembled(
-            extract,
-            sampler,
-            feature_dim=feature_dim,
-            objective=objective,
-            strength=self.strength,
-            constraint=constraint,
-            critic=critic,
-            critic_lr=critic_lr,
-            critic_steps=critic_steps,
-            scale_features=scale_features,
-            every=every,
-            pool=pool,
-            update_statistics=update_statistics,
-            model=model,
-            seed=seed,
+        self.strength = strength
+        self._forward, self._trainer, self._loop, self._checkpoint, self._erasing = assembled(
+            extract, sampler, feature_dim=feature_dim, **options
         )
+        self._arguments = {"extract": extract, "sampler": sampler, "feature_dim": self._trainer.feature_dim, **options}
         made_for(self._forward.model, self)
 
     @classmethod
@@ -169,37 +173,46 @@ class PurifyRegularizer:
 
     @outside_graphs
     def critic_step(self) -> None:
-        """Announce a backward pass, before :meth:`loss`; in an iteration to act in, train the critic on one auxiliary batch."""
-        self._game.begin_pass()
+        """Train the critic on one auxiliary batch, if this iteration is one to act in.
+
+        :meth:`loss` does so by itself. Called before your forward pass, this does it while no activations of the task are held.
+        """
+        self._loop.begin_pass(announced=True)
 
     def optimizer_stepped(self) -> None:
         """Say that the model's optimiser has stepped, where it is no ``torch.optim.Optimizer``, which says so by itself."""
-        self._game.optimizer_stepped()
+        self._loop.optimizer_stepped()
 
     @outside_graphs
-    def loss(self, features: Tensor) -> Tensor:
+    def loss(self, features: Tensor | None = None) -> Tensor:
         """The purify term of this pass, to be added to the task loss.
 
         Its value is the objective times the factor that is applied, so its gradient is the pull: it is small where the pull is
         small, and 0 where there is none. Whatever the sign of the factor by which you multiply it, the pull brings groups
-        together. Several calls in one iteration each carry the term, for the loss that each is added to.
+        together. Several calls in one iteration each carry the term, for the loss that each is added to. The first call of an
+        iteration trains the critic, unless :meth:`critic_step` has done so.
 
         Args:
             features: what the task's head reads: shape ``(batch, dim)``, ``(batch, tokens, dim)`` or
-                ``(batch, dim, height, width)``; the very tensor, with its graph.
+                ``(batch, dim, height, width)``; the very tensor, with its graph. None takes those that the tap of
+                :meth:`for_model` has caught, for loops whose loss comes from elsewhere.
 
         Returns:
-            A scalar tensor, float32 (float64 for float64 features); a constant 0 of the dtype of ``features`` where grad mode
-            is off, the strength is 0 or the features carry no gradient.
+            A scalar tensor, float32 (float64 for float64 features); a constant 0 where grad mode is off, the strength is 0, the
+            features carry no gradient, or no training forward has come since the backward pass of the last one.
 
         Raises:
-            TypeError, ValueError: if ``features`` is no floating point tensor of such a shape.
+            TypeError, ValueError: if ``features`` is no floating point tensor of such a shape, or None without a tap.
         """
-        return self._game.term_at(features)
+        if features is not None:
+            return self._loop.term_at(features)
+        self._need_tap("loss()")
+        term = self._captured_term() if torch.is_grad_enabled() else None
+        return torch.zeros((), device=self._forward.place()[0]) if term is None else term
 
     def metrics(self) -> PurifyMetrics:
         """Figures of the last acting iteration, on the host; this is the one call that waits for the device."""
-        return self._game.metrics()
+        return self._loop.metrics()
 
     def state_dict(self, *, all_ranks: bool = False) -> dict[str, Any]:
         """All that is needed to go on bit for bit, from any line of the loop (SAM, LBFGS: between iterations), as plain values.
@@ -262,32 +275,38 @@ class PurifyRegularizer:
 
     def remove(self) -> None:
         """Take the tap off the model, if there is one, and drop what is held for the next ``loss()``."""
-        self._game.release()
+        self._loop.release()
         forget(self._forward.model, self)
         if self.tap is not None:
             self.tap.remove()
 
-    @outside_graphs
     def term(self) -> Tensor:
-        """:meth:`critic_step` and :meth:`loss` in one, for the features that the tap has caught.
+        """The former name of :meth:`loss` without an argument."""
+        warnings.warn("`term()` is now `loss()` without an argument. Write that.", DeprecationWarning, stacklevel=2)
+        return self.loss()
 
-        For loops whose loss comes from elsewhere: the model, a function of the script, a framework. A constant 0 where grad
-        mode is off, or no training forward has come since the backward pass of the last one.
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PurifyRegularizer":
+        extract = self._arguments["extract"]
+        if owner_of(extract) is None and self.tap is None:
+            raise TypeError(
+                "`extract` is a plain function, which a copy would call with the former model. Make a new regularizer"
+            )
+        made = object.__new__(type(self))
+        memo[id(self)] = made
+        PurifyRegularizer.__init__(made, **{name: copy.deepcopy(value, memo) for name, value in self._arguments.items()})
+        made.load_state_dict(self.state_dict())
+        return made
 
-        Raises:
-            ValueError: if this regularizer was not made by :meth:`for_model`.
-        """
-        self._need_tap("term()")
-        term = self._captured_term() if torch.is_grad_enabled() else None
-        return torch.zeros((), device=self._forward.place()[0]) if term is None else term
+    def __reduce__(self) -> Any:
+        raise TypeError("a regularizer is tied to its model and cannot be pickled: save its `state_dict()` in a file")
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        made_for(self._forward.model, self)
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self._arguments.items() if name not in ("extract", "model"))
+        return f"{type(self).__name__}({self.tap or type(self._forward.model).__name__}, {options})"
 
     @outside_graphs
     def _captured_term(self, loss: Tensor | None = None) -> Tensor | None:
-        return self._game.term_of(loss)
+        return self._loop.term_behind(loss)
 
     def _need_tap(self, what: str) -> None:
         if self.tap is None:

@@ -216,7 +216,9 @@ class GroupSampler:
         for name, mine in self.identity().items():
             if state[name] != mine:
                 raise ValueError(f"the state was saved with `{name}` {state[name]}, this sampler has {mine}")
-        self._drawn = int(state["drawn"])
+        if type(state["drawn"]) is not int or state["drawn"] < 0:
+            raise ValueError(f"the state must hold the number of batches drawn, got `drawn` {state['drawn']!r}")
+        self._drawn = state["drawn"]
 
     def draws_like(self, other: object) -> bool:
         """Whether another sampler draws from the same images by the same labels, in whatever order."""

@@ -6,45 +6,46 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ._game import Game
-from ._sampler import Sampler
-from ._torch import of_every_rank, rank_and_world
+from ._torch import of_every_rank, own_part, rank_and_world
 from .critic import CriticTrainer
-from .exceptions import InexactResumeWarning
+from .exceptions import ResumeWarning
 from .features import AuxiliaryForward
 
 #: Raised whenever the entries of a state change their meaning.
-VERSION = 6
-ENTRIES = ("version", "options", "critic", "optimizer", "spread", "rank", "ranks")
+VERSION = 7
+#: How the names of a prepared pull's entries begin.
+PULL = "loop.pull."
+#: Ends of names of tensors that hold NaN where nothing was measured; among these, task gradients that may be infinite.
+MAY_BE_NAN = ("strength.values", "strength.weights", "spread.values", "task_gradients.rows")
+MEASURED = "task_gradients.rows"
+#: No number that training comes to is as large.
+LARGEST = 1e18
 
 
 class Checkpoint:
-    """What a regularizer saves and loads.
+    """What a regularizer saves and loads: the critic, which all ranks share, and per rank its figures, counts and position.
 
     Args:
         options: those that a state must have been saved with, by name.
-        trainer, game, sampler, forward: the parts that have a state.
+        trainer: the critic.
+        parts: the other parts that have a state, by name; the sampler is called ``"sampler"``.
+        forward: knows the model's device.
     """
 
     def __init__(
-        self,
-        options: Mapping[str, object],
-        trainer: CriticTrainer,
-        game: Game,
-        sampler: Sampler,
-        forward: AuxiliaryForward,
+        self, options: Mapping[str, object], trainer: CriticTrainer, parts: Mapping[str, Any], forward: AuxiliaryForward
     ) -> None:
         self._options = {name: described(value) for name, value in options.items()}
         self._trainer = trainer
-        self._parts: dict[str, Any] = {"game": game, "sampler": sampler, "forward": forward}
+        self._parts = {**parts, "forward": forward}
+        self._forward = forward
 
     def state_dict(self, *, all_ranks: bool = False) -> dict[str, Any]:
-        """The state of all parts, as tensors and primitives; of all ranks, which then all must call this, or of this one."""
-        mine = {name: part.state_dict() for name, part in self._parts.items()}
-        device = self._parts["forward"].place()[0]
-        ranks = of_every_rank(mine, device=device) if all_ranks and self._place[1] > 1 else [mine]
+        """The state as tensors and primitives; of all ranks, which then all must call this, or of this one."""
+        own = self._own()
+        ranks = of_every_rank(own, device=self._forward.place()[0]) if all_ranks and self._place[1] > 1 else [own]
         return {
             "version": VERSION,
             "options": dict(self._options),
@@ -55,8 +56,8 @@ class Checkpoint:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state, or none of it; raises ValueError."""
-        check_state(state, options=self._options, critic=self._trainer.critic)
         before = self.state_dict()
+        check_state(state, options=self._options, like=before, parameters=dict(self._forward.model.named_parameters()))
         try:
             self._take_over(state)
         except Exception as error:
@@ -66,16 +67,19 @@ class Checkpoint:
             what = f"{type(error).__name__}: {error}"
             raise ValueError(f"`state` is damaged ({what}): go on from an earlier checkpoint") from error
 
+    def _own(self) -> dict[str, Any]:
+        return {f"{name}.{leaf}": value for name, part in self._parts.items() for leaf, value in part.state_dict().items()}
+
     @property
     def _place(self) -> tuple[int, int]:
         return rank_and_world() if getattr(self._parts["sampler"], "across_ranks", True) else (0, 1)
 
     def _take_over(self, state: dict[str, Any]) -> None:
-        parts = _own_state(state, *self._place)
+        own = _own_state(state, *self._place)
         with torch.inference_mode(False):
             self._trainer.load_state_dict(state)
             for name, part in self._parts.items():
-                part.load_state_dict(parts[name])
+                part.load_state_dict(entries_of(name, own))
 
 
 def _own_state(state: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
@@ -91,15 +95,14 @@ def _own_state(state: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
     warnings.warn(
         f"`state` holds {held}, and rank {rank} of {world} loads it: the run goes on, but not bit for bit; save with "
         "`state_dict(all_ranks=True)`, called by every rank, and go on with equally many",
-        InexactResumeWarning,
+        ResumeWarning,
         stacklevel=5,
     )
     return _between_iterations(ranks[rank % len(ranks)])
 
 
-def _between_iterations(parts: Mapping[str, Any]) -> dict[str, Any]:
-    game = parts["game"]
-    return {**parts, "game": {**game, "prepared": None, "iterations": {**game["iterations"], "stepped": True}}}
+def _between_iterations(own: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in own.items() if not name.startswith(PULL)} | {"loop.open": False}
 
 
 def described(value: object) -> str:
@@ -109,39 +112,103 @@ def described(value: object) -> str:
     return repr(value) if dataclasses.is_dataclass(value) else f"{type(value).__qualname__}"
 
 
-def check_state(state: object, *, options: Mapping[str, str], critic: nn.Module) -> None:
+def check_state(
+    state: object, *, options: Mapping[str, str], like: Mapping[str, Any], parameters: Mapping[str, Tensor]
+) -> None:
     """Refuse a state that this regularizer cannot go on from.
 
     Args:
         state: what ``state_dict()`` returned, in this process or another.
         options: of this regularizer, described.
-        critic: of this regularizer.
+        like: the state of this regularizer: what is saved must have its entries, kinds and shapes.
+        parameters: of the model, by name.
 
     Raises:
         ValueError: with what differs, and how to go on.
     """
-    if not isinstance(state, Mapping) or (missing := [name for name in ENTRIES if name not in state]):
+    if not isinstance(state, Mapping) or (missing := [name for name in like if name not in state]):
         lacks = f", it lacks {', '.join(map(repr, missing))}" if isinstance(state, Mapping) else f", got {type(state).__name__}"
         raise ValueError(f"`state` must be what `PurifyRegularizer.state_dict()` returned{lacks}")
     if state["version"] != VERSION:
         raise ValueError(
             f"`state` has version {state['version']}, this wdpurify reads {VERSION}: go on with the wdpurify that saved it"
         )
-    for name, mine in options.items():
-        saved = state["options"].get(name)
-        if saved != mine:
-            raise ValueError(f"`state` was saved with `{name}` {saved}, this regularizer has {mine}: make it with the same")
-    shapes = {name: tuple(value.shape) for name, value in critic.state_dict().items()}
-    saved_shapes = {name: tuple(value.shape) for name, value in state["critic"].items()}
+    for name, own in options.items():
+        saved = state["options"].get(name) if isinstance(state["options"], Mapping) else None
+        if saved != own:
+            raise ValueError(f"`state` was saved with `{name}` {saved}, this regularizer has {own}: make it with the same")
+    shapes = {name: tuple(value.shape) for name, value in like["critic"].items()}
+    saved_shapes = {name: tuple(getattr(value, "shape", ())) for name, value in dict(state["critic"]).items()}
     if saved_shapes != shapes:
         raise ValueError(f"`state` was saved with a critic of other widths: {saved_shapes}, this one has {shapes}")
     for entry in ("critic", "optimizer", "spread"):
-        if not all(tensor.isfinite().all() for tensor in _floating(state[entry])):
-            raise ValueError(f"`state` holds numbers that are not finite in its {entry}: go on from an earlier checkpoint")
+        _check_like(state[entry], like[entry], entry)
+    ranks, rank = state["ranks"], state["rank"]
+    if not (
+        isinstance(ranks, list) and ranks and isinstance(rank, list) and len(rank) == 2 and all(type(n) is int for n in rank)
+    ):
+        raise _damaged("rank")
+    for own in ranks:
+        _check_rank(own, like["ranks"][0], parameters)
 
 
-def _floating(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value] if torch.is_floating_point(value) else []
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return [tensor for part in parts for tensor in _floating(part)]
+def _check_rank(own: Any, like: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
+    pulls = {name for name in own if name.startswith(PULL)}
+    of_others = ("sampler.", "controller.strength.")  # may be objects of the caller's own, which know their entries
+    for name in {*like, *own} - pulls - {f"{PULL}value"}:
+        if name.startswith(of_others[0]):
+            continue
+        if name not in own or (name not in like and not name.startswith(of_others[1])):
+            raise _damaged(name)
+        _check_like(own[name], like.get(name, own[name]), name)
+    for name in pulls:
+        parameter = parameters.get(name.removeprefix(f"{PULL}gradient."))
+        if name != f"{PULL}value" and parameter is None:
+            raise _damaged(name)
+        shape = () if parameter is None else tuple(own_part(parameter).shape)
+        if not isinstance(own[name], Tensor) or tuple(own[name].shape) != shape or not own[name].is_floating_point():
+            raise _damaged(name)
+        _check_like(own[name], own[name], name)
+    if pulls and f"{PULL}value" not in pulls:
+        raise _damaged(f"{PULL}value")
+
+
+def _check_like(value: Any, like: Any, name: str) -> None:
+    """Refuse a value, or one inside of it, that is of another kind or shape than one like it, or no number."""
+    if name == "forward.autocast":
+        if value is not None and not (isinstance(value, list) and len(value) == 2 and all(isinstance(n, str) for n in value)):
+            raise _damaged(name)
+    elif isinstance(value, Mapping) and isinstance(like, Mapping):
+        if value.keys() != like.keys():
+            raise _damaged(name)
+        for key in value:
+            _check_like(value[key], like[key], f"{name}.{key}")
+    elif type(value) is not type(like):
+        raise _damaged(name)
+    elif isinstance(value, list | tuple):
+        if len(value) != len(like):
+            raise _damaged(name)
+        for number, item in enumerate(value):
+            _check_like(item, like[number], f"{name}.{number}")
+    elif isinstance(value, Tensor):
+        if (value.dtype, value.shape) != (like.dtype, like.shape) or not _is_usable(value, name):
+            raise _damaged(name)
+    elif isinstance(value, int | float) and not -1 <= value < LARGEST:
+        raise _damaged(name)
+
+
+def _is_usable(value: Tensor, name: str) -> bool:
+    if not value.is_floating_point():
+        return True
+    if name.endswith(MAY_BE_NAN):
+        value = value.nan_to_num(posinf=0.0 if name.endswith(MEASURED) else torch.inf)
+    return bool((value.abs() < LARGEST).all())
+
+
+def _damaged(name: str) -> ValueError:
+    return ValueError(f"`state` is damaged in its entry {name!r}: go on from an earlier checkpoint")
+
+
+def entries_of(part: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of one part, without its name."""
+    return {name.removeprefix(f"{part}."): value for name, value in entries.items() if name.startswith(f"{part}.")}

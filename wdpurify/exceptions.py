@@ -1,89 +1,68 @@
-"""Named warnings, each raised once per regularizer, each with its remedy. Filter them by class."""
+"""Named warnings, each raised once per cause and regularizer. The first sentence says what is wrong, the second what to do."""
+
+import warnings
 
 
 class PurifyWarning(UserWarning):
     """Base class: purifying does not do what was asked."""
 
 
-class DeadCriticWarning(PurifyWarning):
-    """The critic's gradient at the features is zero: it pulls nothing."""
+class PullNotAppliedWarning(PurifyWarning):
+    """The pull does not come to what is trained: no term, no task gradient, other parameters, no step that was seen."""
 
 
-class CollapsedFeaturesWarning(PurifyWarning):
-    """The features have shrunk to a point: the pull moves them together faster than the task holds them apart."""
+class CriticWarning(PurifyWarning):
+    """The critic cannot follow: its gradient is zero, its weights sit at their bound, or somebody else changes them."""
 
 
-class UnlikeImagesWarning(PurifyWarning):
-    """The auxiliary features are spread far more widely than the task's, or far less: their images are not prepared alike."""
-
-
-class ForeignHeadWarning(PurifyWarning):
-    """The classifier given to ``erase()`` does not predict: it reads other features, or is not trained."""
+class FeatureScaleWarning(PurifyWarning):
+    """The features have collapsed, or those of auxiliary rows are spread far more widely than the task's, or far less."""
 
 
 class GroupsApartWarning(PurifyWarning):
     """The groups stay as far apart as they were though the pull is as strong as it may become: erase what is left."""
 
 
-class SaturatedCriticWarning(PurifyWarning):
-    """Nearly every critic weight sits at the clipping bound: the critic can hardly follow."""
+class AuxiliaryDataWarning(PurifyWarning):
+    """The labels hardly tell what is to be forgotten: rare or many groups, empty cells, groups that depend on the classes."""
 
 
-class CriticNotSteppedWarning(PurifyWarning):
-    """``loss()`` was called without a ``critic_step()`` in its iteration."""
+class ResumeWarning(PurifyWarning):
+    """A run goes on from a checkpoint without a state of the regularizer, or not bit for bit."""
 
 
-class ForeignOptimizerWarning(PurifyWarning):
-    """Something other than ``critic_step()`` changed the critic's weights."""
+class ForeignHeadWarning(PurifyWarning):
+    """The classifier given to ``erase()`` does not predict: it reads other features, or is not trained."""
 
 
-class FeaturesWithoutGradWarning(PurifyWarning):
-    """The features carry no gradient: there is nothing to purify."""
+_FORMER_NAMES: dict[str, type[PurifyWarning]] = {
+    "DeadCriticWarning": CriticWarning,
+    "SaturatedCriticWarning": CriticWarning,
+    "ForeignOptimizerWarning": CriticWarning,
+    "CollapsedFeaturesWarning": FeatureScaleWarning,
+    "UnlikeImagesWarning": FeatureScaleWarning,
+    "CriticNotSteppedWarning": PullNotAppliedWarning,
+    "FeaturesWithoutGradWarning": PullNotAppliedWarning,
+    "NoTaskGradientWarning": PullNotAppliedWarning,
+    "NegativeFactorWarning": PullNotAppliedWarning,
+    "OptimizerNotSeenWarning": PullNotAppliedWarning,
+    "SilentTapWarning": PullNotAppliedWarning,
+    "TermNotAddedWarning": PullNotAppliedWarning,
+    "UnreachedParametersWarning": PullNotAppliedWarning,
+    "FreshStartWarning": ResumeWarning,
+    "InexactResumeWarning": ResumeWarning,
+    "ConfoundedGroupsWarning": AuxiliaryDataWarning,
+    "EmptyCellsWarning": AuxiliaryDataWarning,
+    "RareGroupWarning": AuxiliaryDataWarning,
+    "ManyGroupsWarning": AuxiliaryDataWarning,
+}
 
 
-class NoTaskGradientWarning(PurifyWarning):
-    """No task gradient arrives at the features, so a balanced strength stays 0."""
-
-
-class NegativeFactorWarning(PurifyWarning):
-    """The purify term is multiplied by a number below 0; its magnitude counts."""
-
-
-class OptimizerNotSeenWarning(PurifyWarning):
-    """No step of the model's optimiser was seen, so passes are counted as iterations."""
-
-
-class SilentTapWarning(PurifyWarning):
-    """The criterion is called but the tapped layer sees no training forwards."""
-
-
-class TermNotAddedWarning(PurifyWarning):
-    """The model is trained by losses that carry no term."""
-
-
-class UnreachedParametersWarning(PurifyWarning):
-    """The pull does not come to the parameters that are trained."""
-
-
-class FreshStartWarning(PurifyWarning):
-    """A run is resumed from a checkpoint that holds no state of the regularizer."""
-
-
-class InexactResumeWarning(PurifyWarning):
-    """A state is loaded from which this rank cannot go on bit for bit."""
-
-
-class ConfoundedGroupsWarning(PurifyWarning):
-    """The groups go with the classes of the same rows: forgetting one forgets the other."""
-
-
-class EmptyCellsWarning(PurifyWarning):
-    """Pairs of a group and a class have no row, or one."""
-
-
-class RareGroupWarning(PurifyWarning):
-    """One group has so many of the rows that many batches hold no other."""
-
-
-class ManyGroupsWarning(PurifyWarning):
-    """The label has so many values that each is rarely met."""
+def __getattr__(name: str) -> type[PurifyWarning]:
+    if name not in _FORMER_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    now = _FORMER_NAMES[name]
+    warnings.warn(
+        f"`{name}` is now `{now.__name__}`. Write that; the former name goes in the next version.", DeprecationWarning, 2
+    )
+    return now

@@ -17,10 +17,10 @@ from .randomness import (
 from .ranks import (
     checked_share,
     copy_from_first_rank,
-    gathered,
+    gather_ranks,
     of_every_rank,
     rank_and_world,
     refuse_unlike,
 )
-from .transforms import in_backward, in_functional_transform
+from .transforms import graph_is_kept, in_backward, in_functional_transform, is_accumulated
 from .wrappers import is_shard, is_sharded, like, own_part, owner_of, root_library, unwrap

@@ -48,7 +48,7 @@ def _waiting_for_others() -> Iterator[None]:
         ) from error
 
 
-def gathered(tensor: Tensor) -> Tensor:
+def gather_ranks(tensor: Tensor) -> Tensor:
     """What all ranks hold, shape ``(ranks, *tensor.shape)``; every rank must call this with the same shape."""
     _, world = rank_and_world()
     parts = [torch.empty_like(tensor) for _ in range(world)]

@@ -1,5 +1,8 @@
 """Whether torch.func transforms (``grad``, ``vmap``, ``jvp``) or a backward pass are under way."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 
 
@@ -11,3 +14,26 @@ def in_functional_transform() -> bool:
 def in_backward() -> bool:
     """Whether a backward pass is under way: gradient checkpointing runs the forward once more there."""
     return torch._C._current_graph_task_id() != -1
+
+
+def graph_is_kept() -> bool:
+    """Whether the backward pass under way keeps its graph, so that another one may go through it."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # torch 2.6
+    return ask is not None and in_backward() and bool(ask())
+
+
+def is_accumulated(nodes: Iterable[Any]) -> bool:
+    """Whether the backward pass under way leaves gradients in ``.grad``: ``backward()`` does, ``autograd.grad`` does not.
+
+    Args:
+        nodes: those that follow a node in the graph of this backward pass. Those of leaves tell; without any, it is assumed.
+    """
+    leaves = [node for node in nodes if type(node).__name__ == "AccumulateGrad"]
+    return not leaves or any(map(_will_accumulate, leaves))
+
+
+def _will_accumulate(leaf: Any) -> bool:
+    try:
+        return bool(torch._C._will_engine_execute_node(leaf))
+    except RuntimeError as error:  # torch refuses the question where autograd.grad was asked for the gradient of this leaf
+        return "autograd.grad" not in str(error)

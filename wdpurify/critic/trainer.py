@@ -76,6 +76,9 @@ class CriticTrainer:
         self._spread = torch.zeros((), dtype=torch.float32, device="cpu")  # 0: not known yet
         self._seed = seed
         self.optimizer = torch.optim.Adam(critic.parameters(), lr=lr, foreach=True)
+        for parameter in critic.parameters():  # as Adam's first step makes it, so that a state has the same entries at any time
+            zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            self.optimizer.state[parameter] = {"step": torch.zeros((), device="cpu"), **zeros}
         constraint.project_(critic)
         self._versions = self._current_versions()
         self._agreed = False
@@ -99,7 +102,7 @@ class CriticTrainer:
             self._versions = self._current_versions()
         self._agreed = True
 
-    def see(self, spread: Tensor) -> None:
+    def read_in_units_of(self, spread: Tensor) -> None:
         """Read features in units of this spread from now on, a scalar; 0 keeps the former unit."""
         if self._scale_features:
             self._spread = torch.where(spread > 0, spread, moved(self._spread, spread.device))
@@ -180,10 +183,6 @@ class CriticTrainer:
 
     def _current_versions(self) -> list[int]:
         return [parameter._version for parameter in self.critic.parameters()]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._versions = self._current_versions()  # a copy's own
 
     def _move_to(self, device: torch.device) -> None:
         if next(self.critic.parameters()).device != device:

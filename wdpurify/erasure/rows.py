@@ -1,14 +1,13 @@
 """The rows that erasing needs: auxiliary features with their labels, task features with their classes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from wdpurify._sampler import GroupSampler, Sampler
-from wdpurify._torch import derive_seed, gathered, moved, of_every_rank, private_randomness
+from wdpurify._torch import derive_seed, gather_ranks, moved, of_every_rank, private_randomness
 from wdpurify.features import AuxiliaryForward, Pool, pool_features, usable_rows
 
 from .affine import AffineLayer, evaluating
@@ -59,19 +58,22 @@ def auxiliary_rows(
         sampler.load_state_dict({**position, "drawn": 0})
         wanted = min(max_rows, sampler.rows)
     parts: list[Tensor] = []
+
+    def read() -> None:
+        while world * sum(len(part) for part in parts) < wanted:
+            batch = forward.draw(sampler, step=-2 - len(parts))
+            features = _features(forward, batch.images, feature_dim, pool)
+            groups = torch.where(
+                moved(batch.population | (batch.groups >= 0), features.device), moved(batch.groups, features.device), -2
+            )
+            parts.append(torch.cat([features, groups[:, None].to(features)], dim=1))
+
     try:
-        with _reading(forward):
-            while world * sum(len(part) for part in parts) < wanted:
-                batch = forward.draw(sampler, step=-2 - len(parts))
-                features = _features(forward, batch.images, feature_dim, pool)
-                groups = torch.where(
-                    moved(batch.population | (batch.groups >= 0), features.device), moved(batch.groups, features.device), -2
-                )
-                parts.append(torch.cat([features, groups[:, None].to(features)], dim=1))
+        _in_evaluation(forward, read)
     finally:
         sampler.load_state_dict(position)
     drawn = torch.cat(parts)
-    drawn = (gathered(drawn).transpose(0, 1).flatten(0, 1) if world > 1 else drawn)[:wanted].double().cpu()
+    drawn = (gather_ranks(drawn).transpose(0, 1).flatten(0, 1) if world > 1 else drawn)[:wanted].double().cpu()
     usable = usable_rows(drawn) & (drawn[:, -1] > -2)
     return _different(drawn[usable, :-1], drawn[usable, -1].long())
 
@@ -88,7 +90,8 @@ def task_rows(
     world: int,
 ) -> tuple[Tensor, Tensor]:
     parts: list[tuple[Tensor, Tensor]] = []
-    with _reading(forward):
+
+    def read() -> None:
         for batch in batches:
             inputs, labels = (unpack or _unpacked)(batch)
             features = _features(forward, inputs, feature_dim, pool, whole=True)
@@ -99,6 +102,8 @@ def task_rows(
             parts.append((features.double().cpu(), labels.detach().cpu()))
             if world * sum(len(part) for _, part in parts) >= max_rows:
                 break
+
+    _in_evaluation(forward, read)
     if world > 1:
         parts = [part for rank in of_every_rank(parts, device=forward.place()[0]) for part in rank]
     if not parts:
@@ -108,12 +113,15 @@ def task_rows(
     return features[usable], labels[usable]
 
 
-@contextmanager
-def _reading(forward: AuxiliaryForward) -> Iterator[None]:
-    """Forwards in evaluation mode that leave no trace in the model, nor in the global random state."""
-    randomness = private_randomness(torch.device("cpu"), derive_seed(0, "erasing"))
-    with torch.inference_mode(False), randomness, forward.lent(with_grad=False), evaluating(forward.model):
-        yield
+def _in_evaluation(forward: AuxiliaryForward, read: Callable[[], None]) -> None:
+    """Call ``read``, whose forwards are in evaluation mode and leave no trace in the model, nor in the global random state."""
+
+    def read_in_evaluation(_: Any) -> None:
+        with evaluating(forward.model):
+            read()
+
+    with torch.inference_mode(False), private_randomness(torch.device("cpu"), derive_seed(0, "erasing")):
+        forward.isolated(read_in_evaluation, with_grad=False)
 
 
 def _features(forward: AuxiliaryForward, inputs: Any, feature_dim: int, pool: Pool, *, whole: bool = False) -> Tensor:

@@ -1,8 +1,8 @@
-"""How features are had: of the task by a tap or from the user's hands, of auxiliary rows by a forward that leaves no trace."""
+"""Obtains features: the task's from a forward hook or from the caller, auxiliary ones from a forward without side effects."""
 
 from .auxiliary import AuxiliaryForward
-from .captured_pass import CapturedPass
 from .criterion import PurifiedCriterion, purified, sources_of
+from .isolation import Isolation
 from .pooling import (
     LARGEST_INPUT,
     Pool,

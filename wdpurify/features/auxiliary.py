@@ -1,16 +1,15 @@
 """The auxiliary forward: the user's extractor on auxiliary rows, leaving no trace in model, random state or autocast cache."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wdpurify._sampler import GroupBatch, Sampler
-from wdpurify._torch import AutocastState, current_autocast, derive_seed, moved, owner_of, private_randomness, replayed, unwrap
+from wdpurify._torch import AutocastState, current_autocast, derive_seed, moved, private_randomness, replayed, unwrap
 
-from .lending import Loan, lent, refuse_gradients_per_sample
+from .isolation import Isolation, Result, isolated, refuse_gradients_per_sample
 from .pooling import Pool, pool_features
 from .tap import FeatureTap
 
@@ -41,13 +40,6 @@ class AuxiliaryForward:
         self.inputs_need_grad = False
         self._reached = True
 
-    def __getstate__(self) -> dict[str, Any]:
-        if owner_of(self._extract) is None and not isinstance(getattr(self._extract, "model", None), nn.Module):
-            raise TypeError(
-                "`extract` is a plain function, which a copy would call with the model it was copied from: make a new one"
-            )
-        return vars(self)
-
     def state_dict(self) -> dict[str, Any]:
         """The autocast setting to replay, as strings, and whether images carry a gradient."""
         known = self.replayed
@@ -76,9 +68,9 @@ class AuxiliaryForward:
         device, dtype = self.place()
         return _to(images, device, torch.float32 if self.autocast() else dtype)
 
-    def lent(self, *, with_grad: bool) -> AbstractContextManager[Loan]:
-        """The block in which the model is at our disposal; auxiliary forwards and their backward passes happen inside."""
-        return lent(self.model, update_buffers=self._update_statistics, with_grad=with_grad)
+    def isolated(self, work: Callable[[Isolation], Result], *, with_grad: bool) -> Result:
+        """What ``work`` returns, called while the model is isolated, for auxiliary forwards and their backward passes."""
+        return isolated(self.model, work, update_buffers=self._update_statistics, with_grad=with_grad)
 
     def __call__(self, images: Any, *, step: int, with_grad: bool) -> Any:
         """Features of ``images``, which are :meth:`placed`; a graph is recorded only ``with_grad``."""
@@ -110,10 +102,10 @@ class AuxiliaryForward:
         images = self.placed(self.draw(sampler, step=-1).images)
         sampler.load_state_dict(position)
         two = {name: value[:2] for name, value in images.items()} if isinstance(images, Mapping) else images[:2]
-        with self.lent(with_grad=False):
-            return int(pool_features(self(two, step=-1, with_grad=False), None, pool=pool).shape[1])
+        features = self.isolated(lambda _: self(two, step=-1, with_grad=False), with_grad=False)
+        return int(pool_features(features, None, pool=pool).shape[1])
 
-    def record(self, features: Tensor) -> None:
+    def remember(self, features: Tensor) -> None:
         """Remember how these task features were made, to do likewise: under which autocast, from images with a gradient."""
         if features.requires_grad and not self._reached:
             self.inputs_need_grad = any(parameter.requires_grad for parameter in self.model.parameters())

@@ -1,4 +1,4 @@
-"""FeatureTap: takes hold of features that the user's loop never sees, by a hook on the layer that reads them."""
+"""FeatureTap: catches features that the user's loop never sees, by a forward hook on the layer that reads them."""
 
 import copy
 import weakref
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from wdpurify._torch import in_backward, in_functional_transform, unwrap
-from wdpurify.pull import PassRecord, Probe, measured
+from wdpurify.pull import Pass, Probe, measured
 
-from .captured_pass import CapturedPass
 from .classifier import candidates, find_classifier, input_width
+from .pooling import check_features
 
 
 class _InertHook:
@@ -27,28 +27,21 @@ class _InertHook:
 
 
 class _CaptureHook(_InertHook):
-    """Keeps what the layer reads in training forwards.
+    """Catches what the layer reads in training forwards.
 
     Attributes:
-        features: of the last training forward, until they are taken.
-        number: of that forward in its pass.
-        earlier: of the training forwards before it, by their number, weakly: whatever the user's graph does not need is let go.
-        record: of the pass that these forwards make.
-        weight: the layer's first parameter during that forward, weakly; another one than outside of it was swapped in.
-        evaluated: whether the layer has run in another way than in a training forward since this was last reset.
+        caught: the pass that they make until its term is asked for; None before its first forward.
+        unseen: features of a compiled graph's last training forward, until :meth:`FeatureTap.current` makes a pass of them.
+        evaluated: whether the layer has run in another way than in a training forward since this was last asked.
         passed_by: whether it has run like that with features that carry a gradient, or for a loss that carries no term.
-        probe: what measures the gradient that comes back to the features in a compiled graph; knows their width where named.
+        probe: measures the gradient at the features in a compiled graph.
     """
 
     def __init__(self, feature_dim: int | None) -> None:
-        self.features: Tensor | None = None
-        self.number = 0
-        self.earlier: dict[int, weakref.ref[Tensor]] = {}
-        self.record = PassRecord()
-        self.weight: weakref.ref[Tensor] | None = None
+        self.caught: Pass | None = None
+        self.unseen: Any = None
         self.evaluated = False
         self.passed_by = False
-        self.compiled = False
         self.probe = Probe(feature_dim, torch.device("cpu"))
 
     def __call__(self, module: nn.Module, arguments: Any, named: Any) -> Any:
@@ -67,48 +60,41 @@ class _CaptureHook(_InertHook):
             if torch.is_grad_enabled() and getattr(features, "requires_grad", False):
                 self.passed_by = True
             return None
-        self.compiled = compiled
         if not compiled:
-            if self.record.closed:  # nobody asked for the term of a pass whose backward is through: another one begins
-                self.passed_by = True
-                self.begin_pass()
-            self.forget_the_dead()
-            if isinstance(self.features, Tensor):
-                self.earlier[self.number] = weakref.ref(self.features)
-            if isinstance(features, Tensor):
-                self.number = self.record.read_at(features)
-            self.weight = _first_weight(module)
-        self.features = features
-        if not compiled or not isinstance(features, Tensor):  # refused by name where the features are used
+            self._catch(module, features)
+            return None
+        self.unseen = features
+        if not isinstance(features, Tensor):  # refused where the features are used
             return None
         seen = measured(features, self.probe)
         return ((seen, *arguments[1:]), named) if keyword is None else (arguments, {**named, keyword: seen})
 
-    def begin_pass(self) -> None:
-        """The next training forward is the first of its pass."""
-        self.features = None
-        self.weight = None
-        self.earlier = {}
-        self.record = PassRecord()
-
-    def forget_the_dead(self) -> None:
-        """Let go of what is kept of features that are not there any more."""
-        for number in [number for number, reference in self.earlier.items() if reference() is None]:
-            del self.earlier[number]
-            self.record.forget(number)
+    def _catch(self, module: nn.Module, features: Any) -> None:
+        if self.caught is not None and self.caught.closed:  # nobody asked for its term: another pass begins
+            self.passed_by = True
+            self.caught = None
+        if self.caught is None:
+            self.caught = Pass()
+        if isinstance(features, Tensor):
+            self.caught.add(features)
+        else:
+            self.unseen = features
+        self.caught.weight = _first_weight(module)
 
     def __deepcopy__(self, memo: Any) -> _InertHook:
         return _InertHook()
 
 
 class _CollectingHook:
-    """Keeps what the layer reads in one auxiliary forward."""
+    """Keeps what the layer reads in one auxiliary forward: in its last call with a graph, or in its last call."""
 
     def __init__(self) -> None:
         self.features: Any = None
 
     def __call__(self, module: nn.Module, arguments: Any, named: Any) -> None:
-        self.features = arguments[0] if arguments else next(iter(named.values()))
+        features = arguments[0] if arguments else next(iter(named.values()))
+        if torch.is_grad_enabled() or not getattr(self.features, "requires_grad", False):
+            self.features = features
 
 
 class FeatureTap:
@@ -146,7 +132,7 @@ class FeatureTap:
         self._module = layers[layer]
         self.feature_dim: int | None = input_width(self._module)
         self._hook = _CaptureHook(self.feature_dim)
-        self._current: CapturedPass | None = None
+        self._asked: Pass | None = None
         handle = self._module.register_forward_pre_hook(self._hook, with_kwargs=True)
         self._finalizer = weakref.finalize(self, handle.remove)
         self._finalizer.atexit = False
@@ -157,19 +143,24 @@ class FeatureTap:
         module: nn.Module = self._module
         return module
 
-    def current(self) -> CapturedPass | None:
-        """The pass that is under way: the training forwards since the last one, or that one until its backward is through."""
+    def current(self) -> Pass | None:
+        """The pass under way: the training forwards since a term was last asked for, or these until their backward is through.
+
+        Raises:
+            TypeError: if what the layer read is no tensor.
+        """
         hook = self._hook
-        if hook.features is not None:
-            forwards = {number: reference() for number, reference in hook.earlier.items()} | {hook.number: hook.features}
-            alive = {number: features for number, features in forwards.items() if features is not None}
-            swapped = hook.weight is not None and _was_swapped(hook.weight(), _first_weight(self._module))
-            probe = hook.probe.leaf if hook.compiled else None
-            self._current = CapturedPass(list(alive.values()), list(alive), hook.record, swapped=swapped, probe=probe)
-            self._reset_hook()
-        if self._current is not None and self._current.record.closed:
-            self._current = None
-        return self._current
+        if hook.unseen is not None:
+            check_features(hook.unseen, None)
+            hook.caught = Pass()
+            hook.caught.probe = hook.probe
+            hook.caught.add(hook.unseen)
+        if hook.caught is not None:
+            self._asked = hook.caught
+            self._let_go()
+        if self._asked is not None and self._asked.closed:
+            self._asked = None
+        return self._asked
 
     def was_evaluated(self) -> bool:
         """Whether the layer has run outside training forwards since this was last asked."""
@@ -180,8 +171,13 @@ class FeatureTap:
     def was_passed_by(self) -> bool:
         """Whether a backward pass that no term was asked for may have gone through the layer since the features were let go."""
         hook = self._hook
-        captured = hook.features is not None and (hook.compiled or hook.record.closed)
-        return hook.passed_by or captured
+        return hook.passed_by or hook.unseen is not None or (hook.caught is not None and hook.caught.closed)
+
+    def was_swapped(self, current: Pass) -> bool:
+        """Whether the layer ran in this pass with a parameter that is not its own; sharded ones are exchanged by right."""
+        weight = _first_weight(self._module)
+        own = None if weight is None else weight()
+        return current.weight is not None and type(own) is nn.Parameter and current.weight() is not own
 
     def place_probe(self, device: torch.device) -> None:
         """Have compiled graphs report on ``device`` from their next forward on."""
@@ -189,8 +185,8 @@ class FeatureTap:
 
     def release(self) -> None:
         """Let go of the features that are held."""
-        self._current = None
-        self._reset_hook()
+        self._asked = None
+        self._let_go()
 
     def __call__(self, *images: Any, **named: Any) -> Any:
         """What the layer reads in a forward of the unwrapped model on other images; the task features stay in place.
@@ -228,17 +224,15 @@ class FeatureTap:
             )
         return FeatureTap(model, self.layer)
 
-    def _reset_hook(self) -> None:
+    def __repr__(self) -> str:
+        return f"FeatureTap({type(self.model).__name__}, layer={self.layer!r})"
+
+    def _let_go(self) -> None:
+        self._hook.caught = None
+        self._hook.unseen = None
         self._hook.passed_by = False
-        self._hook.begin_pass()
 
 
 def _first_weight(module: nn.Module) -> "weakref.ref[Tensor] | None":
     weight = next((parameter for parameter in module._parameters.values() if parameter is not None), None)
     return None if weight is None else weakref.ref(weight)
-
-
-def _was_swapped(during: Tensor | None, outside: "weakref.ref[Tensor] | None") -> bool:
-    """Whether a forward ran with another parameter than the module's own; sharded parameters are exchanged by right."""
-    own = None if outside is None else outside()
-    return type(own) is nn.Parameter and during is not own

@@ -1,9 +1,11 @@
-"""The pull on the extractor: what it minimises, how strong it is, and how it reaches the user's backward pass."""
+"""The pull on the extractor: what it minimises, how strong it is, and how it enters the user's backward pass."""
 
+from .controller import StrengthController, sized_value
 from .graphs import depends_on, reachable_parameters
-from .hand_over import PassRecord, Probe, measured, with_pull
+from .inject import inject_gradients, with_pull
 from .objectives import Objective, OneSided, TwoSided, check_objective
-from .pull import Pull
+from .passes import Forward, Pass
+from .probe import Probe, measured
 from .strength import (
     BalancedStrength,
     FixedStrength,

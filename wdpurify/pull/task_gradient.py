@@ -1,6 +1,6 @@
-"""TaskGradient: the task gradient of each iteration at the features, summed over its backward passes and over the ranks."""
+"""TaskGradient: the task gradient of one iteration at the features, added up over its backward passes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,147 +13,154 @@ from .coherence import coherence, count_of_sums, variance
 
 
 class TaskGradient:
-    """Adds up what backward passes report, as gradient accumulation adds up gradients.
+    """Adds up what the backward passes of one iteration report, as gradient accumulation adds up gradients.
 
     Passes whose losses are divided by k, or added up, make one concatenated batch. At its features the task gradient has the
-    norm ``sqrt(sum of squared norms)``, and the purify term, present in each pass, weighs the sum of the factors. Their ratio
-    is the norm in units of the unscaled loss: loss scale and divisor cancel. So do they in the coherence, which is known where
-    every pass has said what it needs.
-
-    Args:
-        feature_dim: width of the features.
+    norm ``sqrt(sum of squared norms)``, and the purify term, which every pass carries, has the sum of the factors as weight.
+    Their ratio is the norm in units of the unscaled loss: loss scale and divisor cancel. So do they in the coherence, which is
+    known where every pass has reported the sums that it needs.
 
     Attributes:
-        latest: norm of the last iteration's task gradient so far, in units of the unscaled loss, scalar; None at the start.
-        factor: by which the last term was scaled, with its sign, scalar; None at the start.
-        passes_before: how many passes the iteration before had, at least 1.
+        factor: by which the last term was multiplied, with its sign, scalar; None before a backward pass.
+        passes: how many backward passes came to a term.
     """
 
-    def __init__(self, feature_dim: int) -> None:
-        self._nothing = torch.full((count_of_sums(feature_dim),), torch.nan, device="cpu")
-        self.latest: Tensor | None = None
+    def __init__(self) -> None:
         self.factor: Tensor | None = None
-        self.passes_before = 1
-        self._norm: Tensor | None = None
+        self.passes = 0
         self._weight: Tensor | None = None
+        self._norm: Tensor | None = None
         self._sums: Tensor | None = None
-        self._passes = 0
-        self._closed: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._probe: Tensor | None = None
-        self._expecting_probe: list[Callable[[], None]] = []
 
     @property
-    def came(self) -> bool:
-        """Whether a backward pass of this iteration has come to a term."""
-        return self._weight is not None
+    def norm(self) -> Tensor | None:
+        """Norm in units of the unscaled loss, scalar; None before a backward pass came through the features."""
+        return None if self._norm is None or self._weight is None else self._norm / self._weight
 
-    def add_weight(self, weight: Tensor, *, first: bool) -> None:
-        """Record by which factor a term was scaled, a scalar; ``first`` for the first term of a pass."""
-        self.factor = weight.detach()
+    def add_weight(self, factor: Tensor, *, first: bool) -> None:
+        """Record the factor by which a term was multiplied, a scalar; ``first`` for the first term of a backward pass."""
+        self.factor = factor.detach()
         weight = self.factor.float().abs()
         self._weight = weight if self._weight is None else moved(self._weight, weight.device) + weight
-        self._passes += first
+        self.passes += first
 
-    def add_norm(self, norm: Tensor, sums: Tensor | None = None) -> None:
-        """Record the norm of a task gradient as it came, and its sums over rows; its term's weight is known by then."""
+    def add_norm(self, norm: Tensor, sums: Tensor | None, nothing: Tensor) -> None:
+        """Record the norm of a task gradient as it came, after the weight of its term.
+
+        Args:
+            norm: scalar.
+            sums: its sums over rows, see :func:`sums_over_rows`; None if they are not known.
+            nothing: NaN of the shape of ``sums``.
+        """
         assert self._weight is not None
-        sums = moved(self._nothing if sums is None or len(sums) != len(self._nothing) else sums, self._weight.device)
+        sums = moved(nothing if sums is None or len(sums) != len(nothing) else sums, self._weight.device)
         self._sums = sums if self._sums is None else moved(self._sums, sums.device) + sums
         norm = moved(norm.detach().float(), self._weight.device)
         self._norm = norm if self._norm is None else torch.hypot(moved(self._norm, norm.device), norm)
-        self.latest = self._norm / self._weight
 
-    def read_probe(self, probe: Tensor) -> None:
-        """Take squared norms and sums from a leaf that compiled graphs report to."""
-        if self._probe is not probe:
-            self._probe = probe
-            probe.register_hook(self._probe_came)
-            probe.register_post_accumulate_grad_hook(_forget_gradient)
+    def row(self) -> Tensor | None:
+        """Norm, weight and sums in one row, shape ``(2 + sums,)``; None before a backward pass came through the features."""
+        if self._norm is None or self._weight is None or self._sums is None:
+            return None
+        device = self._sums.device
+        return torch.cat([moved(self._norm, device)[None], moved(self._weight, device)[None], self._sums])
 
-    def expect_probe(self, close: Callable[[], None]) -> None:
-        """A term came: the probe's next report is of a pass with the term, and ``close`` is called then."""
-        self._expecting_probe.append(close)
+    @classmethod
+    def from_row(cls, row: Tensor, passes: int) -> "TaskGradient":
+        """What had the given :meth:`row` after ``passes`` backward passes."""
+        made = cls()
+        made._norm, made._weight, made._sums = row[0].clone(), row[1].clone(), row[2:].clone()
+        made.passes = passes
+        return made
 
-    def restart(self) -> None:
-        """Forget the passes of this iteration: their gradients were cleared before the optimiser saw them."""
-        self._norm = None
-        self._weight = None
-        self._sums = None
-        self._passes = 0
 
-    def close(self) -> None:
-        """End the iteration; one without a backward pass is kept as NaN, so that all ranks keep equally many."""
-        nan = torch.full((), torch.nan, device="cpu")
-        self._closed.append(self._open() or (nan, nan, self._nothing))
-        self.passes_before = max(1, self._passes)
-        self.restart()
+class TaskGradients:
+    """The task gradients of the iterations since the last acting step, and of the iteration under way.
 
-    def take(self, count: int) -> Tensor:
-        """The last ``count`` iterations, once: norm, weight, sums; NaN where there were fewer. Shape ``(count, 2 + sums)``."""
-        closed = self._closed[-count:]
-        self._closed = []
-        if not closed:
-            return self._nothing.new_full((count, 2 + len(self._nothing)), torch.nan)
-        device = max((norm.device for norm, _, _ in closed), key=lambda device: device.type != "cpu")
-        rows = torch.stack([_row(each, device) for each in closed])
-        return torch.cat([rows.new_full((count - len(rows), rows.shape[1]), torch.nan), rows])
+    A gradient that is only asked for (``torch.autograd.grad``) trains nothing where another one is accumulated. So the two are
+    added up apart, and those that were asked for count only in an iteration without the others.
+
+    Args:
+        feature_dim: width of the features.
+        every: iterations from one acting step to the next, at least 1.
+
+    Attributes:
+        nothing: NaN in place of sums that are not known.
+        accumulated, asked_for: of the iteration under way.
+    """
+
+    def __init__(self, feature_dim: int, *, every: int) -> None:
+        self._every = every
+        self.nothing = torch.full((count_of_sums(feature_dim),), torch.nan, device="cpu")
+        self.accumulated = TaskGradient()
+        self.asked_for = TaskGradient()
+        self._ended: list[TaskGradient] = []
+        self._passes_before = 1
+
+    @property
+    def current(self) -> TaskGradient:
+        """What counts of the iteration under way."""
+        return self.accumulated if self.accumulated.passes else self.asked_for
+
+    @property
+    def passes_before(self) -> int:
+        """How many passes the last ended iteration had, at least 1."""
+        return max(1, self._ended[-1].passes) if self._ended else self._passes_before
+
+    @property
+    def latest(self) -> TaskGradient:
+        """What counts of the iteration under way, or of the last ended one while no backward pass has come."""
+        return self._ended[-1] if self._ended and self.current.norm is None else self.current
+
+    def begin(self) -> None:
+        """Begin an iteration, or begin it again where its gradients were set to None before the optimiser saw them."""
+        self.accumulated = TaskGradient()
+        self.asked_for = TaskGradient()
+
+    def end(self) -> None:
+        """End the iteration; one without a backward pass is kept too, so that all ranks keep equally many."""
+        self._ended.append(self.current)
+        self.begin()
+
+    def take(self) -> Tensor:
+        """The iterations since the last acting step, once: norm, weight, sums; NaN where there were fewer.
+
+        Returns:
+            Shape ``(every, 2 + sums)``.
+        """
+        rows = self._rows(self._ended)
+        self._passes_before = self.passes_before
+        self._ended = []
+        return rows
 
     def state_dict(self) -> dict[str, Any]:
-        """Iterations not taken yet and the open one, as tensors."""
-        under_way = self._open()
-        known = self._closed + ([] if under_way is None else [under_way])
-        rows = [_row(each, torch.device("cpu")) for each in known]
-        return {
-            "rows": torch.stack(rows) if rows else torch.empty((0, 2 + len(self._nothing))),
-            "open": under_way is not None,
-            "passes": self._passes,
-            "passes_before": self.passes_before,
-        }
+        """Iterations that were not taken yet, and the one under way, as a tensor of one shape; and numbers of passes."""
+        rows = torch.cat([self._rows(self._ended), self._rows([self.current])[-1:]])
+        return {"rows": rows.cpu(), "passes": self.current.passes, "passes_before": self.passes_before}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state."""
-        known = [(row[0].clone(), row[1].clone(), row[2:].clone()) for row in state["rows"]]
-        passes = int(state["passes"])
-        passes_before = int(state["passes_before"])
-        self.restart()
-        if state["open"]:
-            self._norm, self._weight, self._sums = known.pop()
-            self._passes = passes
-        self._closed = known
-        self.passes_before = passes_before
+        *ended, current = state["rows"]
+        self.begin()
+        self._passes_before = state["passes_before"]
+        self._ended = [TaskGradient.from_row(row, state["passes_before"]) for row in ended if not row.isnan().all()]
+        if state["passes"]:
+            self.accumulated = TaskGradient.from_row(current, state["passes"])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_probe": None, "_expecting_probe": []}
-
-    def _open(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        if self._norm is None or self._weight is None or self._sums is None:
-            return None
-        return self._norm, self._weight, self._sums
-
-    def _probe_came(self, read: Tensor) -> None:
-        read = read.detach()
-        awaiting = self._expecting_probe
-        self._expecting_probe = []
-        for close in awaiting:
-            close()
-        if awaiting:
-            self.add_norm(read[0].sqrt(), read[1:] if len(read) > 1 else None)
-
-
-def _forget_gradient(probe: Tensor) -> None:
-    probe.grad = None
-
-
-def _row(iteration: tuple[Tensor, Tensor, Tensor], device: torch.device) -> Tensor:
-    norm, weight, sums = (moved(each, device) for each in iteration)
-    return torch.cat([norm[None], weight[None], sums])
+    def _rows(self, gradients: list[TaskGradient]) -> Tensor:
+        """The last ``every`` gradients as rows, after as many rows of NaN as there are fewer."""
+        rows = [each.row() for each in gradients[-self._every :]]
+        device = next((row.device for row in rows if row is not None and row.device.type != "cpu"), torch.device("cpu"))
+        empty = torch.full((2 + len(self.nothing),), torch.nan, device=device)
+        filled = [empty if row is None else moved(row.detach(), device) for row in rows]
+        return torch.stack([empty] * (self._every - len(filled)) + filled)
 
 
 def observations(rows: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Per iteration the norm of the unscaled task gradient, its weight and its coherence, and the variance of the features.
 
     Args:
-        rows: what :meth:`TaskGradient.take` gave on each rank, shape ``(ranks, iterations, 2 + sums)``.
+        rows: what :meth:`TaskGradients.take` gave on each rank, shape ``(ranks, iterations, 2 + sums)``.
     """
     norms, weights = task_norms(rows[..., 0], rows[..., 1])
     sums = rows[..., 2:].sum(0)

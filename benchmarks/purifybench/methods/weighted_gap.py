@@ -26,7 +26,7 @@ class WeightedGap(BalancedPurified):
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with (
-            patch("wdpurify._acting.gap_weights", self.weights_of_cells),
+            patch("wdpurify._auxiliary_step.gap_weights", self.weights_of_cells),
             patch("wdpurify.functional.gap_weights", self.weights_of_cells),
         ):
             return super().loss(images, labels)

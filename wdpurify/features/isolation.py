@@ -1,14 +1,15 @@
-"""A model lent to an auxiliary forward: what that forward would change or set off is a stand-in for as long as it lasts.
+"""Isolates a model for an auxiliary forward: whatever that forward would change or call is replaced for as long as it lasts.
 
-The modules themselves are the user's, so that functions, methods and sharded models find them where they always are. Lent are
-*copies* of buffers, of tensors and containers kept as attributes, and of the hook lists without the user's own hooks; trainable
-parameters are leaves of their own on the same memory. Afterwards every attribute of every module is what it was.
+The modules themselves are the user's, so that functions, methods and sharded models find them where they always are. Buffers,
+tensors and containers kept as attributes are replaced by copies, the lists of hooks by lists without the user's own hooks, and
+trainable parameters by leaves of their own on the same memory. Afterwards every attribute of every module is what it was.
 """
 
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import repeat
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ STRUCTURAL = (
 #: Libraries whose hooks take a gradient per sample.
 PER_SAMPLE = ("opacus",)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+Result = TypeVar("Result")
 _CONTAINERS = (list, dict, set, OrderedDict, defaultdict, deque, Counter)
 
 
@@ -48,8 +50,12 @@ def refuse_gradients_per_sample(model: nn.Module) -> None:
         )
 
 
-class Loan:
-    """A model while it is lent.
+class Isolation:
+    """A model while an auxiliary forward may use it.
+
+    Each module gets another ``__dict__``, and its own one back, untouched. One call that runs no Python code exchanges all of
+    them, so that an interrupt (Ctrl-C, a signal) finds all modules as they were or none. A signal handler that saves the model
+    in the meantime gets it as it was.
 
     Args:
         model: the user's module, unwrapped.
@@ -64,7 +70,7 @@ class Loan:
             # which is not ours, and only whole ones get their gradient before that.
             model.unshard()  # type: ignore[operator]
         self._modules = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
-        self._saved = [dict(vars(part)) for part in self._modules]
+        self._originals = [vars(part) for part in self._modules]
         self._sharded = with_grad and is_sharded(model)
         self._update_buffers = update_buffers
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad] if with_grad else []
@@ -73,20 +79,21 @@ class Loan:
             # Other kinds (distributed, quantised, not yet initialised) stay what they are.
             plain = [parameter for parameter in self._trainable if type(parameter) is nn.Parameter]
             self._stand_ins = {id(parameter): nn.Parameter(parameter.detach()) for parameter in plain}
+        self._isolated = [self._isolated_dict(part) for part in self._modules]
 
-    def begin(self) -> None:
+    def enter(self) -> None:
         """Put the stand-ins in place."""
-        for module, saved in zip(self._modules, self._saved, strict=True):
-            vars(module).update({name: self._lent(name, value) for name, value in saved.items() if name != "_modules"})
+        _exchange(self._modules, self._isolated)
 
-    def end(self) -> None:
-        """Give everything back."""
-        for module, saved in zip(self._modules, self._saved, strict=True):
-            attributes = vars(module)
-            if self._update_buffers:
-                _take_over(saved["_buffers"], attributes["_buffers"])
-            attributes.clear()
-            attributes.update(saved)
+    def leave(self) -> None:
+        """Give the model back; twice does the same as once."""
+        _exchange(self._modules, self._originals)
+
+    def take_over_buffers(self) -> None:
+        """Let the model's buffers hold what the forward has written, where that was asked for; after :meth:`leave`."""
+        if self._update_buffers:
+            for original, isolated in zip(self._originals, self._isolated, strict=True):
+                _take_over(original["_buffers"], isolated["_buffers"])
 
     def gradients(self, outputs: Tensor, gradient: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The trainable parameters that ``outputs`` depend on, each with its gradient, given that at ``outputs``.
@@ -109,7 +116,22 @@ class Loan:
         pairs = zip(self._trainable, found, strict=True)
         return [(parameter, reached.detach()) for parameter, reached in pairs if reached is not None]
 
-    def _lent(self, name: str, value: Any) -> Any:
+    def _isolated_dict(self, module: nn.Module) -> dict[str, Any]:
+        attributes = {
+            name: value if name == "_modules" else self._isolated_value(name, value) for name, value in vars(module).items()
+        }
+        attributes["state_dict"] = partial(self._saved_outside, module)  # found before the method of the class
+        return attributes
+
+    def _saved_outside(self, module: nn.Module, *arguments: Any, **named: Any) -> Any:
+        """``state_dict()`` of a module, called by a signal handler: without the stand-ins."""
+        self.leave()
+        try:
+            return module.state_dict(*arguments, **named)
+        finally:
+            self.enter()
+
+    def _isolated_value(self, name: str, value: Any) -> Any:
         if name in _HOOKS:
             return OrderedDict((key, hook) for key, hook in value.items() if root_library(hook) in STRUCTURAL)
         if name == "_compiled_call_impl":  # of `module.compile()`: the stand-ins would have it compiled again
@@ -140,15 +162,24 @@ class Loan:
         return copied
 
 
-@contextmanager
-def lent(model: nn.Module, *, update_buffers: bool, with_grad: bool) -> Iterator[Loan]:
-    """Lend a model for the length of a block, see :class:`Loan`."""
-    loan = Loan(model, update_buffers=update_buffers, with_grad=with_grad)
+def isolated(model: nn.Module, work: Callable[[Isolation], Result], *, update_buffers: bool, with_grad: bool) -> Result:
+    """What ``work`` returns, called while the model is isolated, see :class:`Isolation`."""
+    isolation = Isolation(model, update_buffers=update_buffers, with_grad=with_grad)
     try:
-        loan.begin()
-        yield loan
+        try:
+            isolation.enter()
+            result = work(isolation)
+        finally:
+            isolation.leave()
     finally:
-        loan.end()
+        isolation.leave()  # once more: an interrupt may have come before the first call
+    isolation.take_over_buffers()
+    return result
+
+
+def _exchange(modules: Sequence[nn.Module], attributes: Sequence[dict[str, Any]]) -> None:
+    # Python runs signal handlers between two instructions of its own, and this is one: deque and map are written in C.
+    deque(map(object.__setattr__, modules, repeat("__dict__"), attributes), maxlen=0)
 
 
 def _take_over(originals: dict[str, Any], written: dict[str, Any]) -> None:

@@ -1,0 +1,253 @@
+"""AuxiliaryStep: auxiliary rows through the extractor, the critic trained on them, and the pull prepared from its scores."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._iteration import Iteration, PreparedPull
+from ._sampler import GroupBatch, Sampler
+from ._torch import gather_ranks, is_free_to_read, moved, own_part, rank_and_world
+from .critic import CriticTrainer
+from .features import (
+    LARGEST_INPUT,
+    AuxiliaryForward,
+    Isolation,
+    Pool,
+    blank_rows,
+    check_features,
+    check_pool,
+    pool_features,
+    replace_rows,
+    unpooled,
+    usable_rows,
+)
+from .functional import feature_spread, gap_weights
+from .pull import Forward, Objective, StrengthController, TwoSided, check_objective, sized_value
+
+#: Under float16 autocast gradients are multiplied by this on their way through the extractor, lest they underflow.
+HALF_PRECISION_SCALE = 2.0**12
+
+
+class _Rows(NamedTuple):
+    """Auxiliary features with their roles, of this rank or of all."""
+
+    features: Tensor
+    groups: Tensor
+    population: Tensor
+
+
+class AuxiliaryStep:
+    """Trains the critic on one auxiliary batch and, for an objective that acts there, prepares the pull.
+
+    Rows whose images or features are not finite, or beyond 1e18 and 1e6 in magnitude, belong to no group and not to the
+    population; their images are replaced by those of another row, so that no normalisation layer sees them. Should the
+    backward pass meet a number that is not finite all the same, this step pulls nothing. Across ranks, every rank sees the
+    rows of all, in the order in which one process would have drawn them: the critics stay equal without a reduction of their
+    gradients, and n ranks of m rows do what one process does with n times m.
+
+    Args:
+        forward: the extractor without side effects.
+        sampler: draws auxiliary batches.
+        trainer: the critic.
+        controller: sizes the pull.
+        objective: what is minimised.
+        pool: how tokens become one row.
+        every: one step every so many iterations.
+
+    Attributes:
+        count: how many steps there were, which seeds whatever is random.
+    """
+
+    def __init__(
+        self,
+        forward: AuxiliaryForward,
+        sampler: Sampler,
+        trainer: CriticTrainer,
+        controller: StrengthController,
+        *,
+        objective: Objective,
+        pool: Pool,
+        every: int,
+    ) -> None:
+        check_objective(objective)
+        check_pool(pool)
+        self.count = 0
+        self._forward = forward
+        self._sampler = sampler
+        self._trainer = trainer
+        self._controller = controller
+        self._objective = objective
+        self._pool = pool
+        self._every = every
+
+    @property
+    def acts_on_task_rows(self) -> bool:
+        """Whether the objective acts on the task's rows, pass by pass, in place of the auxiliary ones."""
+        return self._objective.acts_on == "task"
+
+    @property
+    def world(self) -> int:
+        """How many ranks share their rows; all of them must come here, with equally many rows."""
+        return rank_and_world()[1] if getattr(self._sampler, "across_ranks", True) else 1
+
+    def check(self, features: object) -> None:
+        """Refuse features that cannot be pooled to what the critic reads; errors as those of ``check_features``."""
+        check_features(features, None if callable(self._pool) else self._trainer.feature_dim)
+
+    def run(self, iteration: Iteration) -> dict[str, Tensor]:
+        """Draw the iteration's rows, train the critic on them and prepare the pull; the figures as scalar tensors."""
+        device = self._forward.place()[0]
+        if self.world > 1:
+            identity: dict[str, Any] = getattr(self._sampler, "identity", dict)()
+            self._trainer.agree_across_ranks({"every": self._every, **identity}, device=device)
+        self._controller.read_task_gradients(device=device, world=self.world)
+        iteration.batch = self._forward.draw(self._sampler, step=self.count)
+        self.count += 1
+        return self._isolated(iteration, learn=True)
+
+    def prepare_again(self, iteration: Iteration) -> None:
+        """Prepare the pull of the same rows at other weights, without training the critic."""
+        if self._pulls and iteration.batch is not None:
+            self._isolated(iteration, learn=False)
+
+    def at_task_rows(self, forwards: list[Forward]) -> tuple[Tensor, list[Tensor]]:
+        """The objective on the task's rows, and its gradients at their features, both sized; unusable rows get none."""
+        detached = [features.detach() for _, features in forwards]
+        rows = torch.cat([pool_features(each, self._trainer.feature_dim, pool=self._pool) for each in detached])
+        keep = usable_rows(rows)
+        found = self._trainer.differentiate(blank_rows(rows, keep), lambda scores: self._objective(scores, None, None))
+        parts = blank_rows(found.gradient, keep).split([len(each) for each in detached])
+        gradients = [unpooled(each, part, pool=self._pool) for each, part in zip(detached, parts, strict=True)]
+        return self._controller.size_at_task_rows(found.value, gradients, ranks=self.world)
+
+    @property
+    def _pulls(self) -> bool:
+        return not self.acts_on_task_rows and self._controller.strength.value > 0
+
+    def _isolated(self, iteration: Iteration, *, learn: bool) -> dict[str, Tensor]:
+        with torch.inference_mode(False):
+            return self._forward.isolated(
+                lambda isolation: self._step(iteration, isolation, learn=learn), with_grad=self._pulls
+            )
+
+    def _step(self, iteration: Iteration, isolation: Isolation, *, learn: bool) -> dict[str, Tensor]:
+        assert iteration.batch is not None
+        controller, trainer, objective = self._controller, self._trainer, self._objective
+        batch = iteration.batch
+        images, finite = _finite_rows(self._forward.placed(batch.images), len(batch.groups))
+        raw = self._forward(images, step=self.count - 1, with_grad=self._pulls)
+        mask = images.get("attention_mask") if isinstance(images, Mapping) else None
+        own, keep = self._own_rows(raw, mask, finite, batch)
+        rows = _of_all_ranks(own) if self.world > 1 else own
+        in_play = rows.population | (rows.groups >= 0)
+        if learn:
+            controller.spread.record(feature_spread(rows.features, in_play), in_play)
+            trainer.read_in_units_of(controller.spread.typical)
+        weights = gap_weights(rows.groups, rows.population, trainer.n_groups)
+        # Before the critic learns from these rows: what it says of them now, it does not say from memory.
+        is_gap = type(objective) is TwoSided or self.acts_on_task_rows
+        found = trainer.differentiate(rows.features, _gap(weights) if is_gap else _formula(objective, rows))
+        if learn:
+            controller.separation.record(found.scores, weights, in_play)
+        if self._pulls and raw.requires_grad:
+            if learn:
+                controller.record_pull(rows.features, found.gradient, in_play)
+            iteration.pull = self._prepared(isolation, raw, found.gradient, found.value, mask)
+        if learn:
+            trainer.fit(rows.features, rows.groups, rows.population, weights=weights, step=self.count - 1)
+        estimate = found.value if is_gap else (found.scores * weights).sum()
+        return self._figures(rows, found.gradient, estimate, keep) if learn else {}
+
+    def _own_rows(self, raw: Any, mask: Tensor | None, finite: Tensor | None, batch: GroupBatch) -> tuple[_Rows, Tensor]:
+        """The pooled features with their roles, and which rows are usable."""
+        raw = raw.detach() if isinstance(raw, Tensor) else raw
+        pooled = pool_features(raw, self._trainer.feature_dim, pool=self._pool, mask=mask)
+        keep = usable_rows(pooled)
+        if finite is not None:
+            keep = keep & moved(finite, keep.device)
+        groups = torch.where(keep, moved(batch.groups, keep.device), -1)
+        return _Rows(blank_rows(pooled, keep), groups, moved(batch.population, keep.device) & keep), keep
+
+    def _prepared(
+        self, isolation: Isolation, raw: Tensor, gradient: Tensor, value: Tensor, mask: Tensor | None
+    ) -> PreparedPull:
+        """The pull as gradients of the extractor's parameters, given the objective's gradient at the features of all ranks."""
+        world = self.world
+        rank = rank_and_world()[0] if world > 1 else 0
+        own = gradient[rank::world] * world
+        at_raw = unpooled(raw, own, pool=self._pool, mask=mask)
+        # Pooling spreads each row's gradient over its tokens or places, which changes the norm.
+        norm = at_raw.norm() if world == 1 else gradient.norm() * _ratio(at_raw.norm(), own.norm())
+        factor = self._controller.factor(norm)
+        scale = HALF_PRECISION_SCALE if raw.dtype == torch.float16 else 1.0
+        gradients = isolation.gradients(raw, (at_raw * factor * scale).to(raw.dtype))
+        value, gradients = _only_finite(value, gradients, scale)
+        return PreparedPull(sized_value(value, factor), gradients)
+
+    def _figures(self, rows: _Rows, gradient: Tensor, estimate: Tensor, keep: Tensor) -> dict[str, Tensor]:
+        known = self._controller
+        return {
+            "estimate": estimate,
+            "separation": known.separation.value,
+            "separation_by_chance": known.separation.chance,
+            "critic_gradient_norm": gradient.norm(),
+            "spread_kept": known.spread.kept,
+            "spread_beside_task": known.spread.value / moved(known.task_spread, known.spread.value.device),
+            "coherence_excess": known.coherence.excess,
+            "gain": known.gain.applied,
+            "apart": torch.where(known.gain.at_limit & known.separation.is_high, known.separation.value, 0.0),
+            "feature_norm": rows.features.norm(dim=1).mean(),
+            "dropped_rows": (~keep).sum(),
+        }
+
+
+def _gap(weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """:func:`group_gap` by its weights, which the figures and the critic need too."""
+    return lambda scores: (scores * weights).sum()
+
+
+def _formula(objective: Objective, rows: _Rows) -> Callable[[Tensor], Tensor]:
+    return lambda scores: objective(scores, rows.groups, rows.population)
+
+
+def _finite_rows(images: Any, count: int) -> tuple[Any, Tensor | None]:
+    """Images with rows that are not finite replaced, and which rows are as they were; None where that cannot be told."""
+    entries = images if isinstance(images, Mapping) else {"": images}
+    floating = {
+        name: value
+        for name, value in entries.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0 and len(value) == count
+    }
+    if not floating or any(value.is_nested for value in floating.values()):
+        return images, None
+    keep = torch.stack([usable_rows(value, largest=LARGEST_INPUT) for value in floating.values()]).all(0)
+    replaced = {name: replace_rows(value, keep) for name, value in floating.items()}
+    return ({**entries, **replaced} if isinstance(images, Mapping) else replaced[""]), keep
+
+
+def _of_all_ranks(own: _Rows) -> _Rows:
+    rows = torch.cat([own.features, own.groups[:, None], own.population[:, None]], dim=1)
+    rows = gather_ranks(rows).transpose(0, 1).flatten(0, 1)
+    return _Rows(rows[:, :-2].contiguous(), rows[:, -2].long(), rows[:, -1].bool())
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    return torch.where(whole > 0, part / whole, torch.ones_like(whole))
+
+
+def _only_finite(
+    value: Tensor, gradients: list[tuple[Tensor, Tensor]], scale: float
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """The pull without its scale, or none of it if any gradient holds a number that is not finite."""
+    if not gradients:
+        return value, []
+    local = [own_part(gradient) for _, gradient in gradients]
+    norms = torch.stack([moved(norm, value.device) for norm in torch._foreach_norm(local)])
+    finite = norms.isfinite().all()
+    unscaled = [(parameter, gradient if scale == 1.0 else gradient / scale) for parameter, gradient in gradients]
+    if is_free_to_read(finite):
+        return (value, unscaled) if finite else (torch.zeros_like(value), [])
+    kept = [(parameter, torch.where(moved(finite, each.device), each, 0.0)) for parameter, each in unscaled]
+    return torch.where(finite, value, 0.0), kept

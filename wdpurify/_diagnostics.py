@@ -1,0 +1,253 @@
+"""What a regularizer says of itself: a table of what can be wrong, each said once, and the figures that tell it."""
+
+import inspect
+import math
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._metrics import APART, PurifyMetrics
+from .exceptions import CriticWarning, FeatureScaleWarning, GroupsApartWarning, PullNotAppliedWarning, PurifyWarning
+
+#: Readings in a row that must agree before a warning: one empty batch or one stalled step is no illness.
+PATIENCE = 5
+#: Readings in a row after which groups that stay apart under the largest pull are named: a healthy run brings them together.
+LONG_PATIENCE = 200
+#: Steps of the optimiser without a term, though the model was trained, from which one is taken to be forgotten.
+BARE_STEPS = 64
+#: Share of weights at the clipping bound from which a critic counts as saturated.
+SATURATED = 0.9
+
+
+class Finding(NamedTuple):
+    """One thing that can be wrong: the class of its warning, what is wrong, and what to do."""
+
+    category: type[PurifyWarning]
+    what: str
+    remedy: str
+
+
+#: All that is ever said of a training under way.
+FINDINGS = {
+    "dead critic": Finding(
+        CriticWarning,
+        "The critic's gradient is zero, so purifying pulls nothing.",
+        "Use `constraint=GradientPenalty()`, or a `critic` with `activation=nn.LeakyReLU`. If `metrics().dropped_rows` is high, "
+        "mend the auxiliary rows, which are not finite. If most batches hold one group, raise the sampler's `batch_size`, or give "
+        "it the rare value as `fixed`. If the features are constant, lower `strength`.",
+    ),
+    "saturated critic": Finding(
+        CriticWarning,
+        "{value:.0%} of the critic's weights sit at the clipping bound.",
+        "Use `constraint=GradientPenalty()` or a larger bound.",
+    ),
+    "changed critic": Finding(
+        CriticWarning,
+        "The critic's weights were changed from outside.",
+        "Take its parameters out of your optimiser: it has its own.",
+    ),
+    "collapsed features": Finding(
+        FeatureScaleWarning,
+        "The features have shrunk to a point, so that little can be learned from them.",
+        "Let the pull stop earlier, `strength=BalancedStrength(keep=1)`, or lower `strength` to 0.1.",
+    ),
+    "unlike rows": Finding(
+        FeatureScaleWarning,
+        "The auxiliary features are spread {value:.3g} times as widely as the task's: the pull has not the size asked for.",
+        "Give auxiliary rows the task's range, units and normalisation (images: 0 to 1 or 0 to 255).",
+    ),
+    "groups apart": Finding(
+        GroupsApartWarning,
+        "The pull is as strong as it may become, and the groups are as far apart as before (separation {value:.2f}).",
+        "Call `purify.erase(loader)` after training, which removes what is left. Ask whether the task needs this label.",
+    ),
+    "features without grad": Finding(
+        PullNotAppliedWarning,
+        "`features` carry no gradient (frozen backbone, no_grad or detach), so there is nothing to purify.",
+        "Give the features of a part that is trained, or use `purify.erase(loader)` after training.",
+    ),
+    "no task gradient": Finding(
+        PullNotAppliedWarning,
+        "No task gradient reaches the features, so a balanced strength stays 0.",
+        "Add `purify.loss(features)` to the loss that you back-propagate, in every step. Give it the very tensor that the head "
+        "reads, not a copy, a view or a second forward. For a compiled model call `backward()` without `inputs`, and in a "
+        "compiled step call `loss(features)` before the head reads them.",
+    ),
+    "no task gradient at layer": Finding(
+        PullNotAppliedWarning,
+        "No task gradient reaches the input of the layer {layer!r}, so a balanced strength stays 0.",
+        "Name the layer that reads the features with `layer=...`. Back-propagate the loss that the wrapped criterion returns. "
+        "For a compiled model call `backward()` without `inputs`.",
+    ),
+    "negative factor": Finding(
+        PullNotAppliedWarning,
+        "`loss(features)` is multiplied by a number below 0, of which only the magnitude counts.",
+        "Add the term to the loss after the minus sign.",
+    ),
+    "functional transform": Finding(
+        PullNotAppliedWarning,
+        "The loss is differentiated by torch.func, which the purify term cannot enter.",
+        "Use `loss.backward()` or `torch.autograd.grad` for this loss, or train without the term.",
+    ),
+    "other weights": Finding(
+        PullNotAppliedWarning,
+        "The model ran with other parameters than its own (functional_call, clones, meta-learning). A pull would be lost.",
+        "Copy the trained values into the model, or use `objective=OneSided()`, which moves the task features themselves.",
+    ),
+    "foreign optimiser": Finding(
+        PullNotAppliedWarning,
+        "Optimisers step, but none of them holds a parameter of the model that the regularizer was made for.",
+        "Make it for the model that is trained (a copy has other parameters). Where that model is updated by hand, call "
+        "`purify.optimizer_stepped()` after each update.",
+    ),
+    "no step seen": Finding(
+        PullNotAppliedWarning,
+        "No step of an optimiser that holds the model's parameters was seen, so passes are counted as iterations.",
+        "If your optimiser is no torch.optim.Optimizer, call `purify.optimizer_stepped()` after each of its steps.",
+    ),
+    "term not added": Finding(
+        PullNotAppliedWarning,
+        "The model was trained for {value:.0f} steps by losses without the purify term.",
+        "Call the wrapped criterion itself, not a method of it, and wrap the innermost one where there are several; or add "
+        "`purify.loss()` to the loss. A layer in eval mode is passed by: name one in train mode with `layer=...`.",
+    ),
+    "silent tap": Finding(
+        PullNotAppliedWarning,
+        "The tapped layer {layer!r} sees no training forwards.",
+        "Train the very model that the regularizer was made for: copies and fresh models need one of their own. Keep the layer "
+        "in train mode, or name another one with `layer=...`. Make the regularizer before the first call of a compiled "
+        "model, and call `torch._dynamo.reset()` if one like it was compiled before.",
+    ),
+}
+
+
+class Range(NamedTuple):
+    """What a figure must be above and not above, and after how many readings in a row beyond that something is said."""
+
+    figure: str
+    lowest: float
+    highest: float
+    patience: int
+    finding: str
+
+
+RANGES = (
+    Range("critic_gradient_norm", 0.0, math.inf, PATIENCE, "dead critic"),
+    Range("task_norm", 0.0, math.inf, PATIENCE, "no task gradient"),
+    Range("spread_kept", 0.02, math.inf, PATIENCE, "collapsed features"),
+    Range("spread_beside_task", 1 / 30, 30.0, PATIENCE, "unlike rows"),
+    Range("term_factor", -1e-30, math.inf, 1, "negative factor"),
+    Range("apart", -math.inf, APART, LONG_PATIENCE, "groups apart"),
+)
+
+
+class Diagnostics:
+    """Keeps the last figures as tensors and says each finding once, without making the host wait for the device.
+
+    Args:
+        needs_task_gradient: whether the strength is 0 without a task gradient.
+        layer: name of the tapped layer; None where the caller hands features over.
+
+    Attributes:
+        matched: whether task and auxiliary rows have looked alike once: features that drift apart later have other reasons.
+    """
+
+    def __init__(self, *, needs_task_gradient: bool, layer: str | None) -> None:
+        self.matched = False
+        self._needs_task_gradient = needs_task_gradient
+        self._layer = layer
+        self._figures: dict[str, Tensor] = {}
+        self._said: set[str] = set()
+        self._checks = 0
+        self._beyond = {each.figure: 0 for each in RANGES}
+        self._landing: tuple[list[str], Tensor, torch.cuda.Event] | None = None
+
+    def log(self, **figures: Tensor | None) -> None:
+        """Keep scalars for later; nothing is read. None drops a figure that says nothing any more."""
+        for name, figure in figures.items():
+            if figure is None:
+                self._figures.pop(name, None)
+            else:
+                self._figures[name] = figure.detach() if figure.requires_grad else figure
+
+    def metrics(self, *, lipschitz_bound: float, clip_share: float, strength: float) -> PurifyMetrics:
+        """All figures on the host; waits for the device."""
+        if clip_share > SATURATED:
+            self.say("saturated critic", value=clip_share)
+        read = self.read
+        estimate = read("estimate")
+        task_norm = read("task_norm")
+        known = {name: read(name) for name in PurifyMetrics._fields}
+        return PurifyMetrics(
+            **known
+            | {
+                "estimate_per_lipschitz": estimate / lipschitz_bound if lipschitz_bound > 0 else math.nan,
+                "lipschitz_bound": lipschitz_bound,
+                "clip_share": clip_share,
+                "gradient_ratio": read("applied_norm") / task_norm if task_norm > 0 else math.nan,
+                "strength": strength,
+            }
+        )
+
+    def read(self, name: str) -> float:
+        """One figure on the host; NaN if it was never logged."""
+        return float(self._figures[name]) if name in self._figures else math.nan
+
+    def say(self, finding: str, *, value: float = math.nan) -> None:
+        """Warn of a finding, once, as seen from the user's own line."""
+        if finding == "no task gradient" and self._layer is not None:
+            finding = "no task gradient at layer"
+        if finding in self._said:
+            return
+        self._said.add(finding)
+        category, what, remedy = FINDINGS[finding]
+        warn_at_caller(f"{what} {remedy}".format(value=value, layer=self._layer), category)
+
+    def check(self) -> None:
+        """Check the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""
+        self._checks += 1
+        if self._checks > PATIENCE and "prepared_norm" in self._figures and "task_norm" not in self._figures:
+            self._judge("no task gradient", math.nan)
+        names = [each.figure for each in RANGES if each.figure in self._figures]
+        if not names:
+            return
+        device = self._figures[names[0]].device
+        if device.type == "cpu":
+            self._check_values({name: self.read(name) for name in names})
+        elif device.type == "cuda":
+            if self._landing is not None and self._landing[2].query():
+                self._check_values(dict(zip(self._landing[0], self._landing[1].tolist(), strict=True)))
+                self._landing = None
+            if self._landing is None:
+                figures = torch.stack([self._figures[name].to(device, torch.float32) for name in names])
+                landed = torch.empty(len(names), pin_memory=True).copy_(figures, non_blocking=True)
+                event = torch.cuda.Event()
+                event.record()
+                self._landing = names, landed, event
+
+    def _check_values(self, values: dict[str, float]) -> None:
+        for figure, lowest, highest, patience, finding in RANGES:
+            value = values.get(figure, math.nan)
+            beyond = value <= lowest or value > highest
+            self._beyond[figure] = self._beyond[figure] + 1 if beyond else 0
+            self.matched |= figure == "spread_beside_task" and lowest < value <= highest
+            if self._beyond[figure] >= patience:
+                self._judge(finding, value)
+
+    def _judge(self, finding: str, value: float) -> None:
+        known = (finding == "unlike rows" and self.matched) or (finding == "no task gradient" and not self._needs_task_gradient)
+        if not known:
+            self.say(finding, value=value)
+
+
+def warn_at_caller(message: str, category: type[Warning]) -> None:
+    """Warn as seen from the first line outside of this library."""
+    level = 2
+    frame = inspect.currentframe()
+    # Under torch.compile a frame of the compiler's lies between two of ours.
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(("wdpurify.", "torch._dynamo.")):
+        level = level + 1
+        frame = frame.f_back
+    warnings.warn(message, category, stacklevel=level - 1)

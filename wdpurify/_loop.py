@@ -1,0 +1,271 @@
+"""Loop: what happens in each pass of the user's training loop, in which order."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._auxiliary_step import AuxiliaryStep
+from ._diagnostics import Diagnostics
+from ._iteration import Iteration, PreparedPull
+from ._loop_checks import LoopChecks
+from ._metrics import PurifyMetrics
+from ._optimizers import OptimizerSteps, ignore_steps_of
+from ._torch import is_shard, like, own_part
+from .critic import CriticTrainer
+from .features import AuxiliaryForward
+from .pull import Forward, Pass, StrengthController, inject_gradients, reachable_parameters
+
+#: Passes in one iteration after which an optimiser that announces its steps is no longer expected.
+LONGEST_ACCUMULATION = 64
+
+
+class Loop:
+    """Begins iterations, trains the critic where it is due, and gives each pass its term.
+
+    An iteration begins with the first pass after a step of an optimiser that holds parameters of the model, and ends with that
+    optimiser's next step. Where no such step was ever seen, 64 passes are taken for one iteration, and from then on each pass
+    for one. Where nothing is pulled and no step was seen, each pass that leaves no gradient is one.
+
+    Args:
+        forward: the extractor without side effects.
+        trainer: the critic.
+        controller: sizes the pull.
+        step: the auxiliary step.
+        every: one auxiliary step every so many iterations.
+    """
+
+    def __init__(
+        self,
+        forward: AuxiliaryForward,
+        trainer: CriticTrainer,
+        controller: StrengthController,
+        step: AuxiliaryStep,
+        *,
+        every: int,
+    ) -> None:
+        self._forward = forward
+        self._trainer = trainer
+        self._controller = controller
+        self._step = step
+        self._every = every
+        self.steps = OptimizerSteps(forward.model, self.optimizer_stepped)
+        ignore_steps_of(trainer.optimizer)
+        layer = None if forward.tap is None else forward.tap.layer
+        self._diagnostics = Diagnostics(needs_task_gradient=controller.strength.needs_task_gradient, layer=layer)
+        self._checks = LoopChecks(self._diagnostics, self.steps, acts_on_task_rows=step.acts_on_task_rows)
+        self._count = _Count()
+        self._iteration: Iteration | None = None
+        self._pass: Pass | None = None
+
+    @property
+    def measures_only(self) -> bool:
+        """Whether nothing is pulled."""
+        return self._controller.strength.value == 0
+
+    def begin_pass(self, *, announced: bool = False) -> None:
+        """A backward pass is to come: begin an iteration if none is under way, train the critic if it is due.
+
+        Args:
+            announced: by ``critic_step()``; otherwise each term of the iteration announces itself.
+        """
+        if self._trainer.changed_by_others():
+            self._diagnostics.say("changed critic")
+        self._count.add_pass()
+        counts_passes = not self.steps.seen and self._count.counts_passes
+        self._checks.check_optimizers(counts_passes=counts_passes)
+        if self._iteration is None or counts_passes or self._only_measured(self._iteration):
+            self._end_iteration()
+            self._count.begin_iteration()
+            self._iteration = Iteration(self._count.number, self._forward.model)
+            if self._count.number % self._every == 0:
+                self._log()
+                self._log(**self._step.run(self._iteration))
+                self._diagnostics.check()
+        else:
+            self._renew(self._iteration)
+        self._iteration.announced |= announced
+
+    def optimizer_stepped(self) -> None:
+        """The model's optimiser has stepped."""
+        if not self.steps.seen:
+            self._count.number = min(self._count.number, self._count.first)
+        self.steps.seen = True
+        self._end_iteration()
+        self._checks.optimizer_stepped(self._forward.tap, measures_only=self.measures_only)
+        self.release()
+
+    def term_behind(self, loss: Tensor | None) -> Tensor | None:
+        """The term of the pass that the tap has caught, which announces the pass; None where there is none.
+
+        Args:
+            loss: the loss that the term is for, which must come from the features; None where it is not known.
+        """
+        tap = self._forward.tap
+        assert tap is not None
+        current = tap.current()
+        forwards = [] if current is None else current.forwards if loss is None else current.behind(loss)
+        if current is None or not forwards:
+            self._checks.missed(tap)
+            return None
+        self._step.check(current.newest)
+        self._forward.remember(current.newest)
+        if not current.announced:
+            self.begin_pass()
+            current.announced = True
+        tap.place_probe(current.newest.device)
+        return self._term(current, forwards)
+
+    def term_at(self, features: Tensor) -> Tensor:
+        """The term for features that the caller hands over."""
+        self._step.check(features)
+        if not torch.is_grad_enabled():
+            return torch.zeros((), dtype=features.dtype, device=features.device)
+        self._forward.remember(features)
+        if self._iteration is None or not self._iteration.announced:
+            self.begin_pass()
+        else:
+            self._renew(self._iteration)
+        if self._pass is None or self._pass.closed or self._pass.newest is not features:
+            self._pass = Pass()
+            self._pass.add(features)
+        return self._term(self._pass, self._pass.forwards)
+
+    def metrics(self) -> PurifyMetrics:
+        """The figures, on the host."""
+        self._log()
+        return self._diagnostics.metrics(
+            lipschitz_bound=self._trainer.lipschitz_bound(),
+            clip_share=float(self._trainer.saturation()),
+            strength=self._controller.strength.value,
+        )
+
+    def release(self) -> None:
+        """Let go of all that is held for this iteration."""
+        self._iteration = None
+        self._pass = None
+        if self._forward.tap is not None:
+            self._forward.tap.release()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts, and inside an iteration the pull that was prepared for it, gradients under their parameters' names."""
+        iteration = self._iteration
+        known: dict[str, Any] = {
+            "number": self._count.number,
+            "open": iteration is not None,
+            "seen": self.steps.seen,
+            "climbs": self.steps.climbs,
+            "acted": self._step.count,
+        }
+        if iteration is not None and iteration.pull is not None:
+            names = {id(parameter): name for name, parameter in self._forward.model.named_parameters()}
+            known["pull.value"] = iteration.pull.value.cpu().clone()
+            for parameter, gradient in iteration.pull.parameters:
+                known[f"pull.gradient.{names[id(parameter)]}"] = own_part(gradient).cpu().clone()
+        return known
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._count = _Count(state["number"], first=state["number"] + (not state["open"]))
+        self.steps.seen = state["seen"]
+        self.steps.climbs = state["climbs"]
+        self._step.count = state["acted"]
+        self._diagnostics.matched = self._step.count > 0  # or it would have been said before
+        self.release()
+        if state["open"]:
+            self._iteration = Iteration(state["number"], self._forward.model)
+        if self._iteration is not None and "pull.value" in state:
+            parameters = dict(self._forward.model.named_parameters())
+            saved = {key.removeprefix("pull.gradient."): value for key, value in state.items() if "pull.gradient." in key}
+            gradients = [(parameters[name], like(parameters[name], gradient)) for name, gradient in saved.items()]
+            self._iteration.pull = PreparedPull(state["pull.value"].clone(), gradients)
+
+    def _renew(self, iteration: Iteration) -> None:
+        """Begin another pass of an iteration, without what was prepared at other weights or measured of gradients now gone."""
+        if iteration.weights_changed():
+            self._step.prepare_again(iteration)
+        if self._controller.task_gradients.current.passes and iteration.nothing_accumulated():
+            self._controller.task_gradients.begin()
+
+    def _only_measured(self, iteration: Iteration) -> bool:
+        """Whether a pass is over without a step, as where a model is measured and not trained."""
+        return self.measures_only and not self.steps.seen and iteration.nothing_accumulated()
+
+    def _end_iteration(self) -> None:
+        iteration = self._iteration
+        if iteration is None:
+            return
+        came = iteration.carried and self._controller.task_gradients.current.passes > 0
+        if iteration.pull is not None and not came and self._controller.prepared_norm is not None:
+            self._log(applied_norm=torch.zeros_like(self._controller.prepared_norm))
+        self._controller.task_gradients.end()
+        self._iteration = None
+
+    def _term(self, current: Pass, forwards: list[Forward]) -> Tensor:
+        newest = forwards[-1][1]
+        nothing = torch.zeros((), dtype=newest.dtype, device=newest.device)
+        self._checks.term_came()
+        if not newest.requires_grad:
+            self._diagnostics.say("features without grad")
+            return nothing
+        if self.measures_only or not self._checks.can_apply(current, self._forward.tap):
+            return nothing
+        iteration = self._iteration
+        assert iteration is not None
+        # At least float32: a loss scaler's factor would overflow half precision.
+        value = nothing.to(torch.promote_types(newest.dtype, torch.float32))
+        gradients: list[Tensor | None] = [None] * len(forwards)
+        parameters: list[tuple[Tensor, Tensor]] = []
+        if self._step.acts_on_task_rows:
+            sized, at_features = self._step.at_task_rows(forwards)
+            value, gradients = sized.to(value), list(at_features)
+        elif iteration.pull is not None:
+            value, parameters = iteration.pull.value.to(value), self._reached(iteration.pull, forwards)
+        pulls = self._step.acts_on_task_rows or iteration.pull is not None
+        iteration.carried |= pulls
+        # A compiled forward reports by its probe; an edge to its features could free a graph that another loss needs.
+        reads = current.probe is None or self._step.acts_on_task_rows
+        edges = list(zip(forwards, gradients, strict=True)) if reads else []
+        term = inject_gradients(value, current, self._controller.task_gradients, edges, parameters, climbs=self.steps.climbs)
+        self._log(applied_norm=self._controller.prepared_norm if pulls else None)
+        return term
+
+    def _reached(self, pull: PreparedPull, forwards: list[Forward]) -> list[tuple[Tensor, Tensor]]:
+        """The gradients of parameters that this pass reaches, which is all that DistributedDataParallel waits for."""
+        if self._step.world == 1:
+            return pull.parameters
+        reachable = reachable_parameters([features for _, features in forwards])
+        return [pair for pair in pull.parameters if is_shard(pair[0]) or id(pair[0]) in reachable]
+
+    def _log(self, **figures: Tensor | None) -> None:
+        latest = self._controller.task_gradients.latest
+        known = {"task_norm": latest.norm, "prepared_norm": self._controller.prepared_norm, **figures}
+        if self._forward.tap is None:
+            known["term_factor"] = latest.factor
+        if self._checks.lost:
+            known = {name: figure for name, figure in known.items() if name not in ("applied_norm", "prepared_norm")}
+        self._diagnostics.log(**{name: figure for name, figure in known.items() if figure is not None})
+
+
+class _Count:
+    """How many iterations there were, and passes in the one under way.
+
+    Attributes:
+        number: of the iteration under way or of the last one, from 0; -1 before the first.
+        first: number of the first iteration since this was made.
+        counts_passes: whether so many passes came that each is taken for an iteration, where no step is seen.
+    """
+
+    def __init__(self, number: int = -1, *, first: int = 0) -> None:
+        self.number = number
+        self.first = first
+        self.counts_passes = False
+        self._passes = 0
+
+    def add_pass(self) -> None:
+        self._passes += 1
+        self.counts_passes |= self._passes >= LONGEST_ACCUMULATION
+
+    def begin_iteration(self) -> None:
+        self.number += 1
+        self._passes = 0

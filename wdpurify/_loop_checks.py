@@ -1,0 +1,74 @@
+"""LoopChecks: finds loops in which the pull does not come to what is trained."""
+
+from ._diagnostics import BARE_STEPS, PATIENCE, Diagnostics
+from ._optimizers import OptimizerSteps
+from ._registry import is_alone
+from ._torch import in_functional_transform
+from .features import FeatureTap
+from .pull import Pass
+
+
+class LoopChecks:
+    """Finds loops whose optimiser does not train the parameters that get the term.
+
+    Args:
+        diagnostics: says the findings.
+        steps: of the model's optimiser.
+        acts_on_task_rows: whether the pull goes to whatever made the task's features, not to the model's own parameters.
+
+    Attributes:
+        lost: whether what is trained is not what is pulled, as far as the optimisers tell.
+    """
+
+    def __init__(self, diagnostics: Diagnostics, steps: OptimizerSteps, *, acts_on_task_rows: bool) -> None:
+        self.lost = False
+        self._diagnostics = diagnostics
+        self._steps = steps
+        self._acts_on_task_rows = acts_on_task_rows
+        self._terms_without_features = 0
+        self._steps_without_term = 0
+        self._passes_of_others = 0
+        self._terms = False
+
+    def can_apply(self, current: Pass, tap: FeatureTap | None) -> bool:
+        """Whether a term of this pass would come to what is trained."""
+        if in_functional_transform():
+            self._diagnostics.say("functional transform")
+            return False
+        if tap is not None and not self._acts_on_task_rows and tap.was_swapped(current):
+            self._diagnostics.say("other weights")
+            return False
+        self._terms = True
+        return True
+
+    def check_optimizers(self, *, counts_passes: bool) -> None:
+        """Warn where no step of the model's optimiser is seen although terms are given."""
+        self._passes_of_others += self._steps.foreign and self._terms and not self._steps.seen
+        self._steps.foreign = False
+        if not self._terms:
+            return
+        self.lost = not self._steps.seen and self._passes_of_others >= PATIENCE
+        if self.lost:
+            self._diagnostics.log(applied_norm=None, prepared_norm=None)
+            self._diagnostics.say("foreign optimiser")
+        elif counts_passes:
+            self._diagnostics.say("no step seen")
+
+    def term_came(self) -> None:
+        """A term was asked for, and the features that it is for are at hand."""
+        self._terms_without_features = 0
+        self._steps_without_term = 0
+
+    def missed(self, tap: FeatureTap) -> None:
+        """A term was asked for and the tap has caught nothing; evaluation by the same criterion is no fault."""
+        self._terms_without_features = 0 if tap.was_evaluated() else self._terms_without_features + 1
+        if self._terms_without_features >= PATIENCE:
+            self._diagnostics.say("silent tap")
+
+    def optimizer_stepped(self, tap: FeatureTap | None, *, measures_only: bool) -> None:
+        """The model's optimiser has stepped; warn where losses without the term train it step by step."""
+        if tap is None:
+            return
+        self._steps_without_term += tap.was_passed_by() and not measures_only and is_alone(tap.model)
+        if self._steps_without_term >= BARE_STEPS:
+            self._diagnostics.say("term not added", value=self._steps_without_term)

@@ -1,0 +1,112 @@
+"""StrengthController: how large the pull is, from running figures of features, critic and task gradient."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wdpurify._torch import gather_ranks, moved
+from wdpurify.functional import norm_of_all_passes
+
+from .coherence import Coherence
+from .gain import Gain
+from .separation import Separation
+from .spread import Spread
+from .strength import Strength
+from .task_gradient import TaskGradients, observations
+
+
+class StrengthController:
+    """Gives a gradient at the features its size, and keeps all that this depends on.
+
+    Args:
+        strength: the user's.
+        feature_dim: width of the features.
+        every: iterations from one acting step to the next.
+
+    Attributes:
+        task_gradients: what backward passes reported.
+        separation: how far apart the groups are.
+        spread: how much of their spread the features still have.
+        coherence: how much of the pull and of the task gradient is left below the features.
+        gain: how many times the strength the pull has.
+        task_spread: spread of the task's features in the last iteration, scalar; NaN where it is not known.
+        prepared_norm: norm of the last sized pull at the features, scalar; None before the first.
+    """
+
+    def __init__(self, strength: Strength, feature_dim: int, *, every: int) -> None:
+        self.strength = strength
+        self.task_gradients = TaskGradients(feature_dim, every=every)
+        self.separation = Separation()
+        self.spread = Spread()
+        self.coherence = Coherence()
+        self.gain = Gain()
+        self.task_spread = torch.full((), torch.nan, device="cpu")
+        self.prepared_norm: Tensor | None = None
+        self._feature_dim = feature_dim
+
+    def read_task_gradients(self, *, device: torch.device, world: int) -> None:
+        """Give the strength what all ranks recorded since the last acting step."""
+        rows = self.task_gradients.take()
+        joint = gather_ranks(moved(rows, device)) if world > 1 else rows[None]
+        for task_norm, weight, coherent, variance in observations(joint):
+            self.strength.record(task_norm, weight)
+            self.coherence.record_task(coherent)
+            self.task_spread = (variance / self._feature_dim).sqrt()
+
+    def record_pull(self, features: Tensor, gradient: Tensor, in_play: Tensor) -> None:
+        """Record a pull at the auxiliary features, before it is sized; the arguments are those of ``Coherence.record_pull``."""
+        self.coherence.record_pull(features, gradient, in_play)
+        limits = {"fade": getattr(self.strength, "fade", 0.0), "most": getattr(self.strength, "most", 1.0)}
+        self.gain.record(self.separation.value, **limits)  # a strength without `most` has no gain
+
+    def factor(self, norm: Tensor) -> Tensor:
+        """What to multiply a gradient at the features with, scalar, given its norm over the rows of all ranks.
+
+        A pull that is more coherent than the task gradient counts as so much larger: below the features it is.
+        """
+        known = (self.separation.value, self.spread.kept, self.coherence.excess, self.coherence.ratio)
+        separation, kept, excess, ratio = (moved(value, norm.device) for value in known)
+        factor = self.strength.factor(norm * excess, separation, kept) * self.gain.apply(kept, ratio)
+        self.prepared_norm = norm * factor
+        return factor
+
+    def size_at_task_rows(self, value: Tensor, gradients: Sequence[Tensor], *, ranks: int) -> tuple[Tensor, list[Tensor]]:
+        """Value and gradients, sized, of an objective on the task's rows.
+
+        Args:
+            value: of the objective on the rows of this pass, scalar.
+            gradients: its gradients at the features of this pass, one per forward.
+            ranks: how many ranks have a pass like this one.
+        """
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        factor = self.factor(norm_of_all_passes(norm, self.task_gradients.passes_before * ranks))
+        return sized_value(value, factor), [gradient * factor for gradient in gradients]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All running figures, as tensors and numbers."""
+        parts = self._parts()
+        return {f"{name}.{leaf}": value for name, part in parts.items() for leaf, value in part.state_dict().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over saved figures."""
+        for name, part in self._parts().items():
+            part.load_state_dict(
+                {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+            )
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "strength": self.strength,
+            "task_gradients": self.task_gradients,
+            "separation": self.separation,
+            "spread": self.spread,
+            "coherence": self.coherence,
+            "gain": self.gain,
+        }
+
+
+def sized_value(value: Tensor, factor: Tensor) -> Tensor:
+    """What the term's gradient is the gradient of: the objective times the factor that is applied, 0 where none is."""
+    return torch.where(factor > 0, factor * value, 0.0)

@@ -1,0 +1,107 @@
+"""How the pull enters the user's backward pass: the term is an autograd node that emits gradients which are known before.
+
+The gradients of the purify term are known before the user calls ``backward()``. The term is a scalar whose node emits them,
+multiplied by whatever factor the loss was multiplied by. The gradient that arrives at the task features in the same backward
+pass, less what the term sent there, is the task gradient.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wdpurify._torch import in_compiled_backward, in_functional_transform, is_accumulated, is_free_to_read
+
+from .passes import Forward, Pass
+from .task_gradient import TaskGradients
+
+
+class _Inject(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        owner: Pass,
+        gradients: TaskGradients,
+        climbs: bool,
+        numbers: Sequence[int],
+        *pairs: Tensor | None,
+    ) -> Tensor:
+        ctx.owner = owner
+        ctx.gradients = gradients
+        ctx.climbs = climbs
+        ctx.numbers = numbers
+        ctx.forms = [(part.shape, part.dtype, part.device) for part in pairs[::2] if part is not None]
+        ctx.save_for_backward(*pairs[1::2])  # freed with the user's graph, however long the loss is kept
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        (scale,) = grad_outputs
+        # Groups are brought together also where the loss has a factor below 0, or its gradient is climbed.
+        factor = -scale.abs() if ctx.climbs else scale.abs()
+        scaled = ctx.saved_tensors
+        batched = in_functional_transform()  # several factors at once: `is_grads_batched=True`
+        if batched or not (is_free_to_read(factor) and factor == 1):
+            scaled = [None if gradient is None else gradient * factor.to(gradient) for gradient in scaled]
+        if not batched:
+            sent = {number: gradient for number, gradient in zip(ctx.numbers, scaled, strict=False) if gradient is not None}
+            gradients: TaskGradients = ctx.gradients
+            compiled = in_compiled_backward()
+            counts = compiled or is_accumulated(node for node, _ in ctx.next_functions)
+            into = gradients.accumulated if counts else gradients.asked_for
+            ctx.owner.term_came(scale.detach(), ctx.numbers, sent, into, gradients.nothing)
+        else:
+            compiled = False
+        emitted: list[Tensor | None] = [None] * 5
+        # A compiled backward pass adds up what comes to a tensor and stumbles over nothing, where an eager one passes it by.
+        for gradient, (shape, dtype, device) in zip(scaled, ctx.forms, strict=True):
+            nothing = torch.zeros((), dtype=dtype, device=device).expand(shape) if compiled else None
+            emitted += [nothing if gradient is None else gradient, None]
+        return tuple(emitted)
+
+
+def inject_gradients(
+    value: Tensor,
+    owner: Pass,
+    gradients: TaskGradients,
+    forwards: Sequence[tuple[Forward, Tensor | None]],
+    parameters: Sequence[tuple[Tensor, Tensor]],
+    *,
+    climbs: bool = False,
+) -> Tensor:
+    """A scalar equal to ``value`` whose gradient at each given tensor is the one given with it.
+
+    The sign of the factor by which the scalar is multiplied plays no part.
+
+    Args:
+        value: detached scalar tensor.
+        owner: the pass that the term belongs to; is told the factor by which the scalar is multiplied in the backward pass.
+        gradients: get the task gradient that is measured.
+        forwards: the forwards whose features are read, each with the gradient at these or None. Those with None still come
+            after this node in the backward pass, so that their hooks find the pass prepared.
+        parameters: parameters of the extractor, each with its gradient.
+        climbs: emit the gradients with the other sign, for an optimiser that goes up the gradient (``maximize=True``).
+
+    Returns:
+        A scalar tensor.
+    """
+    numbers = [number for (number, _), _ in forwards]
+    pairs = [part for (_, features), gradient in forwards for part in (features, gradient)]
+    pairs += [part for pair in parameters for part in pair]
+    if owner.probe is not None:
+        owner.probe.listen()
+    result: Tensor = _Inject.apply(value, owner, gradients, climbs, numbers, *pairs)
+    return result
+
+
+def with_pull(loss: Tensor, term: Tensor) -> Tensor:
+    """The loss, bit for bit, with the gradient of ``loss + term``.
+
+    Args:
+        loss: of any shape; every entry carries the term, so that the gradient of its mean is that of the mean and the term.
+        term: scalar.
+    """
+    nothing = (term.detach() - term).to(loss.dtype)  # 0.0, and subtracting that keeps even a -0.0
+    return loss - nothing
