@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Every page is read anew, since Sphinx repeats no warning of a page that it has kept.
 SPHINX = $(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --doctree-dir build/docs/doctrees docs build/docs/html
 
-.PHONY: demo test test-slow check docs bench gpu soak clean
+.PHONY: demo test test-slow check docs bench gpu soak mutants clean
 
 demo: $(VENV)/.bench
 	$(BIN)/python benchmarks/digits.py
@@ -39,8 +39,14 @@ soak: $(VENV)/.test
 	done
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py
 
+# Breaks the formulas that pyproject.toml names, one place at a time; `mutmut browse` shows what no test noticed.
+mutants: $(VENV)/.mutation
+	rm -rf mutants
+	CI=true OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis mutants
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -55,6 +61,10 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[check]"
+	@touch $@
+
+$(VENV)/.mutation: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[bench,test,mutation]"
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml | $(BIN)/python

@@ -69,15 +69,21 @@ def test_a_critic_whose_slopes_only_autograd_knows_is_penalised_too(kind):
 
 def test_the_penalty_is_the_same_by_either_way():
     critic = Critic(3, 2)
-    features, groups = _drawn(1, 8, 3, 2)
+    features, groups = _drawn(1, 8, 3, 2)[0], torch.arange(8) % 3 - 1
     population = torch.arange(8) < 6
 
     class Own(Critic):
         """A class of the user's, of which nothing is known."""
 
-    other = Own(3, 2)
+    class Steeper(Critic):
+        def forward(self, features):
+            return 3.0 * super().forward(features)
+
+    other, steeper = Own(3, 2), Steeper(3, 2)
     known, unknown = (
         GradientPenalty().penalty(each, features, groups, population, generator=torch.Generator().manual_seed(0))
         for each in (critic, other)
     )
     assert_close(known, unknown)
+    steep = GradientPenalty().penalty(steeper, features, groups, population, generator=torch.Generator().manual_seed(0))
+    assert abs(steep - known) > 0.1

@@ -69,6 +69,12 @@ def test_warnings_that_pages_name_exist():
     assert {name for name in named if not hasattr(exceptions, name)} == set()
 
 
+def test_tests_that_pages_name_exist():
+    named = [name for path in DOCS.rglob("*.md") for name in re.findall(r"\b(test_\w+\.py)::(test_\w+)", path.read_text())]
+    assert len(named) > 5
+    assert [name for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()] == []
+
+
 def _reexported(path):
     return {name.asname for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom) for name in node.names}
 

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from wdpurify import Eraser
 from wdpurify.erasure import fit_eraser
+from wdpurify.erasure.covariance import moments
 from wdpurify.erasure.head import refit
 from wdpurify.erasure.probe import decoded
 
@@ -50,6 +51,56 @@ def test_a_map_through_the_origin_is_linear_and_keeps_the_mean():
     assert fit_eraser(features, groups)(torch.zeros(1, 12)).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("left", [1.0, 0.05])
+def test_a_map_through_the_origin_is_linear_however_near_the_mean_is(left):
+    features, groups = labelled_rows()
+    features = features - (1.0 - left) * features.mean(0)
+    eraser = fit_eraser(features, groups, through_origin=True)
+    assert_close(eraser(torch.zeros(1, 12)), torch.zeros(1, 12), rtol=0, atol=1e-5)
+    assert_close(eraser(features.mean(0)), features.mean(0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_what_is_erased_is_free_of_the_scale_of_the_features(scale):
+    features, groups = labelled_rows()
+    eraser = fit_eraser(scale * features, groups)
+    assert eraser.rank == 2
+    assert_close(eraser(scale * features) / scale, fit_eraser(features, groups)(features), rtol=0, atol=1e-4)
+
+
+def _reference_share(covariance, count):
+    """Eq. 23 of Chen et al. 2010, entry by entry."""
+    dim = len(covariance)
+    square = sum(entry * entry for row in covariance.tolist() for entry in row)
+    trace = sum(covariance[place, place].item() for place in range(dim))
+    return ((1 - 2 / dim) * square + trace**2) / ((count + 1 - 2 / dim) * (square - trace**2 / dim))
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1.0])
+def test_the_covariance_is_shrunk_by_the_share_that_its_source_gives_for_as_many_rows_as_the_weights_are_worth(scale):
+    features = scale * labelled_rows(30, 5)[0]
+    weights = torch.arange(1.0, 31.0, dtype=torch.float64)
+    shares = weights / weights.sum()
+    centred = features - (shares[:, None] * features).sum(0)
+    plain = torch.cov(features.T, aweights=weights, correction=0)
+    share = _reference_share(plain, (weights.sum() ** 2 / weights.square().sum()).item())
+    assert 0.05 < share < 0.95
+    found = moments(features, weights)
+    assert_close(found.centred, centred)
+    assert_close(found.covariance, (1 - share) * plain + share * plain.trace() / 5 * torch.eye(5, dtype=torch.float64))
+    asked = moments(features, weights, shrinkage=0.3).covariance
+    assert_close(asked, 0.7 * plain + 0.3 * plain.trace() / 5 * torch.eye(5, dtype=torch.float64))
+
+
+def test_directions_that_hardly_differ_are_taken_for_alike_and_rows_that_are_alike_for_unit_scale():
+    nearly = torch.cat([torch.eye(3), -torch.eye(3)]).double()
+    nearly[0] *= 1.01
+    found = moments(nearly, torch.ones(6, dtype=torch.float64)).covariance
+    assert_close(found, found.trace() / 3 * torch.eye(3, dtype=torch.float64))
+    alike = moments(torch.ones(4, 3, dtype=torch.float64), torch.ones(4, dtype=torch.float64)).covariance
+    assert_close(alike, torch.eye(3, dtype=torch.float64))
+
+
 def test_more_dimensions_than_rows_leave_the_features_nearly_as_they_are():
     features, groups = labelled_rows(40, 300, 2)
     erased = fit_eraser(features, groups)(features)
@@ -68,6 +119,17 @@ def test_an_eraser_takes_features_of_every_shape_and_dtype(shape, dtype):
     assert_close(flat_erased.reshape(-1, 12), eraser(flat.reshape(-1, 12)))
     with pytest.raises(ValueError, match="12 entries in the last axis"):
         eraser(torch.randn(5, 11))
+
+
+@pytest.mark.parametrize("shape", [(5, 12, 12), (5, 3, 12, 12)])
+def test_features_stand_in_the_last_axis_unless_channels_come_second_of_four(shape):
+    eraser, features = fit_eraser(*labelled_rows()), torch.randn(shape)
+    assert_close(eraser(features).reshape(-1, 12), eraser(features.reshape(-1, 12)))
+
+
+def test_half_precision_is_rounded_once():
+    eraser, features = fit_eraser(*labelled_rows()), torch.randn(50, 12).bfloat16()
+    assert torch.equal(eraser(features), eraser(features.float()).bfloat16())
 
 
 def test_an_eraser_is_saved_and_said_like_any_module():

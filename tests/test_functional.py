@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from wdpurify.functional import (
+    feature_spread,
     gap_weights,
     gradient_penalty,
     group_gap,
@@ -37,6 +38,7 @@ def _reference_gap(scores, groups, population):
         ([2, 2, 2, 2, 2, 2], [True] * 6),  # one value in the batch
         ([-1] * 6, [True] * 6),  # no group at all
         ([0, 1, 2, 0, 1, 2], [False] * 6),  # no population
+        ([0, 1, 2, 0, 1, 2], [True] + [False] * 5),  # a population of one row
     ],
 )
 def test_gap_is_the_definition(groups, population):
@@ -65,9 +67,18 @@ def test_gap_weights_of_each_present_group_sum_to_zero_and_absent_ones_are_zero(
     assert weights[:, 0].abs().max() > 0
 
 
+def test_the_spread_is_that_of_the_rows_in_play():
+    features = torch.randn(6, 3)
+    for rows in (4, 1):
+        chosen = features[:rows]
+        expected = (chosen - chosen.mean(0)).square().mean().sqrt()
+        assert_close(feature_spread(features, torch.arange(6) < rows), expected)
+    assert feature_spread(features, torch.zeros(6, dtype=torch.bool)) == 0
+
+
 def test_one_sided_loss_has_two_named_directions():
     scores = torch.tensor([[1.0, 3.0]])
-    assert one_sided_loss(scores, toward="population") == 2.0
+    assert one_sided_loss(scores) == one_sided_loss(scores, toward="population") == 2.0
     assert one_sided_loss(scores, toward="group") == -2.0
     with pytest.raises(ValueError, match=r"`toward` must be .* got 'up'"):
         one_sided_loss(scores, toward="up")
@@ -116,13 +127,19 @@ def test_partners_come_from_the_population_alone():
     assert_close(own, features)
 
 
+def test_a_population_of_one_row_is_the_partner_of_all():
+    features, groups = torch.tensor([[0.0], [1.0], [7.0]]), torch.tensor([0, 0, -1])
+    points = pair_with_population(features, groups, torch.arange(3) == 2, mix=torch.zeros(3), order=torch.rand(3))
+    assert points.flatten().tolist() == [7.0, 7.0, 7.0]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: gap_weights(torch.zeros(3).long(), torch.ones(2).bool(), 1), r"`groups` and `population`.*\(3,\)"),
         (lambda: gap_weights(torch.zeros(3).long(), torch.ones(3).bool(), 0), "`n_groups` must be at least 1, got 0"),
         (lambda: group_gap(torch.zeros(3), torch.zeros(3).long(), torch.ones(3).bool()), r"`scores` must have shape"),
-        (lambda: gradient_penalty(nn.Identity(), torch.zeros(3), torch.zeros(3).long()), r"`points` must have shape"),
+        (lambda: gradient_penalty(nn.Identity(), torch.zeros(3), torch.zeros(4).long()), r"`points` .*\(3,\) and \(4,\)"),
     ],
 )
 def test_wrong_shapes_are_named(call, message):

@@ -32,6 +32,21 @@ def test_it_grows_while_groups_are_apart_and_falls_back_once_they_are_together()
     assert _after([0.9] * 20 + [0.0] * 500).value == 1.0
 
 
+def test_it_stays_where_groups_are_half_of_the_fade_apart_and_moves_in_proportion_around_it():
+    grown = _after([0.9] * 20)
+    assert_close(_after([0.9] * 20 + [0.1]).value, grown.value)
+    assert_close(_after([0.9] * 20 + [0.15]).value, grown.value * math.exp(0.01))
+    assert_close(_after([0.9] * 20 + [0.0]).value, grown.value * math.exp(-0.02))
+    assert_close(_after([0.9] * 20 + [-5.0]).value, grown.value * math.exp(-0.02))
+
+
+def test_it_is_at_its_limit_once_it_has_its_largest_value_and_never_without_one():
+    assert not _after([0.9] * 20).at_limit
+    assert _after([0.9] * 500).at_limit
+    assert not _after([0.9] * 5, most=1.0).at_limit
+    assert _after([0.9] * 5, fade=0.0).value == 1.0
+
+
 @given(st.lists(st.floats(-2.0, 5.0), max_size=60), st.floats(1.0, 8.0, width=32))
 def test_it_stays_between_one_and_its_largest_value(separations, most):
     gain = _after(separations, most=most)

@@ -119,6 +119,16 @@ def test_gram_bound_holds_for_weights_whose_squares_are_no_float(size, iteration
     assert exact <= bound <= max(exact * (1 + 1e-3), 1e-37)
 
 
+def test_by_default_a_norm_takes_six_squarings_and_a_layer_keeps_a_norm_of_one():
+    weight = 3.0 * torch.eye(4)
+    assert spectral_norm_bound(weight) == spectral_norm_bound(weight, iterations=6) != spectral_norm_bound(weight, iterations=7)
+    layer = nn.Linear(4, 4)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    clip_spectral_norm_(layer)
+    assert 0.95 < _reference_norm(layer.weight) <= 1.0
+
+
 def test_a_layer_without_weights_has_norm_zero():
     assert spectral_norm_bound(torch.zeros(0, 3)) == 0
 
@@ -152,6 +162,36 @@ def test_the_papers_clipping_is_no_one_lipschitz_constraint():
     assert_close(lipschitz_bound(critic), 1482.6, rtol=1e-3, atol=0)
     SpectralClipping(1.0).project_(critic)
     assert lipschitz_bound(critic) <= 1.0
+
+
+@pytest.mark.parametrize("bound", [0.25, 0.5, 2.0])
+def test_constraints_hold_the_bound_they_were_given(bound):
+    critic = Critic(4, 2)
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter.fill_(3.0)
+    WeightClipping(bound).project_(critic)
+    assert {parameter.abs().max().item() for parameter in critic.parameters()} == {bound}
+    SpectralClipping(bound).project_(critic)
+    assert all(
+        _reference_norm(layer.weight) == pytest.approx(bound, rel=1e-2) for layer in critic if isinstance(layer, nn.Linear)
+    )
+    assert GradientPenalty(bound).weight == bound
+
+
+def test_only_weights_at_the_bound_are_saturated_and_only_by_weight_clipping():
+    critic = nn.Linear(3, 1)
+    with torch.no_grad():
+        critic.weight.copy_(torch.tensor([[0.5, -0.5, 0.25]]))
+        critic.bias.zero_()
+    assert WeightClipping(0.5).saturation(critic) == 0.5
+    for constraint in (SpectralClipping(0.5), GradientPenalty()):
+        assert constraint.saturation(critic) == 0
+
+
+def test_a_projection_adds_nothing_to_the_critics_loss():
+    rows = torch.randn(4, 3), torch.zeros(4).long(), torch.ones(4).bool()
+    assert WeightClipping().penalty(Critic(3, 1), *rows, generator=None) == 0
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.nan, math.inf])

@@ -1,5 +1,7 @@
 """How much of their spread the features still have, and that a pull which is to keep it does."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -39,6 +41,39 @@ def test_rows_out_of_play_and_single_rows_say_nothing():
     _record(spread, beside, torch.arange(10) < 8)
     _record(spread, _rows(1.0), torch.arange(8) == 3)
     assert_close(spread.kept.item(), 1.0)
+
+
+def test_two_rows_have_a_spread_and_one_has_none():
+    spread = Spread()
+    _record(spread, _rows(1.0), torch.arange(8) < 2)
+    known = spread.value.item()
+    assert known > 0
+    for _ in range(2):
+        _record(spread, _rows(1.0), torch.arange(8) == 3)
+    assert spread.value == known
+
+
+def test_features_that_never_had_a_spread_have_lost_none():
+    spread = Spread()
+    _record(spread, torch.ones(8, 3))
+    assert spread.kept == 1
+
+
+def _kept_after(*scales):
+    spread = Spread()
+    for scale in scales:
+        _record(spread, _rows(scale))
+    return spread.kept.item()
+
+
+def test_a_loss_shows_within_two_batches_and_a_gain_is_missed_once_it_has_lasted():
+    assert_close(_kept_after(*[1.0] * 20, 0.1, 0.1), 0.1, rtol=0.01, atol=0)
+    assert_close(_kept_after(*[1.0] * 60, *[3.0] * 15, 1.0, 1.0), 1 / 3, rtol=0.01, atol=0)
+    assert _kept_after(*[1.0] * 20, 1.5, 1.5) == 1
+
+
+def test_the_largest_is_forgotten_by_a_factor_of_e_in_a_thousand_iterations():
+    assert_close(_kept_after(*[1.0] * 20, *[0.1] * 1009), 0.1 * math.e, rtol=0.01, atol=0)
 
 
 def _collapsing(strength):

@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, Critic, FixedStrength, GroupSampler, OneSided, PurifyRegularizer
+from wdpurify.pull.strength import as_strength
 
 scales = st.sampled_from([2.0**-14, 2.0**-3, 1.0, 7.0, 2.0**16])
 strengths = st.sampled_from([0.125, 0.3, 1.0, 4.0])
@@ -90,6 +91,32 @@ def test_nothing_is_applied_before_a_task_gradient_was_seen_and_none_by_a_dead_c
     assert strength.factor(torch.tensor(0.0), apart, torch.tensor(1.0)) == 0
 
 
+def test_without_a_fade_groups_that_are_together_are_pulled_in_full():
+    strength = BalancedStrength(2.0, fade=0.0)
+    strength.record(torch.tensor(5.0), torch.tensor(1.0))
+    for separation in (0.0, -1.0):
+        assert strength.factor(torch.tensor(0.5), torch.tensor(separation), torch.tensor(1.0)) == 20.0
+
+
+def test_by_default_the_pull_is_half_of_the_task_gradient_and_may_grow_to_three_quarters_of_it():
+    strength = BalancedStrength()
+    assert (strength.value, strength.most) == (0.5, 1.5)
+    assert BalancedStrength(most=1.0).most == 1.0
+    assert FixedStrength().value == 1.0
+
+
+def test_the_memory_is_saved():
+    strength, loaded = BalancedStrength(), BalancedStrength()
+    strength.record(torch.tensor(3.0), torch.tensor(2.0))
+    loaded.load_state_dict(strength.state_dict())
+    assert loaded.task_norm == strength.task_norm == 3.0
+
+
+def test_what_is_no_strength_is_named():
+    with pytest.raises(TypeError, match="`strength` must be a number or a strength object, got str"):
+        as_strength("strong")
+
+
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 def test_a_step_with_an_infinite_gradient_teaches_nothing(bad):
     strength = BalancedStrength(1.0)
@@ -146,7 +173,9 @@ def test_in_a_long_run_the_memory_is_a_window():
         (lambda: BalancedStrength(-1.0), "`value` must be a finite number of at least 0, got -1.0"),
         (lambda: BalancedStrength(math.nan), "`value` must be a finite number"),
         (lambda: BalancedStrength(1.0, fade=-0.5), "`fade` must be"),
+        (lambda: BalancedStrength(1.0, most=-1.0), "`most` must be a finite number"),
         (lambda: FixedStrength(math.inf), "`value` must be"),
+        (lambda: as_strength(-1.0), "`strength` must be"),
     ],
 )
 def test_values_out_of_range_are_refused(make, message):
