@@ -144,6 +144,6 @@ def test_what_is_known_is_saved():
     purify = _trained(contradicting=True)
     other = _trained(contradicting=True, steps=1)
     other.load_state_dict(purify.state_dict())
-    known, loaded = (each._game._pull.coherence for each in (purify, other))
+    known, loaded = (each._loop._controller.coherence for each in (purify, other))
     assert equal_states(loaded.state_dict(), known.state_dict())
     assert loaded.excess == known.excess > 1

@@ -80,7 +80,7 @@ def _purified(network, groups):
 
 
 def _gain(purify):
-    return purify._game._pull.gain.value.item()
+    return purify._loop._controller.gain.value.item()
 
 
 def _trained(groups, steps=60):

@@ -88,7 +88,7 @@ def test_the_pull_through_pooled_tokens_has_the_strength_that_was_asked_for():
         purify = PurifyRegularizer.for_model(model, sampler, pool=pool, every=1, strength=FixedStrength(1.0))
         model(torch.ones(3, 6, dtype=torch.long), torch.ones(3, 6)).sum()
         purify.loss()
-        applied = purify._game._pull.applied_norm
+        applied = purify._loop._controller.prepared_norm
         critic_norm = purify.metrics().critic_gradient_norm
         assert applied <= critic_norm * (1 + 1e-5)
         assert (applied < 0.9 * critic_norm) == (pool == "mean")

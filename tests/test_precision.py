@@ -36,6 +36,7 @@ def test_step_runs_on_the_meta_device_so_nothing_strays_or_synchronises(objectiv
         loss = head(features).sum() + purify.loss(features)
         assert loss.device.type == "meta"
         loss.backward()
+        purify.optimizer_stepped()
     with pytest.raises((RuntimeError, NotImplementedError)):  # a synchronisation would have raised like this one
         loss.item()
 
@@ -52,6 +53,7 @@ def test_bfloat16_autocast_leaves_the_critic_in_float32_and_every_parameter_its_
             assert features.dtype == torch.bfloat16
             loss = network.head(features).float().square().mean() + purify.loss(features)
         loss.backward()
+        purify.optimizer_stepped()
         assert all(parameter.grad is not None for parameter in network.parameters())
     assert all(parameter.dtype == torch.float32 for parameter in purify.critic.parameters())
     assert purify.metrics().gradient_ratio > 0
@@ -69,6 +71,7 @@ def test_auxiliary_forward_replays_the_training_forwards_autocast():
             features = extract(torch.randn(5, 4))
             loss = features.float().sum() + purify.loss(features)
         loss.backward()
+        purify.optimizer_stepped()
     assert seen == [torch.float32, torch.bfloat16, torch.bfloat16, torch.bfloat16]
 
 
@@ -97,6 +100,7 @@ def test_rows_that_are_not_finite_are_left_out_and_nothing_is_lost(bad, objectiv
         term = purify.loss(features)
         assert term.isfinite()
         (features[:5].sum() + term).backward()
+        purify.optimizer_stepped()
     assert purify.metrics().dropped_rows > 0
     assert all(weight.isfinite().all() for weight in purify.critic.parameters())
     for tensors in purify.state_dict()["optimizer"]["state"].values():
@@ -120,6 +124,7 @@ def test_a_loss_scalers_factor_does_not_overflow_the_term_of_half_precision_feat
         purify.critic_step()
         features = extract(torch.randn(5, 4)).half()
         ((features.float().square().mean() * 1e-3 + purify.loss(features)) * 65536.0).backward()
+        purify.optimizer_stepped()
         assert extract.weight.grad.isfinite().all()
     assert purify.metrics().gradient_ratio > 0
 

@@ -17,7 +17,7 @@ from wdpurify import (
     PurifyRegularizer,
     WeightClipping,
 )
-from wdpurify._monitor import Monitor
+from wdpurify._diagnostics import Diagnostics
 
 
 def _two_steps(extract=None, task=None, **options):
@@ -31,14 +31,26 @@ def _two_steps(extract=None, task=None, **options):
         loss = (task or torch.sum)(features) + purify.loss(features)
         if loss.requires_grad:
             loss.backward()
+        purify.optimizer_stepped()
     return purify
 
 
-def test_loss_before_any_critic_step_warns():
-    extract = nn.Linear(4, 3)
-    purify = PurifyRegularizer(extract, GroupSampler(torch.randn(9, 4), [0, 1, 2] * 3, batch_size=4), feature_dim=3)
-    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="call it once per iteration"):
-        purify.loss(extract(torch.randn(2, 4)))
+def test_training_in_evaluation_mode_is_named_unless_passes_are_announced():
+    for announced in (False, True):
+        extract = nn.Linear(4, 3).eval()
+        purify = PurifyRegularizer(extract, GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8), feature_dim=3)
+        optimizer = torch.optim.SGD(extract.parameters(), 0.01)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            for _ in range(7):
+                if announced:
+                    purify.critic_step()
+                features = extract(torch.randn(5, 4))
+                (features.square().sum() + purify.loss(features)).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        assert ["evaluation mode" in str(warning.message) for warning in said] == [True] * (not announced)
+        assert purify.sampler.state_dict()["drawn"] == 7 * announced
 
 
 def test_features_without_grad_warn_once_and_purifying_resumes_when_they_have_it():
@@ -57,6 +69,7 @@ def test_features_without_grad_warn_once_and_purifying_resumes_when_they_have_it
         purify.critic_step()
         features = extract(torch.randn(5, 4))
         (features.square().sum() + purify.loss(features)).backward()
+        purify.optimizer_stepped()
     assert purify.metrics().gradient_ratio > 0
 
 
@@ -98,19 +111,19 @@ def test_images_that_are_prepared_alike_or_normalised_by_the_network_raise_no_wa
 
 def test_features_that_drift_apart_later_are_not_taken_for_images_of_another_range():
     figures = {"critic_gradient_norm": 1.0, "task_norm": 1.0, "spread_kept": 1.0}
-    monitor = Monitor(needs_task_gradient=True)
+    diagnostics = Diagnostics(needs_task_gradient=True, layer=None)
     for ratio in (float("nan"), 2.0, *[1e4] * 10):
-        monitor.record(**{name: torch.tensor(value) for name, value in {**figures, "spread_beside_task": ratio}.items()})
-        monitor.check()
+        diagnostics.log(**{name: torch.tensor(value) for name, value in {**figures, "spread_beside_task": ratio}.items()})
+        diagnostics.check()
 
 
 def test_a_resumed_run_was_looked_at_before():
     purify = _two_steps()
-    assert purify._game.monitor.alike
+    assert purify._loop._diagnostics.matched
     resumed = PurifyRegularizer(nn.Linear(4, 3), GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8), feature_dim=3)
-    assert not resumed._game.monitor.alike
+    assert not resumed._loop._diagnostics.matched
     resumed.load_state_dict(purify.state_dict())
-    assert resumed._game.monitor.alike
+    assert resumed._loop._diagnostics.matched
 
 
 def test_a_saturated_critic_is_named_when_metrics_are_read():
@@ -120,7 +133,7 @@ def test_a_saturated_critic_is_named_when_metrics_are_read():
 
 
 def test_a_task_gradient_that_never_arrives_is_named():
-    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="the very tensor that the task's head reads"):
+    with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="the very tensor that the head reads"):
         _two_steps(task=lambda features: 0.0 * features.sum())
 
 
@@ -205,6 +218,7 @@ def test_a_loss_without_a_task_gradient_is_named_and_does_not_crash(head):
                 "none": 0.0,
             }[head]
             (task + purify.loss(features)).backward()
+            purify.optimizer_stepped()
 
     with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="the very tensor"):
         steps()
@@ -222,6 +236,7 @@ def test_a_compiled_model_whose_backward_names_its_inputs_is_told_so():
             model.zero_grad()
             loss = criterion(compiled(torch.randn(5, 4)), torch.zeros(5, dtype=torch.long))
             loss.backward(inputs=list(model.parameters()))
+            purify.optimizer_stepped()
 
     with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="without `inputs`"):
         steps()

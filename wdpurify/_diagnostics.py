@@ -34,9 +34,10 @@ FINDINGS = {
     "dead critic": Finding(
         CriticWarning,
         "The critic's gradient is zero, so purifying pulls nothing.",
-        "Use `constraint=GradientPenalty()`, or a `critic` with `activation=nn.LeakyReLU`. If `metrics().dropped_rows` is high, "
-        "mend the auxiliary rows, which are not finite. If most batches hold one group, raise the sampler's `batch_size`, or give "
-        "it the rare value as `fixed`. If the features are constant, lower `strength`.",
+        "Use `constraint=GradientPenalty()`, or a `critic` with `activation=nn.LeakyReLU`. "
+        "If `metrics().dropped_rows` is high, mend the auxiliary rows, which are not finite. "
+        "If most batches hold one group, raise the sampler's `batch_size`, or give it the rare value as `fixed`. "
+        "If the features are constant, lower `strength`.",
     ),
     "saturated critic": Finding(
         CriticWarning,
@@ -80,6 +81,11 @@ FINDINGS = {
         "No task gradient reaches the input of the layer {layer!r}, so a balanced strength stays 0.",
         "Name the layer that reads the features with `layer=...`. Back-propagate the loss that the wrapped criterion returns. "
         "For a compiled model call `backward()` without `inputs`.",
+    ),
+    "evaluation mode": Finding(
+        PullNotAppliedWarning,
+        "The optimiser steps while the model is in evaluation mode, where `loss(features)` pulls nothing by itself.",
+        "Call `model.train()` before training, or `purify.critic_step()` before each backward pass.",
     ),
     "negative factor": Finding(
         PullNotAppliedWarning,

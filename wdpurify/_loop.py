@@ -122,10 +122,13 @@ class Loop:
         if not torch.is_grad_enabled():
             return torch.zeros((), dtype=features.dtype, device=features.device)
         self._forward.remember(features)
-        if self._iteration is None or not self._iteration.announced:
-            self.begin_pass()
-        else:
+        if self._iteration is not None and self._iteration.announced:
             self._renew(self._iteration)
+        elif self._forward.model.training:
+            self.begin_pass()
+        else:  # a validation with a graph, unless the optimiser steps
+            self._checks.evaluated()
+            return torch.zeros((), dtype=features.dtype, device=features.device)
         if self._pass is None or self._pass.closed or self._pass.newest is not features:
             self._pass = Pass()
             self._pass.add(features)

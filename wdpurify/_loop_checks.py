@@ -28,6 +28,8 @@ class LoopChecks:
         self._terms_without_features = 0
         self._steps_without_term = 0
         self._passes_of_others = 0
+        self._was_evaluated = False
+        self._steps_in_evaluation = 0
         self._terms = False
 
     def can_apply(self, current: Pass, tap: FeatureTap | None) -> bool:
@@ -58,6 +60,11 @@ class LoopChecks:
         """A term was asked for, and the features that it is for are at hand."""
         self._terms_without_features = 0
         self._steps_without_term = 0
+        self._was_evaluated = False
+
+    def evaluated(self) -> None:
+        """A term was asked for of features that a model in evaluation mode has made."""
+        self._was_evaluated = True
 
     def missed(self, tap: FeatureTap) -> None:
         """A term was asked for and the tap has caught nothing; evaluation by the same criterion is no fault."""
@@ -67,6 +74,10 @@ class LoopChecks:
 
     def optimizer_stepped(self, tap: FeatureTap | None, *, measures_only: bool) -> None:
         """The model's optimiser has stepped; warn where losses without the term train it step by step."""
+        self._steps_in_evaluation = self._steps_in_evaluation + 1 if self._was_evaluated else 0
+        self._was_evaluated = False
+        if self._steps_in_evaluation >= PATIENCE:
+            self._diagnostics.say("evaluation mode")
         if tap is None:
             return
         self._steps_without_term += tap.was_passed_by() and not measures_only and is_alone(tap.model)

@@ -42,18 +42,16 @@ class _Inject(torch.autograd.Function):
         # Groups are brought together also where the loss has a factor below 0, or its gradient is climbed.
         factor = -scale.abs() if ctx.climbs else scale.abs()
         scaled = ctx.saved_tensors
-        batched = in_functional_transform()  # several factors at once: `is_grads_batched=True`
+        compiled = in_compiled_backward()
+        batched = not compiled and in_functional_transform()  # several factors at once: `is_grads_batched=True`
         if batched or not (is_free_to_read(factor) and factor == 1):
             scaled = [None if gradient is None else gradient * factor.to(gradient) for gradient in scaled]
         if not batched:
             sent = {number: gradient for number, gradient in zip(ctx.numbers, scaled, strict=False) if gradient is not None}
             gradients: TaskGradients = ctx.gradients
-            compiled = in_compiled_backward()
             counts = compiled or is_accumulated(node for node, _ in ctx.next_functions)
             into = gradients.accumulated if counts else gradients.asked_for
             ctx.owner.term_came(scale.detach(), ctx.numbers, sent, into, gradients.nothing)
-        else:
-            compiled = False
         emitted: list[Tensor | None] = [None] * 5
         # A compiled backward pass adds up what comes to a tensor and stumbles over nothing, where an eager one passes it by.
         for gradient, (shape, dtype, device) in zip(scaled, ctx.forms, strict=True):

@@ -54,6 +54,7 @@ class Spread:
         self._read()
 
     def _read(self) -> None:
-        self.value = self._spreads.median(NOW).nan_to_num()
+        now = self._spreads.median(NOW)
+        self.value = torch.where(now.isnan(), moved(self.value, now.device), now)  # batches of a row say nothing, however many
         self.typical = self._spreads.median().nan_to_num()
         self.kept = (self.value / self.largest).nan_to_num(nan=1.0, posinf=1.0).clamp(max=1.0)
