@@ -448,7 +448,7 @@ BREAKS = (
         CORE + "audit/_text.py",
         'r"\\\\\\1", shown(text))',
         'r"\\1", shown(text))',
-        ("test_audit.py",),
+        ("audit/test_audit.py",),
     ),
     Break(
         "the paper's preset reads features as they come",
