@@ -16,6 +16,18 @@ torch.set_num_threads(1)
 collect_ignore_glob = ["*conftest.py"]  # no tests in them; as modules to look for examples in, two of one name clash
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start ranks run on one worker of pytest-xdist, and so share the process that ranks are forked from.
+
+    pytest-xdist 3.8 misses groups under pytest 9.2: then each worker starts such a process, which costs seconds.
+    """
+    for item in items:
+        code = getattr(getattr(item, "function", None), "__code__", None)
+        if code is not None and {"run_on_ranks", "ended_on_ranks"} & set(code.co_names):
+            item.add_marker(pytest.mark.xdist_group("ranks"))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
