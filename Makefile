@@ -3,19 +3,26 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 # Every page is read anew, since Sphinx repeats no warning of a page that it has kept.
 SPHINX = $(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --doctree-dir build/docs/doctrees docs build/docs/html
 
-.PHONY: demo test test-slow check docs bench gpu soak mutants clean
+.PHONY: demo test test-audit test-benchmarks test-slow check docs bench gpu soak mutants clean
 
 demo: $(VENV)/.bench
 	$(BIN)/python benchmarks/digits.py
 
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(PYTEST) -m "not slow" --ignore tests/audit --ignore tests/benchmarks --ignore wdpurify/audit
+
+test-audit: $(VENV)/.test
+	$(PYTEST) -m "not slow" tests/audit wdpurify/audit
+
+test-benchmarks: $(VENV)/.test
+	$(PYTEST) -m "not slow" tests/benchmarks
 
 test-slow: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+	$(PYTEST) -m slow
 
 check: $(VENV)/.check $(VENV)/.docs
 	$(BIN)/ruff format --check .

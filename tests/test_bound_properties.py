@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from purifybench.measures import looseness
 
 from wdpurify.functional import transferred_error_bound
 
@@ -45,15 +44,3 @@ def test_values_below_zero_are_refused(name):
     values = {"error": 0.1, "distance": 0.2, "lipschitz": 1.0} | {name: -1.0}
     with pytest.raises(ValueError, match=f"`{name}` must be at least 0, got -1.0"):
         transferred_error_bound(values["error"], values["distance"], lipschitz=values["lipschitz"])
-
-
-def test_looseness_is_the_bound_over_the_error_it_bounds():
-    """Scores are the feature itself, beside 0: the labels are missed by 0 on one side and by 3 on the other, 3 apart."""
-    head = torch.nn.Linear(1, 2)
-    with torch.no_grad():
-        head.weight.copy_(torch.tensor([[1.0], [0.0]]))
-        head.bias.zero_()
-    near, far = torch.full((4, 1), 1.0), torch.full((6, 1), 4.0)
-    labels = torch.zeros(4, dtype=torch.long), torch.zeros(6, dtype=torch.long)
-    assert math.isclose(looseness(head, (near, labels[0]), (far, labels[1])), (0.0 + 2 * 1.0 * 3.0) / 3.0, rel_tol=1e-6)
-    assert math.isclose(looseness(head, (far, labels[1]), (far, labels[1])), 1.0, rel_tol=1e-6)

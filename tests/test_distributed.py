@@ -143,7 +143,7 @@ def test_what_is_rounded_differently_stays_small_but_where_adam_divides_by_it():
 
 
 def test_critics_agree_even_if_every_rank_was_given_a_seed_of_its_own(tmp_path):
-    first, second = run_on_ranks(on_rank, tmp_path, "balanced", "all", TwoSided(), True, 1, 1)
+    first, second = run_on_ranks(on_rank, tmp_path, "balanced", "all", TwoSided(), True, 1, 1, fresh=True)
     assert equal_states(first["critic"], second["critic"])
     trained = {
         name for name in first["model"] if "running" not in name

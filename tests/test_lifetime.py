@@ -7,6 +7,9 @@ import pytest
 import torch
 from small_loop import small_network, small_sampler
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from wdpurify import FixedStrength, OneSided, PurifyRegularizer, TwoSided
 
@@ -23,10 +26,34 @@ class _Model(nn.Module):
         return self.head(self.body(images))
 
 
-def _alive():
-    """Tensors with the shape of this test's features, once the cycles of Python are collected."""
-    gc.collect()
-    return sum(type(thing) is torch.Tensor and thing.shape == (ROWS, WIDTH) for thing in gc.get_objects())
+class _Watch(TorchDispatchMode):
+    """Knows by weak references which tensors of given shapes are alive of all that torch made meanwhile, gradients too."""
+
+    def __init__(self, *shapes):
+        super().__init__()
+        self.shapes = shapes or ((ROWS, WIDTH),)
+        self.made = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor) and tuple(value.shape) in self.shapes:
+                self.made.append(StorageWeakRef(value.untyped_storage()))
+        return result
+
+    def alive(self, *apart):
+        """How many storages are alive, once the cycles of Python are collected, beside those of the tensors given."""
+        assert self.made
+        gc.collect()  # of what came after the start of the test
+        others = {StorageWeakRef(value.untyped_storage()) for value in apart}
+        return len({reference for reference in self.made if not reference.expired()} - others)
+
+
+@pytest.fixture(autouse=True)
+def _old_heap_is_not_collected():
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def _explicit(model, objective):
@@ -65,6 +92,7 @@ def test_no_feature_outlives_its_iteration(form, objective, loop):
     model = _Model()
     loss_of = form(model, objective)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    watch = _Watch()
     kept, counts = [], []
 
     def step(number):
@@ -81,11 +109,12 @@ def test_no_feature_outlives_its_iteration(form, objective, loop):
 
     for number in range(10):
         try:
-            step(number)
+            with watch:
+                step(number)
         except _InterruptedError:
             continue
         if number >= 5:  # with and without an acting iteration
-            counts.append(_alive())
+            counts.append(watch.alive())
     # Without a step, or after an interruption, the last pass may still be waiting for its backward.
     assert max(counts) <= (1 if loop in ("no step", "raises half-way") else 0)
 
@@ -93,17 +122,16 @@ def test_no_feature_outlives_its_iteration(form, objective, loop):
 def test_a_kept_loss_holds_no_gradient_of_the_size_of_features_or_parameters():
     model = _Model()
     loss_of = _explicit(model, TwoSided())
+    watch = _Watch((ROWS, WIDTH), (WIDTH, 192))
     kept = []
-    for _ in range(3):
-        model.zero_grad()
-        kept.append(loss_of(torch.rand(ROWS, 3, 8, 8), torch.randint(4, (ROWS,))))
-        kept[-1].backward()
+    with watch:
+        for _ in range(3):
+            model.zero_grad()
+            kept.append(loss_of(torch.rand(ROWS, 3, 8, 8), torch.randint(4, (ROWS,))))
+            kept[-1].backward()
     del loss_of
     model.zero_grad()
-    gc.collect()
-    shapes = [tuple(thing.shape) for thing in gc.get_objects() if type(thing) is torch.Tensor]
-    assert (WIDTH, 192) not in shapes
-    assert (ROWS, WIDTH) not in shapes
+    assert watch.alive(*model.parameters()) == 0
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -130,8 +158,9 @@ def test_a_regularizer_that_is_dropped_takes_its_hook_off_the_model():
     del purify
     gc.collect()
     assert len(model.head._forward_pre_hooks) == 0
-    model(torch.rand(ROWS, 3, 8, 8))
-    assert _alive() == 0
+    with _Watch() as watch:
+        model(torch.rand(ROWS, 3, 8, 8))
+    assert watch.alive() == 0
 
 
 def test_the_pull_of_an_iteration_is_let_go_when_its_optimiser_steps():

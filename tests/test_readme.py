@@ -92,6 +92,8 @@ def test_make_targets_that_are_named_exist():
     named = {target for path in PAGES for target in re.findall(r"\bmake ([\w-]+)`?", path.read_text())} & {
         "demo",
         "test",
+        "test-audit",
+        "test-benchmarks",
         "test-slow",
         "check",
         "bench",

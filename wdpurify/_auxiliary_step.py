@@ -26,6 +26,8 @@ from .features import (
 from .functional import feature_spread, gap_weights
 from .pull import Forward, Objective, StrengthController, TwoSided, check_objective, sized_value
 
+#: A gradient of a larger norm is no pull: something in the model has overflowed, or is about to.
+LARGEST_PULL = 1e18
 #: Under float16 autocast gradients are multiplied by this on their way through the extractor, lest they underflow.
 HALF_PRECISION_SCALE = 2.0**12
 
@@ -245,7 +247,7 @@ def _only_finite(
         return value, []
     local = [own_part(gradient) for _, gradient in gradients]
     norms = torch.stack([moved(norm, value.device) for norm in torch._foreach_norm(local)])
-    finite = norms.isfinite().all()
+    finite = (norms < LARGEST_PULL).all()
     unscaled = [(parameter, gradient if scale == 1.0 else gradient / scale) for parameter, gradient in gradients]
     if is_free_to_read(finite):
         return (value, unscaled) if finite else (torch.zeros_like(value), [])

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from .compiled import in_compiled_backward
+
 
 def in_functional_transform() -> bool:
     """Inside ``torch.func`` tensors are wrappers that die with the transform: they must be neither kept nor hooked."""
@@ -18,8 +20,10 @@ def in_backward() -> bool:
 
 def graph_is_kept() -> bool:
     """Whether the backward pass under way keeps its graph, so that another one may go through it."""
+    if in_compiled_backward() or not in_backward():
+        return False
     ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # torch 2.6
-    return ask is not None and in_backward() and bool(ask())
+    return ask is not None and bool(ask())
 
 
 def is_accumulated(nodes: Iterable[Any]) -> bool:

@@ -127,7 +127,9 @@ class Coherence:
     @property
     def ratio(self) -> Tensor:
         """How much more coherent the pull is than the task gradient; not finite while that is not known."""
-        return self.pull / moved(self.task, self.pull.device)
+        # Only one of the two may be on a device yet; to come from there to the host would wait for it.
+        device = self.task.device if self.pull.device.type == "cpu" else self.pull.device
+        return moved(self.pull, device) / moved(self.task, device)
 
     @property
     def excess(self) -> Tensor:

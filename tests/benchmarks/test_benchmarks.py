@@ -24,7 +24,7 @@ from purifybench.tasks import TASKS, Auxiliary, Split, Task, biased_colour, need
 from purifybench.training import Settings, train
 from torch.testing import assert_close
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
