@@ -22,5 +22,5 @@ from .ranks import (
     rank_and_world,
     refuse_unlike,
 )
-from .transforms import graph_is_kept, in_backward, in_functional_transform, is_accumulated
+from .transforms import graph_is_kept, in_backward, in_functional_transform, is_accumulated, is_batched
 from .wrappers import is_shard, is_sharded, like, own_part, owner_of, root_library, unwrap

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .compiled import in_compiled_backward
 
@@ -11,6 +12,12 @@ from .compiled import in_compiled_backward
 def in_functional_transform() -> bool:
     """Inside ``torch.func`` tensors are wrappers that die with the transform: they must be neither kept nor hooked."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def is_batched(tensor: Tensor) -> bool:
+    """Whether a tensor stands for several in one vectorised call: ``vmap``, or ``is_grads_batched=True``."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
 
 
 def in_backward() -> bool:
