@@ -97,7 +97,7 @@ def test_a_submodule_can_be_named_and_a_wrong_name_lists_what_there_is():
 
 
 def test_manual_optimisation_is_refused_with_the_way_to_do_it():
-    with pytest.raises(ValueError, match=r"add `purify.term\(\)` to the loss yourself"):
+    with pytest.raises(ValueError, match=r"add `purify.loss\(\)` to the loss yourself"):
         _fit(PurifyCallback(small_sampler()), module=_ByHand())
 
 

@@ -120,6 +120,7 @@ class GroupSampler:
             numbers[rows] = number
         self._group_of_row = numbers if fixed == ALL else torch.full_like(numbers, -1)
         self._streams = {"population": whole} if fixed == ALL else {"group": index[fixed], "population": whole}
+        self._described = ", ".join(f"{value!r}: {self._counts[value]}" for value in self.values)
         self._checksum = checksum(numbers)
         self._balanced: dict[str, CellOrder] = {}
         if balance is not None:
@@ -234,11 +235,10 @@ class GroupSampler:
 
     def identity(self) -> dict[str, Any]:
         """What must be alike on every rank, and in a run that goes on: the set, its order and the batches drawn from it."""
-        groups = ", ".join(f"{value!r}: {self._counts[value]}" for value in self.values)
         return {
             "seed": self.seed,
             "batch_size": self.batch_size,
-            "groups": groups,
+            "groups": self._described,
             "checksum of the rows' labels": self._checksum,
         }
 

@@ -17,6 +17,8 @@ def in_functional_transform() -> bool:
 def is_batched(tensor: Tensor) -> bool:
     """Whether a tensor stands for several in one vectorised call: ``vmap``, or ``is_grads_batched=True``."""
     functorch = torch._C._functorch
+    if in_compiled_backward():
+        return False
     return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
 
 

@@ -50,6 +50,9 @@ class CriticTrainer:
         steps: optimiser steps per call of :meth:`fit`.
         scale_features: let the critic read features in units of their spread; otherwise as they come.
         seed: seed of the penalty's points.
+
+    Attributes:
+        spread: of the features, in whose units the critic reads them, scalar; 0 before it is known.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class CriticTrainer:
         self.constraint = constraint
         self._steps = steps
         self._scale_features = scale_features
-        self._spread = torch.zeros((), dtype=torch.float32, device="cpu")  # 0: not known yet
+        self.spread = torch.zeros((), dtype=torch.float32, device="cpu")  # 0: not known yet
         self._seed = seed
         self.optimizer = torch.optim.Adam(critic.parameters(), lr=lr, foreach=True)
         for parameter in critic.parameters():  # as Adam's first step makes it, so that a state has the same entries at any time
@@ -82,6 +85,7 @@ class CriticTrainer:
         constraint.project_(critic)
         self._versions = self._current_versions()
         self._agreed = False
+        self._before: list[Tensor] | None = None
 
     def agree_across_ranks(self, shared: Mapping[str, object], *, device: torch.device) -> None:
         """Start from the first rank's critic and seed on every rank; only the first call has an effect.
@@ -105,10 +109,10 @@ class CriticTrainer:
     def read_in_units_of(self, spread: Tensor) -> None:
         """Read features in units of this spread from now on, a scalar; 0 keeps the former unit."""
         if self._scale_features:
-            self._spread = torch.where(spread > 0, spread, moved(self._spread, spread.device))
+            self.spread = torch.where(spread > 0, spread, moved(self.spread, spread.device))
 
     def _unit(self, device: torch.device) -> Tensor:
-        spread = moved(self._spread, device)
+        spread = moved(self.spread, device)
         return torch.where(spread > 0, spread, torch.ones_like(spread))
 
     def fit(self, features: Tensor, groups: Tensor, population: Tensor, *, weights: Tensor, step: int) -> None:
@@ -121,6 +125,18 @@ class CriticTrainer:
             step: number of the call, which seeds the penalty's points.
         """
         self._move_to(features.device)
+        self._before = self._copies()
+        try:
+            self._fit(features, groups, population, weights=weights, step=step)
+        except BaseException:  # an interrupt, too: the critic of a half-done step is none that a run would have come to
+            with torch.no_grad():
+                torch._foreach_copy_(self._tensors(), self._before)
+            raise
+        finally:
+            self._before = None
+            self._versions = self._current_versions()
+
+    def _fit(self, features: Tensor, groups: Tensor, population: Tensor, *, weights: Tensor, step: int) -> None:
         features = features / self._unit(features.device)
         generator = private_generator(features.device, derive_seed(self._seed, "penalty", step))
         parameters = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
@@ -134,7 +150,6 @@ class CriticTrainer:
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 self.constraint.project_(self.critic)
-        self._versions = self._current_versions()
 
     def differentiate(self, features: Tensor, formula: Callable[[Tensor], Tensor]) -> Differentiated:
         """Value and gradient of a formula of the critic's scores; nothing is left in any ``.grad``.
@@ -168,18 +183,33 @@ class CriticTrainer:
         return self._versions != self._current_versions()
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimiser state, as copies."""
-        weights = {name: value.detach().clone() for name, value in self.critic.state_dict().items()}
-        spread = self._spread.detach().cpu().clone()
-        return {"critic": weights, "optimizer": _copied(self.optimizer.state_dict()), "spread": spread}
+        """Weights and optimiser state, as copies; while the critic is trained, those from before."""
+        tensors = self._tensors()
+        values = {id(tensor): value for tensor, value in zip(tensors, self._before or tensors, strict=True)}
+        weights = {name: values[id(value)].detach().clone() for name, value in self.critic.state_dict(keep_vars=True).items()}
+        optimizer = _copied(self.optimizer.state_dict(), values)
+        return {"critic": weights, "optimizer": optimizer, "spread": self.spread.detach().cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over saved weights and optimiser state; the constraint holds afterwards."""
         self.critic.load_state_dict(state["critic"])
         self.optimizer.load_state_dict(_copied(state["optimizer"]))
-        self._spread = state["spread"].clone()
+        self.spread = state["spread"].clone()
         self.constraint.project_(self.critic)
         self._versions = self._current_versions()
+
+    def _tensors(self) -> list[Tensor]:
+        """All that training the critic writes to."""
+        states = (self.optimizer.state[parameter] for parameter in self.critic.parameters())
+        moments = [value for state in states for value in state.values() if isinstance(value, Tensor)]
+        return [*self.critic.state_dict(keep_vars=True).values(), *moments]
+
+    @torch.no_grad()
+    def _copies(self) -> list[Tensor]:
+        tensors = self._tensors()
+        copies = [torch.empty_like(tensor) for tensor in tensors]
+        torch._foreach_copy_(copies, tensors)
+        return copies
 
     def _current_versions(self) -> list[int]:
         return [parameter._version for parameter in self.critic.parameters()]
@@ -191,10 +221,15 @@ class CriticTrainer:
             self._versions = self._current_versions()
 
 
-def _copied(value: Any) -> Any:
-    """The same nest of containers with every tensor copied, so that a saved state does not change as training goes on."""
+def _copied(value: Any, values: Mapping[int, Tensor] | None = None) -> Any:
+    """The same nest of containers with every tensor copied, so that a saved state does not change as training goes on.
+
+    Args:
+        value: a tensor, a container, or what is neither.
+        values: what to copy in place of some tensors, by their identity.
+    """
     if isinstance(value, Tensor):
-        return value.detach().clone()
+        return (values or {}).get(id(value), value).detach().clone()
     if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
+        return {key: _copied(item, values) for key, item in value.items()}
+    return [_copied(item, values) for item in value] if isinstance(value, list) else value

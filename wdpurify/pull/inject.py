@@ -43,7 +43,7 @@ class _Inject(torch.autograd.Function):
         factor = -scale.abs() if ctx.climbs else scale.abs()
         scaled = ctx.saved_tensors
         compiled = in_compiled_backward()
-        batched = not compiled and is_batched(scale)
+        batched = is_batched(scale)  # `is_grads_batched=True`
         if batched or not (is_free_to_read(factor) and factor == 1):
             scaled = [None if gradient is None else gradient * factor.to(gradient) for gradient in scaled]
         if not batched:
