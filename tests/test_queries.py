@@ -11,7 +11,13 @@ from wdpurify import BalancedStrength, FixedStrength, PurifyRegularizer
 
 def _model(*, norm=True):
     torch.manual_seed(0)
-    body = [nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU(), nn.Flatten(), nn.Linear(72, 6)]
+    body = [
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.BatchNorm2d(8) if norm else nn.Identity(),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(72, 6),
+    ]
     return nn.Sequential(nn.Sequential(*body), nn.Linear(6, 4))
 
 

@@ -13,7 +13,7 @@ from ._metrics import PurifyMetrics
 from ._optimizers import OptimizerSteps, ignore_steps_of
 from ._torch import is_shard, like, own_part
 from .critic import CriticTrainer
-from .features import AuxiliaryForward
+from .features import AuxiliaryForward, names_of_parameters
 from .pull import Forward, Pass, StrengthController, inject_gradients, reachable_parameters
 
 #: Passes in one iteration after which an optimiser that announces its steps is no longer expected.
@@ -158,8 +158,9 @@ class Loop:
         iteration = self._iteration
         known = self._counts(self._count.number, is_open=iteration is not None)
         if iteration is not None and iteration.pull is not None:
-            names = {id(parameter): name for name, parameter in self._forward.model.named_parameters()}
+            names = names_of_parameters(self._forward.model)
             known["pull.value"] = iteration.pull.value.cpu().clone()
+            known["pull.gradients"] = sorted(names[id(parameter)] for parameter, _ in iteration.pull.parameters)
             for parameter, gradient in iteration.pull.parameters:
                 known[f"pull.gradient.{names[id(parameter)]}"] = own_part(gradient).cpu().clone()
         return known

@@ -148,10 +148,10 @@ def check_state(
     for entry in ("critic", "optimizer", "spread"):
         _check_like(state[entry], like[entry], entry)
     ranks, rank = state["ranks"], state["rank"]
-    if not (
-        isinstance(ranks, list) and ranks and isinstance(rank, list) and len(rank) == 2 and all(type(n) is int for n in rank)
-    ):
+    if not (isinstance(rank, list) and [type(number) for number in rank] == [int, int] and 0 <= rank[0] < rank[1]):
         raise _damaged("rank")
+    if not (isinstance(ranks, list) and len(ranks) in (1, rank[1])):
+        raise _damaged("ranks")
     own = ranks[like["rank"][0] % len(ranks)]  # those of other ranks are theirs to check: shards need not be of one size
     if not isinstance(own, Mapping):
         raise _damaged("ranks")
@@ -167,7 +167,10 @@ def _check_rank(own: Any, like: Mapping[str, Any], parameters: Mapping[str, Tens
         if name not in own or (name not in like and not name.startswith(of_others[1])):
             raise _damaged(name)
         _check_like(own[name], like.get(name, own[name]), name)
-    for name in pulls:
+    gradients = sorted(name for name in pulls if name.startswith(f"{PULL}gradient."))
+    if pulls and own.get(f"{PULL}gradients") != [name.removeprefix(f"{PULL}gradient.") for name in gradients]:
+        raise _damaged(f"{PULL}gradients")
+    for name in pulls - {f"{PULL}gradients"}:
         parameter = parameters.get(name.removeprefix(f"{PULL}gradient."))
         if name != f"{PULL}value" and parameter is None:
             raise _damaged(name)

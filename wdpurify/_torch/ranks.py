@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from wdpurify._checks import check_positive_integer
 
+from .wrappers import is_shard, is_sharded
+
 
 def rank_and_world() -> tuple[int, int]:
     """Rank and number of ranks of the default process group; 0 of 1 without one."""
@@ -32,6 +34,41 @@ def checked_share(rank: int | None, world_size: int | None) -> tuple[int, int] |
     if not 0 <= rank < world_size:
         raise ValueError(f"`rank` must be in [0, {world_size}), got {rank}")
     return rank, world_size
+
+
+def agreed_share(share: tuple[int, int] | None) -> tuple[int, int]:
+    """The share of the data that this rank draws: as given, or rank and number of ranks of the default process group.
+
+    Raises:
+        ValueError: if a share was given that is neither that of the process group nor the whole.
+    """
+    place = rank_and_world()
+    if share is not None and place[1] > 1 and share not in (place, (0, 1)):
+        raise ValueError(
+            f"`rank={share[0]}, world_size={share[1]}` is not the place of this process: it is rank {place[0]} of {place[1]}. "
+            "Leave both out, or give `rank=0, world_size=1` to ranks that train models of their own"
+        )
+    return place if share is None else share
+
+
+def refuse_some_of_the_ranks(model: nn.Module) -> None:
+    """Refuse a model that only some of the ranks train, or whose layers they share.
+
+    Raises:
+        ValueError: with what to do instead.
+    """
+    world = rank_and_world()[1]
+    group = getattr(model, "process_group", None)
+    if world > 1 and group is not None and dist.get_world_size(group) != world:
+        raise ValueError(
+            f"`model` is trained by {dist.get_world_size(group)} of {world} ranks, and the critic is trained by all of them. "
+            "Start a job of its own for each model"
+        )
+    if not is_sharded(model) and any(is_shard(parameter) for parameter in model.parameters()):
+        raise ValueError(
+            "`model` has layers that several ranks share (tensor parallelism), whose gradients wdpurify cannot take. "
+            "Shard it by `fully_shard`, or train it with DistributedDataParallel"
+        )
 
 
 @contextmanager

@@ -117,7 +117,8 @@ class Isolation:
             # FSDP reduces the gradient of a part whose backward pass is through, and leaves it in the shard. What belongs to the
             # outermost module is still whole, and so is its gradient.
             found = _by_backward([*inputs, *self._shards], outputs, gradient)
-            wholes, shards = zip(self._trainable, found, strict=False), zip(self._shards, found[len(inputs) :], strict=True)
+            wholes = zip(self._trainable, found, strict=False)
+            shards = zip(self._shards, found[len(inputs) :], strict=True)
             return [
                 next((parameter, reached.detach()) for parameter, reached in (shard, whole) if reached is not None)
                 for whole, shard in zip(wholes, shards, strict=True)
@@ -206,6 +207,15 @@ def _take_over(originals: dict[str, Any], written: dict[str, Any]) -> None:
             original.data.copy_(buffer)
         else:
             originals[name] = buffer
+
+
+def names_of_parameters(model: nn.Module) -> dict[int, str]:
+    """The names of all parameters by their identity; of a sharded model those of whole ones and of shards."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    if is_sharded(model):
+        _shards_of(model)
+        names |= {id(parameter): name for name, parameter in model.named_parameters()}
+    return names
 
 
 def _shards_of(model: nn.Module) -> list[Tensor]:
