@@ -82,6 +82,12 @@ FINDINGS = {
         "Name the layer that reads the features with `layer=...`. Back-propagate the loss that the wrapped criterion returns. "
         "For a compiled model call `backward()` without `inputs`.",
     ),
+    "batched gradients": Finding(
+        PullNotAppliedWarning,
+        "Gradients of several losses come in one vectorised call (`is_grads_batched=True`), which tells no task gradient, so a "
+        "balanced strength stays 0.",
+        "Use `strength=FixedStrength(...)`, or back-propagate the losses one by one.",
+    ),
     "evaluation mode": Finding(
         PullNotAppliedWarning,
         "The optimiser steps while the model is in evaluation mode, where `loss(features)` pulls nothing by itself.",

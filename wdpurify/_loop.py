@@ -188,6 +188,9 @@ class Loop:
     def _act(self, iteration: Iteration) -> None:
         """The auxiliary step. A signal handler that saves a state in the meantime gets the one from before."""
         self._log()
+        gradients = self._controller.task_gradients
+        if gradients.batched and gradients.latest.norm is None and self._controller.strength.needs_task_gradient:
+            self._diagnostics.say("batched gradients")
         self.before_step = {
             "critic": {"spread": self._trainer.spread.detach().cpu().clone()},
             "loop": self._counts(self._count.number - 1, is_open=False),
