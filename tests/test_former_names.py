@@ -1,0 +1,38 @@
+"""What was renamed works for one version, and says what to write instead."""
+
+import pytest
+import torch
+from small_loop import small_sampler
+from torch import nn
+
+from wdpurify import PurifyRegularizer, exceptions
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        ("DeadCriticWarning", "CriticWarning"),
+        ("UnlikeImagesWarning", "FeatureScaleWarning"),
+        ("SilentTapWarning", "PullNotAppliedWarning"),
+        ("RareGroupWarning", "AuxiliaryDataWarning"),
+        ("FreshStartWarning", "ResumeWarning"),
+    ],
+)
+def test_a_former_class_of_warnings_is_the_present_one(former, now):
+    with pytest.warns(DeprecationWarning, match=f"`{former}` is now `{now}`"):
+        assert getattr(exceptions, former) is getattr(exceptions, now)
+
+
+def test_there_are_seven_classes_beside_the_base_and_no_others():
+    kinds = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, exceptions.PurifyWarning)]
+    assert len(kinds) == 8
+    with pytest.raises(AttributeError, match="NoSuchWarning"):
+        exceptions.NoSuchWarning  # noqa: B018
+
+
+def test_term_is_loss_without_an_argument():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 4))
+    purify = PurifyRegularizer.for_model(model, small_sampler())
+    model(torch.rand(4, 3, 8, 8)).sum()
+    with pytest.warns(DeprecationWarning, match=r"`term\(\)` is now `loss\(\)`"):
+        assert purify.term().requires_grad
