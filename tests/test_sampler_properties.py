@@ -126,8 +126,8 @@ def test_one_element_groups_and_rare_values_are_drawn():
 @pytest.mark.parametrize(
     ("groups", "options", "error", "message"),
     [
-        (["a", "b"], {}, ValueError, "one label per image: got 2 labels for 4 images"),
-        (["a"] * 4, {}, ValueError, "at least two label values, or the group is the whole set; rows per value: 'a': 4"),
+        (["a", "b"], {}, ValueError, "one label per image, got 2 labels for 4 images"),
+        (["a"] * 4, {}, ValueError, "at least two label values, got one; rows per value: 'a': 4"),
         (["a"] * 4, {"fixed": "a"}, ValueError, "at least two label values"),
         (
             ["a", "b", "b", "b"],

@@ -118,7 +118,7 @@ def made_critic(
         with torch.no_grad():
             shape = tuple(critic(example).shape)
     except RuntimeError as error:
-        raise ValueError(f"`critic` must map (batch, {feature_dim}) to (batch, {n_groups}), got an error: {error}") from error
+        raise ValueError(f"`critic` must map (batch, {feature_dim}) to (batch, {n_groups}), but it failed: {error}") from error
     if shape != (2, n_groups):
         raise ValueError(f"`critic` must map (batch, {feature_dim}) to (batch, {n_groups}), got {shape} for a batch of 2")
     return critic
