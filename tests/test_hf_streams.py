@@ -131,7 +131,7 @@ def test_a_stream_without_known_features_needs_values_only():
         ({"group": "name", "batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"group": "name", "buffer_size": 0}, "`buffer_size` must be at least 1, got 0"),
         ({"group": "name", "prefetch": 0}, "`prefetch` must be at least 1, got 0"),
-        ({"group": "name", "rank": 1}, "`rank` and `world_size` must be given together"),
+        ({"group": "name", "rank": 1}, "`rank` and `world_size` must both be given"),
     ],
 )
 def test_streams_that_cannot_give_the_groups_raise_with_counts(tmp_path, options, message):
