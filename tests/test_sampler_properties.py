@@ -151,7 +151,7 @@ def test_one_element_groups_and_rare_values_are_drawn():
         (["a", "b", "b", "b"], {"batch_size": 0}, ValueError, "`batch_size` must be at least 1, got 0"),
         (["a", "b", "b", "b"], {"batch_size": 1.5}, TypeError, "`batch_size` must be an integer, got float"),
         (["a", "b", "b", "b"], {"rank": 1, "world_size": 1}, ValueError, r"`rank` must be in \[0, 1\), got 1"),
-        (["a", "b", "b", "b"], {"rank": 1}, ValueError, "`rank` and `world_size` must both be given or both be None, got 1 and None"),
+        (["a", "b", "b", "b"], {"rank": 1}, ValueError, "must both be given or both be None, got 1 and None"),
     ],
 )
 def test_degenerate_sets_raise_with_counts(groups, options, error, message):
