@@ -118,7 +118,7 @@ def _caught(model, *inputs, layer=None, **named):
     model.eval()
     model.get_submodule(tap.layer).train()
     model(*inputs, **named)
-    (features,) = tap.current().features
+    features = tap.current().newest
     assert features is not None, f"{tap.layer} was not called"
     return tap, features.detach()
 
@@ -138,7 +138,7 @@ def test_timm_features_are_what_timm_calls_pre_logits(name):
     assert tap.feature_dim == expected.shape[1]
     model.train()
     model(images)
-    assert pool_features(tap.current().features[0], tap.feature_dim).shape == expected.shape
+    assert pool_features(tap.current().newest, tap.feature_dim).shape == expected.shape
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_a_classifier_called_by_keyword_is_tapped(compiled):
     images = torch.rand(2, 3, 8, 8)
     run = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
     assert_close(run(images), clone(images))
-    assert_close(purify.tap.current().features[0], clone.body(images))
+    assert_close(purify.tap.current().newest, clone.body(images))
     purify.critic_step()
     purify.tap.release()
     copied = copy.deepcopy(model)

@@ -21,5 +21,4 @@ def _expected():
 
 def test_each_warning_is_raised_by_a_test():
     kinds = {name for name, kind in vars(exceptions).items() if isinstance(kind, type) and issubclass(kind, PurifyWarning)}
-    in_ranks = {"ResumeWarning"}  # raised on ranks, whose warnings come back by name: tests/test_interruption.py
-    assert kinds - {"PurifyWarning"} - set(_expected()) == in_ranks
+    assert kinds - {"PurifyWarning"} - set(_expected()) == set()

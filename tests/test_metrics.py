@@ -77,6 +77,7 @@ def test_gradient_ratio_reports_what_was_applied():
         purify.critic_step()
         features = extract(torch.ones(5, 4))
         (features.sum() + purify.loss(features)).backward()
+        purify.optimizer_stepped()
     assert_close(purify.metrics().gradient_ratio, 0.25, rtol=1e-4, atol=0)
 
 

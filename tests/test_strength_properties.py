@@ -38,6 +38,7 @@ def _gradient_norms(strength, scale, divisor, critic_scale=1.0, objective=None, 
             (gradient,) = torch.autograd.grad(loss * scale / divisor, features, retain_graph=True)
             gradients.append(gradient * divisor / scale)
         norms = [(gradients[0] - gradients[1]).norm().item(), gradients[1].norm().item()]
+        purify.optimizer_stepped()
     return norms
 
 

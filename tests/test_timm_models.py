@@ -104,7 +104,7 @@ def test_features_are_the_models_own_pre_logits_from_one_forward():
     calls = []
     model.conv1.register_forward_hook(lambda *_: calls.append(1))
     task.task(images, torch.zeros(6, dtype=torch.long))
-    (features,) = task.purify.tap.current().features
+    features = task.purify.tap.current().newest
     assert len(calls) == 1
     expected = model.forward_head(model.forward_features(images), pre_logits=True)
     torch.testing.assert_close(features, expected)

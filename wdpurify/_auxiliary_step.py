@@ -60,6 +60,7 @@ class AuxiliaryStep:
 
     Attributes:
         count: how many steps there were, which seeds whatever is random.
+        sampler: draws auxiliary batches.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class AuxiliaryStep:
         check_pool(pool)
         self.count = 0
         self._forward = forward
-        self._sampler = sampler
+        self.sampler = sampler
         self._trainer = trainer
         self._controller = controller
         self._objective = objective
@@ -92,7 +93,7 @@ class AuxiliaryStep:
     @property
     def world(self) -> int:
         """How many ranks share their rows; all of them must come here, with equally many rows."""
-        return rank_and_world()[1] if getattr(self._sampler, "across_ranks", True) else 1
+        return rank_and_world()[1] if getattr(self.sampler, "across_ranks", True) else 1
 
     def check(self, features: object) -> None:
         """Refuse features that cannot be pooled to what the critic reads; errors as those of ``check_features``."""
@@ -102,10 +103,10 @@ class AuxiliaryStep:
         """Draw the iteration's rows, train the critic on them and prepare the pull; the figures as scalar tensors."""
         device = self._forward.place()[0]
         if self.world > 1:
-            identity: dict[str, Any] = getattr(self._sampler, "identity", dict)()
+            identity: dict[str, Any] = getattr(self.sampler, "identity", dict)()
             self._trainer.agree_across_ranks({"every": self._every, **identity}, device=device)
         self._controller.read_task_gradients(device=device, world=self.world)
-        iteration.batch = self._forward.draw(self._sampler, step=self.count)
+        iteration.batch = self._forward.draw(self.sampler, step=self.count)
         self.count += 1
         return self._isolated(iteration, learn=True)
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ._sampler import GroupBatch
+from ._torch import is_sharded
 
 
 class PreparedPull(NamedTuple):
@@ -40,10 +41,14 @@ class Iteration:
         self.pull: PreparedPull | None = None
         self.carried = False
         self._model = model
+        self._is_sharded = is_sharded(model)
         self._versions = self._current_versions()
 
     def weights_changed(self) -> bool:
-        """Whether the model's weights were written to since this was last asked, as in the climb of SAM."""
+        """Whether the model's weights were written to since this was last asked, as in the climb of SAM.
+
+        Of a sharded model that cannot be told: FSDP exchanges its parameters around each forward.
+        """
         before, self._versions = self._versions, self._current_versions()
         return before != self._versions
 
@@ -52,4 +57,6 @@ class Iteration:
         return all(parameter.grad is None for parameter in self._model.parameters())
 
     def _current_versions(self) -> list[int]:
+        if self._is_sharded:
+            return []
         return [parameter._version for parameter in self._model.parameters() if parameter.requires_grad]

@@ -13,7 +13,7 @@ from ._metrics import PurifyMetrics
 from ._optimizers import OptimizerSteps, ignore_steps_of
 from ._torch import is_shard, like, own_part
 from .critic import CriticTrainer
-from .features import AuxiliaryForward
+from .features import AuxiliaryForward, names_of_parameters
 from .pull import Forward, Pass, StrengthController, inject_gradients, reachable_parameters
 
 #: Passes in one iteration after which an optimiser that announces its steps is no longer expected.
@@ -33,6 +33,10 @@ class Loop:
         controller: sizes the pull.
         step: the auxiliary step.
         every: one auxiliary step every so many iterations.
+
+    Attributes:
+        steps: of the model's optimiser.
+        before_step: while an auxiliary step is under way the state from before, by part; otherwise None.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Loop:
         self._count = _Count()
         self._iteration: Iteration | None = None
         self._pass: Pass | None = None
+        self.before_step: dict[str, dict[str, Any]] | None = None
 
     @property
     def measures_only(self) -> bool:
@@ -79,9 +84,7 @@ class Loop:
             self._count.begin_iteration()
             self._iteration = Iteration(self._count.number, self._forward.model)
             if self._count.number % self._every == 0:
-                self._log()
-                self._log(**self._step.run(self._iteration))
-                self._diagnostics.check()
+                self._act(self._iteration)
         else:
             self._renew(self._iteration)
         self._iteration.announced |= announced
@@ -153,16 +156,11 @@ class Loop:
     def state_dict(self) -> dict[str, Any]:
         """The counts, and inside an iteration the pull that was prepared for it, gradients under their parameters' names."""
         iteration = self._iteration
-        known: dict[str, Any] = {
-            "number": self._count.number,
-            "open": iteration is not None,
-            "seen": self.steps.seen,
-            "climbs": self.steps.climbs,
-            "acted": self._step.count,
-        }
+        known = self._counts(self._count.number, is_open=iteration is not None)
         if iteration is not None and iteration.pull is not None:
-            names = {id(parameter): name for name, parameter in self._forward.model.named_parameters()}
+            names = names_of_parameters(self._forward.model)
             known["pull.value"] = iteration.pull.value.cpu().clone()
+            known["pull.gradients"] = sorted(names[id(parameter)] for parameter, _ in iteration.pull.parameters)
             for parameter, gradient in iteration.pull.parameters:
                 known[f"pull.gradient.{names[id(parameter)]}"] = own_part(gradient).cpu().clone()
         return known
@@ -182,6 +180,26 @@ class Loop:
             saved = {key.removeprefix("pull.gradient."): value for key, value in state.items() if "pull.gradient." in key}
             gradients = [(parameters[name], like(parameters[name], gradient)) for name, gradient in saved.items()]
             self._iteration.pull = PreparedPull(state["pull.value"].clone(), gradients)
+
+    def _counts(self, number: int, *, is_open: bool) -> dict[str, Any]:
+        seen, climbs = self.steps.seen, self.steps.climbs
+        return {"number": number, "open": is_open, "seen": seen, "climbs": climbs, "acted": self._step.count}
+
+    def _act(self, iteration: Iteration) -> None:
+        """The auxiliary step. A signal handler that saves a state in the meantime gets the one from before."""
+        self._log()
+        self.before_step = {
+            "critic": {"spread": self._trainer.spread.detach().cpu().clone()},
+            "loop": self._counts(self._count.number - 1, is_open=False),
+            "controller": self._controller.frozen(),
+            "sampler": self._step.sampler.state_dict(),
+            "forward": self._forward.state_dict(),
+        }
+        try:
+            self._log(**self._step.run(iteration))
+        finally:
+            self.before_step = None
+        self._diagnostics.check()
 
     def _renew(self, iteration: Iteration) -> None:
         """Begin another pass of an iteration, without what was prepared at other weights or measured of gradients now gone."""

@@ -10,7 +10,7 @@ from ._checks import check_positive_integer
 from ._loop import Loop
 from ._sampler import Sampler
 from ._state import Checkpoint
-from ._torch import owner_of
+from ._torch import owner_of, refuse_some_of_the_ranks
 from .critic import Constraint, CriticTrainer, made_critic
 from .erasure import Erasing
 from .features import AuxiliaryForward, FeatureTap, Pool
@@ -57,6 +57,7 @@ def assembled(
     owner = extract.model if isinstance(extract, FeatureTap) else model if model is not None else owner_of(extract)
     if owner is None:
         raise ValueError("`extract` is a plain function: say with `model=...` whose BatchNorm statistics it runs through")
+    refuse_some_of_the_ranks(owner)
     forward = AuxiliaryForward(extract, owner, update_statistics=update_statistics, seed=seed)
     if feature_dim is None:
         feature_dim = forward.width(sampler, pool=pool)

@@ -11,7 +11,7 @@ from ._balance import CellOrder, classes_at_hand, numbered_cells, warn_if_confou
 from ._checks import check_positive_integer
 from ._images import batch_of, by_position
 from ._labels import check_not_too_many, index_by_value, labels_of_rows, warn_of_a_lone_group
-from ._torch import checked_share, checksum, derive_seed, rank_and_world
+from ._torch import agreed_share, checked_share, checksum, derive_seed
 
 ALL = "all"
 
@@ -98,6 +98,7 @@ class GroupSampler:
         self.batch_size = check_positive_integer("batch_size", batch_size)
         self._share = checked_share(rank, world_size)
         self.across_ranks = world_size != 1
+        self._agreed = False
         self.seed = seed
         self.fixed = fixed
         self._given = images
@@ -120,6 +121,7 @@ class GroupSampler:
             numbers[rows] = number
         self._group_of_row = numbers if fixed == ALL else torch.full_like(numbers, -1)
         self._streams = {"population": whole} if fixed == ALL else {"group": index[fixed], "population": whole}
+        self._described = ", ".join(f"{value!r}: {self._counts[value]}" for value in self.values)
         self._checksum = checksum(numbers)
         self._balanced: dict[str, CellOrder] = {}
         if balance is not None:
@@ -171,10 +173,14 @@ class GroupSampler:
         Returns:
             A :class:`GroupBatch`; with one fixed value the group's rows come first.
         """
-        if self._share is None:
-            self._share = rank_and_world()
-            self._check_sizes(self._share[1])
-            self._warn_of_a_lone_group()
+        if not self._agreed:
+            new = self._share is None
+            self._share = agreed_share(self._share)
+            self._agreed = True
+            if new:
+                self._check_sizes(self._share[1])
+                self._warn_of_a_lone_group()
+        assert self._share is not None
         rows = torch.cat([self._next_rows(name, *self._share) for name in self._streams])
         self._drawn += 1
         groups = self._group_of_row[rows]
@@ -234,11 +240,10 @@ class GroupSampler:
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that must be equal on every rank and in a resumed run: the set, its order and its batches."""
-        groups = ", ".join(f"{value!r}: {self._counts[value]}" for value in self.values)
         return {
             "seed": self.seed,
             "batch_size": self.batch_size,
-            "groups": groups,
+            "groups": self._described,
             "checksum of the rows' labels": self._checksum,
         }
 

@@ -49,7 +49,7 @@ class Checkpoint:
         return {
             "version": VERSION,
             "options": dict(self._options),
-            **self._trainer.state_dict(),
+            **(self._trainer.state_dict() | (self._parts["loop"].before_step or {}).get("critic", {})),
             "rank": list(self._place),
             "ranks": ranks,
         }
@@ -68,7 +68,11 @@ class Checkpoint:
             raise ValueError(f"`state` is damaged ({what}): go on from an earlier checkpoint") from error
 
     def _own(self) -> dict[str, Any]:
-        return {f"{name}.{leaf}": value for name, part in self._parts.items() for leaf, value in part.state_dict().items()}
+        """The entries of this rank; inside an auxiliary step, where only a signal handler can ask, those from before it."""
+        held = self._parts["loop"].before_step or {}
+        states = {name: held.get(name, part) for name, part in self._parts.items()}
+        states = {name: state if isinstance(state, dict) else state.state_dict() for name, state in states.items()}
+        return {f"{name}.{leaf}": value for name, state in states.items() for leaf, value in state.items()}
 
     @property
     def _place(self) -> tuple[int, int]:
@@ -144,24 +148,29 @@ def check_state(
     for entry in ("critic", "optimizer", "spread"):
         _check_like(state[entry], like[entry], entry)
     ranks, rank = state["ranks"], state["rank"]
-    if not (
-        isinstance(ranks, list) and ranks and isinstance(rank, list) and len(rank) == 2 and all(type(n) is int for n in rank)
-    ):
+    if not (isinstance(rank, list) and [type(number) for number in rank] == [int, int] and 0 <= rank[0] < rank[1]):
         raise _damaged("rank")
-    for own in ranks:
-        _check_rank(own, like["ranks"][0], parameters)
+    if not (isinstance(ranks, list) and len(ranks) in (1, rank[1])):
+        raise _damaged("ranks")
+    own = ranks[like["rank"][0] % len(ranks)]  # those of other ranks are theirs to check: shards need not be of one size
+    if not isinstance(own, Mapping):
+        raise _damaged("ranks")
+    _check_rank(own, like["ranks"][0], parameters)
 
 
 def _check_rank(own: Any, like: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
     pulls = {name for name in own if name.startswith(PULL)}
     of_others = ("sampler.", "controller.strength.")  # may be objects of the caller's own, which know their entries
-    for name in {*like, *own} - pulls - {f"{PULL}value"}:
-        if name.startswith(of_others[0]):
+    for name in {*like, *own}:
+        if name.startswith((PULL, of_others[0])):
             continue
         if name not in own or (name not in like and not name.startswith(of_others[1])):
             raise _damaged(name)
         _check_like(own[name], like.get(name, own[name]), name)
-    for name in pulls:
+    gradients = sorted(name for name in pulls if name.startswith(f"{PULL}gradient."))
+    if pulls and own.get(f"{PULL}gradients") != [name.removeprefix(f"{PULL}gradient.") for name in gradients]:
+        raise _damaged(f"{PULL}gradients")
+    for name in pulls - {f"{PULL}gradients"}:
         parameter = parameters.get(name.removeprefix(f"{PULL}gradient."))
         if name != f"{PULL}value" and parameter is None:
             raise _damaged(name)

@@ -15,12 +15,14 @@ from .randomness import (
     private_randomness,
 )
 from .ranks import (
+    agreed_share,
     checked_share,
     copy_from_first_rank,
     gather_ranks,
     of_every_rank,
     rank_and_world,
+    refuse_some_of_the_ranks,
     refuse_unlike,
 )
-from .transforms import graph_is_kept, in_backward, in_functional_transform, is_accumulated
+from .transforms import graph_is_kept, in_backward, in_functional_transform, is_accumulated, is_batched
 from .wrappers import is_shard, is_sharded, like, own_part, owner_of, root_library, unwrap

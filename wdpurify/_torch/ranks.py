@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from wdpurify._checks import check_positive_integer
 
+from .wrappers import is_shard, is_sharded
+
 
 def rank_and_world() -> tuple[int, int]:
     """Return rank and number of ranks of the default process group; 0 of 1 without a group."""
@@ -32,6 +34,41 @@ def checked_share(rank: int | None, world_size: int | None) -> tuple[int, int] |
     if not 0 <= rank < world_size:
         raise ValueError(f"`rank` must be in [0, {world_size}), got {rank}")
     return rank, world_size
+
+
+def agreed_share(share: tuple[int, int] | None) -> tuple[int, int]:
+    """Return this rank's share of the data: the user's, or rank and number of ranks of the default process group.
+
+    Raises:
+        ValueError: if the user's share is neither the process group's nor the whole set.
+    """
+    place = rank_and_world()
+    if share is not None and place[1] > 1 and share not in (place, (0, 1)):
+        raise ValueError(
+            f"`rank` and `world_size` must be {place[0]} and {place[1]} in this process, got {share[0]} and {share[1]}. Leave "
+            "both out, or give `rank=0, world_size=1` if the ranks train separate models"
+        )
+    return place if share is None else share
+
+
+def refuse_some_of_the_ranks(model: nn.Module) -> None:
+    """Check that all ranks train the model, and that no layer is split over ranks by tensor parallelism.
+
+    Raises:
+        ValueError: if not; the message states the alternative.
+    """
+    world = rank_and_world()[1]
+    group = getattr(model, "process_group", None)
+    if world > 1 and group is not None and dist.get_world_size(group) != world:
+        raise ValueError(
+            f"`model` must train on all {world} ranks like the critic, got a process group of {dist.get_world_size(group)}. "
+            "Start a separate job for each model"
+        )
+    if not is_sharded(model) and any(is_shard(parameter) for parameter in model.parameters()):
+        raise ValueError(
+            "`model` has layers split over ranks (tensor parallelism), whose gradients wdpurify cannot read. "
+            "Shard it by `fully_shard`, or train it with DistributedDataParallel"
+        )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .compiled import in_compiled_backward
 
@@ -11,6 +12,14 @@ from .compiled import in_compiled_backward
 def in_functional_transform() -> bool:
     """Whether a ``torch.func`` transform runs: its tensors die with it, so callers must neither store nor hook them."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def is_batched(tensor: Tensor) -> bool:
+    """Whether a tensor is batched by ``vmap`` or ``is_grads_batched=True``."""
+    functorch = torch._C._functorch
+    if in_compiled_backward():
+        return False
+    return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
 
 
 def in_backward() -> bool:

@@ -50,6 +50,9 @@ class CriticTrainer:
         steps: optimiser steps per call of :meth:`fit`.
         scale_features: divide features by their spread before the critic.
         seed: seed of the penalty's points.
+
+    Attributes:
+        spread: unit of the critic's input features, scalar; 0 before the first measurement.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class CriticTrainer:
         self.constraint = constraint
         self._steps = steps
         self._scale_features = scale_features
-        self._spread = torch.zeros((), dtype=torch.float32, device="cpu")  # 0: not measured yet
+        self.spread = torch.zeros((), dtype=torch.float32, device="cpu")  # 0: not measured yet
         self._seed = seed
         self.optimizer = torch.optim.Adam(critic.parameters(), lr=lr, foreach=True)
         for parameter in critic.parameters():  # Adam creates this at its first step; made here, states always have equal keys
@@ -82,6 +85,7 @@ class CriticTrainer:
         constraint.project_(critic)
         self._versions = self._current_versions()
         self._agreed = False
+        self._before: list[Tensor] | None = None
 
     def agree_across_ranks(self, shared: Mapping[str, object], *, device: torch.device) -> None:
         """Copy the first rank's critic and seed to every rank; only the first call has an effect.
@@ -105,10 +109,10 @@ class CriticTrainer:
     def read_in_units_of(self, spread: Tensor) -> None:
         """Divide features by this scalar spread from now on; 0 keeps the previous spread."""
         if self._scale_features:
-            self._spread = torch.where(spread > 0, spread, moved(self._spread, spread.device))
+            self.spread = torch.where(spread > 0, spread, moved(self.spread, spread.device))
 
     def _unit(self, device: torch.device) -> Tensor:
-        spread = moved(self._spread, device)
+        spread = moved(self.spread, device)
         return torch.where(spread > 0, spread, torch.ones_like(spread))
 
     def fit(self, features: Tensor, groups: Tensor, population: Tensor, *, weights: Tensor, step: int) -> None:
@@ -121,6 +125,18 @@ class CriticTrainer:
             step: number of the call, which seeds the penalty's points.
         """
         self._move_to(features.device)
+        self._before = self._copies()
+        try:
+            self._fit(features, groups, population, weights=weights, step=step)
+        except BaseException:  # also an interrupt, because no uninterrupted run has the critic of an incomplete step
+            with torch.no_grad():
+                torch._foreach_copy_(self._tensors(), self._before)
+            raise
+        finally:
+            self._before = None
+            self._versions = self._current_versions()
+
+    def _fit(self, features: Tensor, groups: Tensor, population: Tensor, *, weights: Tensor, step: int) -> None:
         features = features / self._unit(features.device)
         generator = private_generator(features.device, derive_seed(self._seed, "penalty", step))
         parameters = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
@@ -134,7 +150,6 @@ class CriticTrainer:
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 self.constraint.project_(self.critic)
-        self._versions = self._current_versions()
 
     def differentiate(self, features: Tensor, formula: Callable[[Tensor], Tensor]) -> Differentiated:
         """Compute value and gradient of a formula of the critic's scores, without a change to any ``.grad``.
@@ -168,18 +183,33 @@ class CriticTrainer:
         return self._versions != self._current_versions()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return copies of the weights and the optimiser state."""
-        weights = {name: value.detach().clone() for name, value in self.critic.state_dict().items()}
-        spread = self._spread.detach().cpu().clone()
-        return {"critic": weights, "optimizer": _copied(self.optimizer.state_dict()), "spread": spread}
+        """Return copies of the weights and the optimiser state; during :meth:`fit`, of those before the call."""
+        tensors = self._tensors()
+        values = {id(tensor): value for tensor, value in zip(tensors, self._before or tensors, strict=True)}
+        weights = {name: values[id(value)].detach().clone() for name, value in self.critic.state_dict(keep_vars=True).items()}
+        optimizer = _copied(self.optimizer.state_dict(), values)
+        return {"critic": weights, "optimizer": optimizer, "spread": self.spread.detach().cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore weights and optimiser state, then project the weights onto the constraint."""
         self.critic.load_state_dict(state["critic"])
         self.optimizer.load_state_dict(_copied(state["optimizer"]))
-        self._spread = state["spread"].clone()
+        self.spread = state["spread"].clone()
         self.constraint.project_(self.critic)
         self._versions = self._current_versions()
+
+    def _tensors(self) -> list[Tensor]:
+        """Return every tensor that critic training changes."""
+        states = (self.optimizer.state[parameter] for parameter in self.critic.parameters())
+        moments = [value for state in states for value in state.values() if isinstance(value, Tensor)]
+        return [*self.critic.state_dict(keep_vars=True).values(), *moments]
+
+    @torch.no_grad()
+    def _copies(self) -> list[Tensor]:
+        tensors = self._tensors()
+        copies = [torch.empty_like(tensor) for tensor in tensors]
+        torch._foreach_copy_(copies, tensors)
+        return copies
 
     def _current_versions(self) -> list[int]:
         return [parameter._version for parameter in self.critic.parameters()]
@@ -191,10 +221,15 @@ class CriticTrainer:
             self._versions = self._current_versions()
 
 
-def _copied(value: Any) -> Any:
-    """Copy every tensor in nested containers, so that later training does not change a saved state."""
+def _copied(value: Any, values: Mapping[int, Tensor] | None = None) -> Any:
+    """Copy every tensor in nested containers, so that later training does not change a saved state.
+
+    Args:
+        value: a tensor, a container, or any other object.
+        values: replacements of some tensors, as a mapping from ``id(tensor)``.
+    """
     if isinstance(value, Tensor):
-        return value.detach().clone()
+        return (values or {}).get(id(value), value).detach().clone()
     if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
+        return {key: _copied(item, values) for key, item in value.items()}
+    return [_copied(item, values) for item in value] if isinstance(value, list) else value

@@ -65,13 +65,13 @@ class Isolation:
 
     def __init__(self, model: nn.Module, *, update_buffers: bool, with_grad: bool) -> None:
         refuse_gradients_per_sample(model)
-        if with_grad and hasattr(model, "unshard"):
-            # As in a training forward: the outermost module's own parameters stay whole until the backward pass of its outputs,
-            # which is not ours, and only whole ones get their gradient before that.
-            model.unshard()  # type: ignore[operator]
+        self._sharded = with_grad and is_sharded(model)
+        self._shards = _shards_of(model) if self._sharded else []
+        self._model = model
+        if self._sharded:
+            self._gather()
         self._modules = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
         self._originals = [vars(part) for part in self._modules]
-        self._sharded = with_grad and is_sharded(model)
         self._update_buffers = update_buffers
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad] if with_grad else []
         self._stand_ins: dict[int, Tensor] = {}
@@ -95,6 +95,14 @@ class Isolation:
             for original, isolated in zip(self._originals, self._isolated, strict=True):
                 _take_over(original["_buffers"], isolated["_buffers"])
 
+    def _gather(self) -> None:
+        """Make the outermost module's own parameters whole, as they are in a training forward until the backward of its outputs.
+
+        That backward pass is not ours, and only whole parameters get their gradient before it.
+        """
+        if hasattr(self._model, "unshard"):
+            self._model.unshard()  # type: ignore[operator]
+
     def gradients(self, outputs: Tensor, gradient: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The trainable parameters that ``outputs`` depend on, each with its gradient, given that at ``outputs``.
 
@@ -105,14 +113,23 @@ class Isolation:
             return []
         inputs = [self._stand_ins.get(id(parameter), parameter) for parameter in self._trainable]
         if self._sharded:
+            self._gather()  # the outermost module may have been sharded again after its forward
+            # FSDP reduces the gradient of a part whose backward pass is through, and leaves it in the shard. What belongs to the
+            # outermost module is still whole, and so is its gradient.
+            found = _by_backward([*inputs, *self._shards], outputs, gradient)
+            wholes = zip(self._trainable, found, strict=False)
+            shards = zip(self._shards, found[len(inputs) :], strict=True)
+            return [
+                next((parameter, reached.detach()) for parameter, reached in (shard, whole) if reached is not None)
+                for whole, shard in zip(wholes, shards, strict=True)
+                if whole[1] is not None or shard[1] is not None
+            ]
+        try:
+            found = list(torch.autograd.grad(outputs, inputs, gradient, allow_unused=True))
+        except RuntimeError as error:
+            if "heckpoint" not in str(error):
+                raise
             found = _by_backward(inputs, outputs, gradient)
-        else:
-            try:
-                found = list(torch.autograd.grad(outputs, inputs, gradient, allow_unused=True))
-            except RuntimeError as error:
-                if "heckpoint" not in str(error):
-                    raise
-                found = _by_backward(inputs, outputs, gradient)
         pairs = zip(self._trainable, found, strict=True)
         return [(parameter, reached.detach()) for parameter, reached in pairs if reached is not None]
 
@@ -190,6 +207,27 @@ def _take_over(originals: dict[str, Any], written: dict[str, Any]) -> None:
             original.data.copy_(buffer)
         else:
             originals[name] = buffer
+
+
+def names_of_parameters(model: nn.Module) -> dict[int, str]:
+    """The names of all parameters by their identity; of a sharded model those of whole ones and of shards."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    if is_sharded(model):
+        _shards_of(model)
+        names |= {id(parameter): name for name, parameter in model.named_parameters()}
+    return names
+
+
+def _shards_of(model: nn.Module) -> list[Tensor]:
+    """The trainable parameters of a sharded model, as the optimiser holds them.
+
+    After a forward pass a module may still have whole ones. To shard it again is what FSDP does by default, and the backward
+    pass gathers what it needs.
+    """
+    for part in model.modules():
+        if hasattr(part, "reshard"):
+            part.reshard()  # type: ignore[operator]
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _by_backward(inputs: Sequence[Tensor], outputs: Tensor, gradient: Tensor) -> list[Tensor | None]:

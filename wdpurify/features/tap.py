@@ -1,6 +1,7 @@
 """FeatureTap: catches features that the user's loop never sees, by a forward hook on the layer that reads them."""
 
 import copy
+import warnings
 import weakref
 from contextlib import nullcontext
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wdpurify._torch import in_backward, in_functional_transform, unwrap
+from wdpurify._torch import in_backward, in_functional_transform, refuse_some_of_the_ranks, unwrap
+from wdpurify.exceptions import PullNotAppliedWarning
 from wdpurify.pull import Pass, Probe, measured
 
+from .branches import other_heads
 from .classifier import candidates, find_classifier, input_width
 from .pooling import check_features
 
@@ -115,12 +118,20 @@ class FeatureTap:
     """
 
     def __init__(self, model: nn.Module, layer: str | None = None) -> None:
+        refuse_some_of_the_ranks(model)
         self.model = unwrap(model)
         if isinstance(self.model, torch.jit.ScriptModule):
             raise TypeError("`model` is a TorchScript module, which takes no Python hooks: tap it before torch.jit.script")
         layers = dict(self.model.named_modules())
         if layer is None:
             layer = find_classifier(self.model)
+            if layer is not None and (others := other_heads(self.model, layer)):
+                warnings.warn(
+                    f"Several layers may be the classifier: {layer!r} is taken, and {', '.join(map(repr, others))} read the same "
+                    "features. Name the one that predicts your task with `layer=...`",
+                    PullNotAppliedWarning,
+                    stacklevel=3,
+                )
         if layer is None:
             raise ValueError(
                 "`model` needs a classifier to tap and has no nn.Linear, no closing 1x1 convolution and no `get_classifier()`: "

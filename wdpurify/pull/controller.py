@@ -1,5 +1,6 @@
 """StrengthController: how large the pull is, from running figures of features, critic and task gradient."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,6 +85,10 @@ class StrengthController:
         factor = self.factor(norm_of_all_passes(norm, self.task_gradients.passes_before * ranks))
         return sized_value(value, factor), [gradient * factor for gradient in gradients]
 
+    def frozen(self) -> "StrengthController":
+        """What this is now, without a copy of any tensor: running figures are replaced, not written to."""
+        return _frozen(self)
+
     def state_dict(self) -> dict[str, Any]:
         """All running figures, as tensors and numbers."""
         parts = self._parts()
@@ -105,6 +110,16 @@ class StrengthController:
             "coherence": self.coherence,
             "gain": self.gain,
         }
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_frozen(item) for item in value]
+    if not type(value).__module__.startswith("wdpurify."):  # a strength of the caller's own is copied as far as it is plain
+        return copy.copy(value) if hasattr(value, "load_state_dict") else value
+    made = copy.copy(value)
+    vars(made).update({name: _frozen(item) for name, item in vars(value).items()})
+    return made
 
 
 def sized_value(value: Tensor, factor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import in_compiled_backward, in_functional_transform, is_accumulated, is_free_to_read
+from wdpurify._torch import in_compiled_backward, is_accumulated, is_batched, is_free_to_read
 
 from .passes import Forward, Pass
 from .task_gradient import TaskGradients
@@ -43,7 +43,7 @@ class _Inject(torch.autograd.Function):
         factor = -scale.abs() if ctx.climbs else scale.abs()
         scaled = ctx.saved_tensors
         compiled = in_compiled_backward()
-        batched = not compiled and in_functional_transform()  # several factors at once: `is_grads_batched=True`
+        batched = is_batched(scale)  # `is_grads_batched=True`
         if batched or not (is_free_to_read(factor) and factor == 1):
             scaled = [None if gradient is None else gradient * factor.to(gradient) for gradient in scaled]
         if not batched:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import graph_is_kept, in_functional_transform
+from wdpurify._torch import graph_is_kept, is_batched
 
 from .coherence import projected, projections, sums_over_rows
 from .graphs import depends_on
@@ -175,7 +175,7 @@ class _GradientHook:
 
     def __call__(self, gradient: Tensor | None) -> None:
         owner = self._pass()
-        if owner is not None and not in_functional_transform():
+        if owner is not None and not (gradient is not None and is_batched(gradient)):
             owner.gradient_came(self._number, gradient)
 
 

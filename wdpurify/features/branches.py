@@ -1,0 +1,36 @@
+"""Which other layers of a model may be its classifier: an adversary, a second task or a gate reads the same features."""
+
+from torch import nn
+
+from .classifier import HEADS
+
+
+def other_heads(model: nn.Module, taken: str) -> list[str]:
+    """Names of linear layers that end another branch, which begins where that of the layer taken begins.
+
+    A branch whose last layer gives as many numbers as the branch of the layer taken reads comes before it, not beside it. A layer
+    whose name says that it classifies has no rival.
+
+    Args:
+        model: without wrappers such as DDP.
+        taken: name of the layer taken, as in ``named_modules()``.
+    """
+    path = taken.split(".") if taken else []
+    if any(part in HEADS for part in path) or hasattr(model, "get_classifier"):
+        return []
+    found: list[str] = []
+    for depth, name in enumerate(path):
+        parent = model.get_submodule(".".join(path[:depth]))
+        if isinstance(parent, nn.Sequential):  # one layer after the other
+            continue
+        branch = _linear_layers(parent.get_submodule(name))
+        reads = branch[0][1].in_features if branch else None
+        for sibling, child in parent.named_children():
+            layers = _linear_layers(child) if sibling != name else []
+            if layers and layers[0][1].in_features == reads and layers[-1][1].out_features != reads:
+                found.append(".".join(part for part in (*path[:depth], sibling, layers[-1][0]) if part))
+    return found
+
+
+def _linear_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
