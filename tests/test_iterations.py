@@ -236,7 +236,7 @@ def _updated_by_hand(announce=False, steps=70):
 
 def test_an_optimiser_that_nobody_hears_is_named_and_can_be_announced():
     with pytest.warns(wdpurify.exceptions.PullNotAppliedWarning, match="optimizer_stepped"):
-        assert _updated_by_hand() == 70 - wdpurify._loop.LONGEST_ACCUMULATION + 1
+        assert _updated_by_hand() == 70 - wdpurify._iteration.LONGEST_ACCUMULATION + 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert _updated_by_hand(announce=True) == 70

@@ -7,6 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, FixedStrength, PurifyRegularizer
+from wdpurify.exceptions import PullNotAppliedWarning
 
 
 def _model(*, norm=True):
@@ -90,6 +91,22 @@ def test_a_batch_of_gradients_has_the_pull_in_each_by_its_own_factor():
     assert_close(batched, torch.stack(single))
     bare = nn.CrossEntropyLoss(reduction="none")(model(images), labels)[0]
     assert (single[0] - torch.autograd.grad(bare, weight)[0]).abs().max() > 1e-5  # the pull is in it
+
+
+def test_a_balanced_strength_that_sees_nothing_but_batches_of_gradients_is_named():
+    model = _model()
+    purify = PurifyRegularizer.for_model(model, small_sampler())
+    criterion = purify.criterion(nn.CrossEntropyLoss(reduction="none"))
+    images, labels = _data(0)
+
+    def steps():
+        for _ in range(3):
+            losses = criterion(model(images), labels)[:2]
+            torch.autograd.grad(losses, model[0][0].weight, torch.eye(2), is_grads_batched=True)
+            purify.optimizer_stepped()
+
+    with pytest.warns(PullNotAppliedWarning, match="one vectorised call"):
+        steps()
 
 
 @pytest.mark.parametrize("keep", [{"create_graph": True}, {"retain_graph": True}])

@@ -1,11 +1,15 @@
-"""Iteration: what lives from the first pass to the optimiser's step, and is then let go as a whole."""
+"""Iteration: what lives from the first pass to the optimiser's step, and is then let go as a whole; and how many there were."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from ._sampler import GroupBatch
 from ._torch import is_sharded
+
+#: Passes in one iteration after which an optimiser that announces its steps is no longer expected.
+LONGEST_ACCUMULATION = 64
 
 
 class PreparedPull(NamedTuple):
@@ -17,7 +21,7 @@ class PreparedPull(NamedTuple):
     """
 
     value: Tensor
-    parameters: list[tuple[Tensor, Tensor]]
+    parameters: Sequence[tuple[Tensor, Tensor]]
 
 
 class Iteration:
@@ -60,3 +64,29 @@ class Iteration:
         if self._is_sharded:
             return []
         return [parameter._version for parameter in self._model.parameters() if parameter.requires_grad]
+
+
+class Count:
+    """How many iterations there were, and passes in the one under way.
+
+    Attributes:
+        number: of the iteration under way or of the last one, from 0; -1 before the first.
+        first: number of the first iteration since this was made.
+        counts_passes: whether so many passes came that each is taken for an iteration, where no step is seen.
+    """
+
+    def __init__(self, number: int = -1, *, first: int = 0) -> None:
+        self.number = number
+        self.first = first
+        self.counts_passes = False
+        self._passes = 0
+
+    def add_pass(self) -> None:
+        """Count a pass."""
+        self._passes += 1
+        self.counts_passes |= self._passes >= LONGEST_ACCUMULATION
+
+    def begin_iteration(self) -> None:
+        """Count an iteration."""
+        self.number += 1
+        self._passes = 0

@@ -1,5 +1,6 @@
 """Loop: what happens in each pass of the user's training loop, in which order."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from ._auxiliary_step import AuxiliaryStep
 from ._diagnostics import Diagnostics
-from ._iteration import Iteration, PreparedPull
+from ._iteration import Count, Iteration, PreparedPull
 from ._loop_checks import LoopChecks
 from ._metrics import PurifyMetrics
 from ._optimizers import OptimizerSteps, ignore_steps_of
@@ -15,9 +16,6 @@ from ._torch import is_shard, like, own_part
 from .critic import CriticTrainer
 from .features import AuxiliaryForward, names_of_parameters
 from .pull import Forward, Pass, StrengthController, inject_gradients, reachable_parameters
-
-#: Passes in one iteration after which an optimiser that announces its steps is no longer expected.
-LONGEST_ACCUMULATION = 64
 
 
 class Loop:
@@ -58,10 +56,10 @@ class Loop:
         layer = None if forward.tap is None else forward.tap.layer
         self._diagnostics = Diagnostics(needs_task_gradient=controller.strength.needs_task_gradient, layer=layer)
         self._checks = LoopChecks(self._diagnostics, self.steps, acts_on_task_rows=step.acts_on_task_rows)
-        self._count = _Count()
+        self._count = Count()
         self._iteration: Iteration | None = None
         self._pass: Pass | None = None
-        self.before_step: dict[str, dict[str, Any]] | None = None
+        self.before_step: dict[str, Any] | None = None
 
     @property
     def measures_only(self) -> bool:
@@ -167,7 +165,7 @@ class Loop:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self._count = _Count(state["number"], first=state["number"] + (not state["open"]))
+        self._count = Count(state["number"], first=state["number"] + (not state["open"]))
         self.steps.seen = state["seen"]
         self.steps.climbs = state["climbs"]
         self._step.count = state["acted"]
@@ -188,8 +186,11 @@ class Loop:
     def _act(self, iteration: Iteration) -> None:
         """The auxiliary step. A signal handler that saves a state in the meantime gets the one from before."""
         self._log()
+        gradients = self._controller.task_gradients
+        if gradients.batched and gradients.latest.norm is None and self._controller.strength.needs_task_gradient:
+            self._diagnostics.say("batched gradients")
         self.before_step = {
-            "critic": {"spread": self._trainer.spread.detach().cpu().clone()},
+            "critic": {"spread": self._trainer.spread},
             "loop": self._counts(self._count.number - 1, is_open=False),
             "controller": self._controller.frozen(),
             "sampler": self._step.sampler.state_dict(),
@@ -236,7 +237,7 @@ class Loop:
         # At least float32: a loss scaler's factor would overflow half precision.
         value = nothing.to(torch.promote_types(newest.dtype, torch.float32))
         gradients: list[Tensor | None] = [None] * len(forwards)
-        parameters: list[tuple[Tensor, Tensor]] = []
+        parameters: Sequence[tuple[Tensor, Tensor]] = []
         if self._step.acts_on_task_rows:
             sized, at_features = self._step.at_task_rows(forwards)
             value, gradients = sized.to(value), list(at_features)
@@ -251,7 +252,7 @@ class Loop:
         self._log(applied_norm=self._controller.prepared_norm if pulls else None)
         return term
 
-    def _reached(self, pull: PreparedPull, forwards: list[Forward]) -> list[tuple[Tensor, Tensor]]:
+    def _reached(self, pull: PreparedPull, forwards: list[Forward]) -> Sequence[tuple[Tensor, Tensor]]:
         """The gradients of parameters that this pass reaches, which is all that DistributedDataParallel waits for."""
         if self._step.world == 1:
             return pull.parameters
@@ -266,27 +267,3 @@ class Loop:
         if self._checks.lost:
             known = {name: figure for name, figure in known.items() if name not in ("applied_norm", "prepared_norm")}
         self._diagnostics.log(**{name: figure for name, figure in known.items() if figure is not None})
-
-
-class _Count:
-    """How many iterations there were, and passes in the one under way.
-
-    Attributes:
-        number: of the iteration under way or of the last one, from 0; -1 before the first.
-        first: number of the first iteration since this was made.
-        counts_passes: whether so many passes came that each is taken for an iteration, where no step is seen.
-    """
-
-    def __init__(self, number: int = -1, *, first: int = 0) -> None:
-        self.number = number
-        self.first = first
-        self.counts_passes = False
-        self._passes = 0
-
-    def add_pass(self) -> None:
-        self._passes += 1
-        self.counts_passes |= self._passes >= LONGEST_ACCUMULATION
-
-    def begin_iteration(self) -> None:
-        self.number += 1
-        self._passes = 0

@@ -45,11 +45,14 @@ class Checkpoint:
     def state_dict(self, *, all_ranks: bool = False) -> dict[str, Any]:
         """The state as tensors and primitives; of all ranks, which then all must call this, or of this one."""
         own = self._own()
+        critic = self._trainer.state_dict()
+        if self._parts["loop"].before_step is not None:
+            critic["spread"] = self._parts["loop"].before_step["critic"]["spread"].detach().cpu().clone()
         ranks = of_every_rank(own, device=self._forward.place()[0]) if all_ranks and self._place[1] > 1 else [own]
         return {
             "version": VERSION,
             "options": dict(self._options),
-            **(self._trainer.state_dict() | (self._parts["loop"].before_step or {}).get("critic", {})),
+            **critic,
             "rank": list(self._place),
             "ranks": ranks,
         }

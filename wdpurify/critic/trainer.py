@@ -86,6 +86,7 @@ class CriticTrainer:
         self._versions = self._current_versions()
         self._agreed = False
         self._before: list[Tensor] | None = None
+        self._memory: list[Tensor] = []
 
     def agree_across_ranks(self, shared: Mapping[str, object], *, device: torch.device) -> None:
         """Copy the first rank's critic and seed to every rank; only the first call has an effect.
@@ -207,9 +208,10 @@ class CriticTrainer:
     @torch.no_grad()
     def _copies(self) -> list[Tensor]:
         tensors = self._tensors()
-        copies = [torch.empty_like(tensor) for tensor in tensors]
-        torch._foreach_copy_(copies, tensors)
-        return copies
+        if [copied.device for copied in self._memory] != [tensor.device for tensor in tensors]:
+            self._memory = [torch.empty_like(tensor) for tensor in tensors]
+        torch._foreach_copy_(self._memory, tensors)
+        return self._memory
 
     def _current_versions(self) -> list[int]:
         return [parameter._version for parameter in self.critic.parameters()]

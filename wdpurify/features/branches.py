@@ -8,7 +8,7 @@ from .classifier import HEADS
 def other_heads(model: nn.Module, taken: str) -> list[str]:
     """Names of linear layers that end another branch, which begins where that of the layer taken begins.
 
-    A branch whose last layer gives as many numbers as the branch of the layer taken reads comes before it, not beside it. A layer
+    A branch whose last layer gives as many numbers as the other branch reads comes before that one, not beside it. A layer
     whose name says that it classifies has no rival.
 
     Args:

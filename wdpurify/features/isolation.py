@@ -96,7 +96,7 @@ class Isolation:
                 _take_over(original["_buffers"], isolated["_buffers"])
 
     def _gather(self) -> None:
-        """Make the outermost module's own parameters whole, as they are in a training forward until the backward of its outputs.
+        """Make the outermost module's own parameters whole, as in a training forward until the backward of its outputs.
 
         That backward pass is not ours, and only whole parameters get their gradient before it.
         """
@@ -114,8 +114,8 @@ class Isolation:
         inputs = [self._stand_ins.get(id(parameter), parameter) for parameter in self._trainable]
         if self._sharded:
             self._gather()  # the outermost module may have been sharded again after its forward
-            # FSDP reduces the gradient of a part whose backward pass is through, and leaves it in the shard. What belongs to the
-            # outermost module is still whole, and so is its gradient.
+            # FSDP reduces the gradient of a part whose backward pass is through, and leaves it in the shard. What belongs
+            # to the outermost module is still whole, and so is its gradient.
             found = _by_backward([*inputs, *self._shards], outputs, gradient)
             wholes = zip(self._trainable, found, strict=False)
             shards = zip(self._shards, found[len(inputs) :], strict=True)

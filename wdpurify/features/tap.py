@@ -127,8 +127,8 @@ class FeatureTap:
             layer = find_classifier(self.model)
             if layer is not None and (others := other_heads(self.model, layer)):
                 warnings.warn(
-                    f"Several layers may be the classifier: {layer!r} is taken, and {', '.join(map(repr, others))} read the same "
-                    "features. Name the one that predicts your task with `layer=...`",
+                    f"Several layers may be the classifier: {layer!r} is taken, and {', '.join(map(repr, others))} read the "
+                    "same features. Name the one that predicts your task with `layer=...`",
                     PullNotAppliedWarning,
                     stacklevel=3,
                 )

@@ -87,7 +87,8 @@ class StrengthController:
 
     def frozen(self) -> "StrengthController":
         """What this is now, without a copy of any tensor: running figures are replaced, not written to."""
-        return _frozen(self)
+        frozen: StrengthController = _frozen(self)
+        return frozen
 
     def state_dict(self) -> dict[str, Any]:
         """All running figures, as tensors and numbers."""

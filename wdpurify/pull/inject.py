@@ -52,6 +52,8 @@ class _Inject(torch.autograd.Function):
             counts = compiled or is_accumulated(node for node, _ in ctx.next_functions)
             into = gradients.accumulated if counts else gradients.asked_for
             ctx.owner.term_came(scale.detach(), ctx.numbers, sent, into, gradients.nothing)
+        else:
+            ctx.gradients.batched = True
         emitted: list[Tensor | None] = [None] * 5
         # A compiled backward pass adds up what comes to a tensor and stumbles over nothing, where an eager one passes it by.
         for gradient, (shape, dtype, device) in zip(scaled, ctx.forms, strict=True):

@@ -87,9 +87,11 @@ class TaskGradients:
     Attributes:
         nothing: NaN in place of sums that are not known.
         accumulated, asked_for: of the iteration under way.
+        batched: whether several gradients ever came in one vectorised call, of which none is recorded.
     """
 
     def __init__(self, feature_dim: int, *, every: int) -> None:
+        self.batched = False
         self._every = every
         self.nothing = torch.full((count_of_sums(feature_dim),), torch.nan, device="cpu")
         self.accumulated = TaskGradient()
