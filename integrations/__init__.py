@@ -1,1 +1,1 @@
-"""Thin adapters to other libraries, shipped as `wdpurify.integrations`; each file imports torch, wdpurify and one library."""
+"""Adapters to other libraries, installed as `wdpurify.integrations`; each file imports torch, wdpurify and one library."""

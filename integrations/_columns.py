@@ -1,4 +1,4 @@
-"""What the columns of a data set say of its rows: the group of each, and its class."""
+"""Reads the group and the class of each row from the columns of a data set."""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
@@ -13,12 +13,12 @@ from wdpurify._checks import check_choice
 
 MISSING = "missing"
 AMBIGUOUS = "ambiguous"
-#: Names under which data sets keep the class; other columns of names may be nuisances too.
+#: Usual names of the class column; another `ClassLabel` column may be a nuisance.
 CLASSES = ("label", "labels", "class", "target")
 
 
 class Labels:
-    """Reads the label of a row out of its group columns, by the rules that :func:`group_sampler` states."""
+    """Reads the label of a row from its group columns, by the rules of :func:`group_sampler`."""
 
     def __init__(self, dataset: Any, group: Any, fixed: Hashable, values: Any, unlabelled: str) -> None:
         self.columns: list[str] = [group] if isinstance(group, str) else list(group)
@@ -30,33 +30,33 @@ class Labels:
         if getattr(feature, "dtype", None) == "bool":
             inherent = (False, True)
         if values is not None and isinstance(dataset, Dataset):
-            raise ValueError("`values` is for streams: a Dataset is scanned for its label values")
+            raise ValueError("`values` is for streams, got a Dataset. Leave it out, because the sampler scans a Dataset")
         self.values: tuple[Hashable, ...] | None = tuple(values or inherent) or None
         number = fixed if isinstance(fixed, int) and not isinstance(fixed, bool) else -1
         self.fixed = self._names[number] if 0 <= number < len(self._names) else fixed
         if isinstance(dataset, IterableDataset):
             self._check_stream()
-        self._alike = {value: value for value in self.values or (self.fixed,)}  # 1 is True, whichever the column holds
+        self._alike = {value: value for value in self.values or (self.fixed,)}  # maps a column's 1 to True, and the reverse
 
     def _check_stream(self) -> None:
         if self.fixed == "all" and not self.values:
-            raise ValueError('`values` must name the labels of a stream for `fixed="all"`: it cannot be scanned for them')
+            raise ValueError('`values` must list the labels of a stream with `fixed="all"`, got none. Give all label values')
         if self.fixed != "all" and self.values and self.fixed not in self.values:
-            raise ValueError(f"`fixed` must be a label value, got {self.fixed!r}; there are {list(self.values)}")
+            raise ValueError(f"`fixed` must be a label value of {list(self.values)}, got {self.fixed!r}")
 
     def of(self, row: Mapping[str, Any], counts: Counter[str]) -> Hashable:
-        """The label of a row, None for one to leave out; ``counts`` gets one more of either."""
+        """Return the label of a row, or None for a dropped row, and count the row in ``counts``."""
         cells = [cell_of(row, name) for name in self.columns]
         label, fault = self._read([cell.item() if isinstance(cell, Tensor) else cell for cell in cells])
         if fault:
             if not self._drops:
                 shown = dict(zip(self.columns, cells, strict=True))
-                where = f'row {counts.total()} ({shown}): leave such rows out with `unlabelled="drop"`'
-                raise ValueError(f"`group` must give each row one label, but it is {fault} in {where}")
+                where = f'row {counts.total()} ({shown}). Leave such rows out with `unlabelled="drop"`'
+                raise ValueError(f"`group` must hold one label per row, but it is {fault} in {where}")
             counts[f"dropped as {fault}"] += 1
             return None
         if self.values and label not in self._alike:
-            raise ValueError(f"`values` must name every label that occurs, got {list(self.values)} and a row with {label!r}")
+            raise ValueError(f"`values` must list every label that occurs, got {list(self.values)} and a row with {label!r}")
         label = self._alike.get(label, label)
         counts[repr(label) if len(counts) < 1000 or label in self._alike else "others"] += 1
         return label
@@ -67,12 +67,12 @@ class Labels:
         if self._several:
             for column, cell in zip(self.columns, cells, strict=True):
                 if cell not in (True, False, -1):
-                    need = "booleans, 0/1 or -1/1 to be combined with other columns"
+                    need = "booleans, 0/1 or -1/1 in a combination of columns"
                     raise ValueError(f"`group` column {column!r} must hold {need}, got {cell!r}")
             chosen = [column for column, cell in zip(self.columns, cells, strict=True) if cell == 1]
             return (chosen[0], "") if len(chosen) == 1 else (None, AMBIGUOUS if chosen else MISSING)
         (cell,) = cells
-        if self._names:  # -1 is the library's own mark for a class that is not known
+        if self._names:  # datasets stores a missing class as -1
             return (self._names[cell], "") if cell >= 0 else (None, MISSING)
         if isinstance(cell, list | dict):
             raise TypeError(f"`group` column {self.columns[0]!r} must hold one label per row, got a {type(cell).__name__}")
@@ -80,7 +80,7 @@ class Labels:
 
 
 def labelled_rows(dataset: Dataset, labels: Labels) -> tuple[Tensor, list[Hashable]]:
-    """The rows that have a label, int64, shape ``(n,)``, and their labels; raises ValueError if there are none."""
+    """Return the rows with a label, int64, shape ``(n,)``, and their labels; raises ValueError if there are none."""
     cells = dataset.with_format(None).select_columns(labels.columns)[:]
     counts = Counter[str]()
     rows = (dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True))
@@ -93,26 +93,26 @@ def labelled_rows(dataset: Dataset, labels: Labels) -> tuple[Tensor, list[Hashab
 def classes_of_rows(
     dataset: Dataset, rows: Tensor, groups: list[Hashable], balance: str | None, group: list[str]
 ) -> list[Hashable] | None:
-    """The classes to balance over; without any, a warning where the data set's own go with the groups."""
+    """Return the classes to balance over; without ``balance``, warn if the data set's classes depend on the groups."""
     known = [name for name in CLASSES if isinstance(dataset.features.get(name), ClassLabel) and name not in group]
     for name in [balance] if balance else known:
         column = dataset.with_format(None).select_columns([name])[:][name]
         classes = [column[row] for row in rows.tolist()]
         if balance:
-            missing = (None, -1) if isinstance(dataset.features[name], ClassLabel) else (None,)  # -1 may be a class elsewhere
+            missing = (None, -1) if isinstance(dataset.features[name], ClassLabel) else (None,)  # an integer column may use -1
             unknown = next((row for row, value in zip(rows.tolist(), classes, strict=True) if value in missing), None)
             if unknown is not None:
                 raise ValueError(
-                    f"`balance` column {balance!r} has no class in row {unknown}: leave such rows out of `dataset`"
+                    f"`balance` column {balance!r} has no class in row {unknown}. Leave such rows out of `dataset`"
                 )
             return classes
         if all(value is not None and value >= 0 for value in classes):
-            warn_if_confounded(groups, classes, f"draw evenly, by `balance={name!r}`")
+            warn_if_confounded(groups, classes, f"Set `balance={name!r}` to draw evenly")
     return None
 
 
 def cell_of(row: Mapping[str, Any], name: str) -> Any:
-    """The cell of a column, if the row has it."""
+    """Return the cell of a column, or raise ValueError if the row lacks the column."""
     if name not in row:
-        raise ValueError(f"`dataset` has no column {name!r}; it has {', '.join(map(repr, row))}")
+        raise ValueError(f"`dataset` has no column {name!r}. Choose from {', '.join(map(repr, row))}")
     return row[name]

@@ -1,4 +1,4 @@
-"""Files of states: whole or absent, whatever kills the process while they are written."""
+"""Writes state files atomically, so that a killed process leaves no partial file."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 
 def save_whole(state: Any, path: Path) -> None:
-    """Write to a temporary name beside ``path``, force it to the disk, then rename: a file of that name is never cut short."""
+    """Write a temporary file next to ``path``, flush it to the disk, then rename it: ``path`` is never a partial file."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     with unfinished.open("wb") as file:
         torch.save(state, file)

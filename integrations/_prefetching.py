@@ -1,4 +1,4 @@
-"""Batches of any rows decoded and transformed in worker processes, ahead of their use."""
+"""Decodes and transforms batches in worker processes, ahead of their use."""
 
 import copy
 from collections import deque
@@ -15,9 +15,9 @@ from ._streaming import StreamSource
 
 
 class PrefetchedSampler:
-    """A sampler whose rows become tensors in worker processes, ahead of their use.
+    """A sampler that decodes its rows in worker processes, ahead of their use.
 
-    Its state is that of the batches handed out, whatever is under way. Workers end with :meth:`close` or with the object.
+    Its state counts the returned batches only, not the prefetched ones. Workers end with :meth:`close` or with the object.
     ``source`` draws row numbers or undecoded rows, and ``loader[rows, seeds]`` is a batch for the extractor.
     """
 
@@ -47,7 +47,7 @@ class PrefetchedSampler:
         self._position: dict[str, Any] | None = None
 
     def next_batch(self) -> GroupBatch:
-        """The next batch of the source's rows."""
+        """Return the next batch of the source's rows."""
         try:
             if not self._running:
                 self._start()
@@ -75,8 +75,8 @@ class PrefetchedSampler:
         return share
 
     def close(self) -> None:
-        """End the workers and forget what they have prepared; the next draw goes on with new ones."""
-        while self._running:  # not left to the garbage collector, which a caught error's traceback may delay
+        """End the workers and discard the prefetched batches; the next draw starts new workers at the same position."""
+        while self._running:  # explicit, because a caught error's traceback may delay garbage collection
             getattr(self._running.pop(), "_shutdown_workers", bool)()
         self._ahead.clear()
         if self._position is not None:
@@ -84,7 +84,7 @@ class PrefetchedSampler:
             self._position = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PrefetchedSampler":
-        copied = copy.copy(self)  # the rows are never written to
+        copied = copy.copy(self)  # the copies can share the rows, because no code writes to them
         copied._source = copy.deepcopy(self._source, memo)
         copied._ahead = deque()
         copied._running = []
@@ -93,18 +93,18 @@ class PrefetchedSampler:
         return copied
 
     def identity(self) -> dict[str, Any]:
-        """What must be alike on every rank, and in a run that goes on."""
+        """Return the settings that must be equal on every rank and in a resumed run."""
         self._take_share()
         identity: dict[str, Any] = self._source.identity()
         return identity
 
     def state_dict(self) -> dict[str, Any]:
-        """Position after the batches handed out, as primitives."""
+        """Return the position after the returned batches, as primitives."""
         self._take_share()
         return {"drawn": self._drawn, "rows": self._position or self._source.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved position; raises ValueError if it was saved with other settings."""
+        """Continue from a saved position; raises ValueError if its settings differ."""
         self.close()
         self._take_share()
         self._source.load_state_dict(state["rows"])
@@ -123,15 +123,15 @@ class _Draws(torch.utils.data.IterableDataset[tuple[GroupBatch, dict[str, Any]]]
 def _jobs(drawn: Any, ahead: deque[Any], seed: int, start: int, rank: int, world_size: int) -> Iterator[Any]:
     for number, (batch, position) in enumerate(drawn, start):
         ahead.append((batch, position))
-        # A row's random numbers follow from its place in the joint batch of all ranks, group and population apart.
+        # A row's seed depends on its place in the joint batch of all ranks, separately for group and population.
         size = int(batch.population.sum())
         places = [divmod(place, size) for place in range(len(batch.groups))]
         yield batch.images, [derive_seed(seed, "row", number, role, place * world_size + rank) for role, place in places]
 
 
 def _loaded(items: Any, order: Iterator[Any] | None, num_workers: int, prefetch: int) -> Iterator[Any]:
-    # Processes, not threads: a transform may draw from the global generators, and threads would share the training's.
-    # Without a generator of its own the loader would draw a seed from the global one.
+    # Processes, because a transform may use the global generators, which threads would share with the training.
+    # A separate generator, because DataLoader otherwise draws its base seed from the global one.
     options: dict[str, Any] = {"num_workers": num_workers, "prefetch_factor": prefetch if num_workers else None}
     options |= {"sampler": order, "batch_size": None, "collate_fn": _as_is, "generator": torch.Generator("cpu")}
     return iter(DataLoader(items, **options))

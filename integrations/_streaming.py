@@ -1,4 +1,4 @@
-"""Rows of a stream drawn by label, in an order that goes on exactly after an interruption."""
+"""Draws rows of a stream by label, in an order that resumes exactly after an interruption."""
 
 import weakref
 from collections import Counter
@@ -17,15 +17,15 @@ from wdpurify._torch import derive_seed
 
 Row = dict[str, Any]
 
-#: Rows of an epoch of a stream in which every value to be drawn must have occurred.
+#: Number of rows from the start of an epoch within which every label value must occur.
 LONGEST_SEARCH = 100_000
 
 
 @dataclass
 class StreamPlan:
-    """What to draw from a stream; ``labels.of`` gives a row's label, or None for one to leave out, and counts the row.
+    """Settings of draws from a stream; ``labels.of`` returns a row's label, or None for a dropped row, and counts the row.
 
-    ``balance`` is the column of the classes over which groups are compared evenly.
+    ``balance`` is the column of classes; draws are even over the cells of group and class.
     """
 
     labels: Any
@@ -39,18 +39,18 @@ class StreamPlan:
 
 
 class Reader:
-    """Rows for one purpose, in an order that a saved state of the data set and a few integers describe.
+    """Reads rows for one role, in an order whose state is a state of the data set and a few integers.
 
-    The stream is cut into stretches of ``buffer_size`` rows, none across an epoch's end. The rows wanted for ``role``
-    ("group": those of the fixed value, "population": all labelled ones) are kept, undecoded, and shuffled. Saved is where a
-    stretch began: reading it once more goes on exactly, where the buffer of ``IterableDataset.shuffle`` would be lost.
+    It reads stretches of ``buffer_size`` rows, none across an epoch's end. It buffers and shuffles, undecoded, the rows for
+    ``role`` ("group": rows of the fixed value, "population": all labelled rows). A state stores the start of a stretch, so a
+    resumed reader reads the stretch again and continues exactly; ``IterableDataset.shuffle`` loses its buffer instead.
     """
 
     def __init__(self, dataset: IterableDataset, plan: StreamPlan, role: str) -> None:
         self._dataset = dataset
         self._plan = plan
         self._role = role
-        # A file left half-read until the interpreter ends warns at the interpreter's exit.
+        # A generator that still holds an open file at interpreter exit causes a warning there.
         self._open: list[Generator[Row, None, None]] = []
         weakref.finalize(self, _close, self._open)
         self._epoch = 0
@@ -63,7 +63,7 @@ class Reader:
         self._counts = Counter[str]()
 
     def take(self) -> tuple[Hashable, Row]:
-        """Label and cells of the next row."""
+        """Return label and cells of the next row."""
         rows = self._rows if self._rows is not None else self._stretch_rows()
         while self._used == len(rows):
             self._used = 0
@@ -86,7 +86,7 @@ class Reader:
     def _stretch_rows(self) -> list[tuple[Hashable, Row]]:
         if not self._open:
             self._live = split_dataset_by_node(self._dataset, *self._plan.share)
-            # The epoch's number shuffles the shards: taken from the seed, it does so from the first epoch on.
+            # datasets shuffles the shards by the epoch number; a number from the seed shuffles the first epoch too.
             self._live.set_epoch(derive_seed(self._plan.seed, self._role, self._epoch) % 2**31)
             if self._start is not None:
                 self._live.load_state_dict(self._start)
@@ -110,7 +110,7 @@ class Reader:
         return [rows[place] for place in order.tolist()]
 
     def _evenly(self, rows: list[tuple[Hashable, Row]], seed: int) -> list[tuple[Hashable, Row]]:
-        """As many rows as the stretch has, evenly over its cells of group and class: rare ones often, common ones seldom."""
+        """Draw as many rows as the stretch has, evenly over its cells of group and class, with repeated rows in rare cells."""
         classes = [row[self._plan.balance] for _, row in rows]
         cells = cells_of_rows([label for label, _ in rows], classes)
         everything = torch.arange(len(rows), device="cpu")
@@ -125,24 +125,24 @@ class Reader:
         labelled = {name: count for name, count in counts.items() if not name.startswith("dropped")}
         kept = counts[repr(plan.fixed)] if self._role == "group" else sum(labelled.values())
         absent = [repr(value) for value in expected if not counts[repr(value)]]
-        if not kept or (absent and (alone or not ended)):  # another rank's share may hold what this one lacks
-            fault = f"has no row labelled {', '.join(absent) or 'at all'}; shuffle its files, or set `values`"
+        if not kept or (absent and (alone or not ended)):  # another rank's share may hold a value that this one lacks
+            fault = f"has no row labelled {', '.join(absent) or 'at all'}. Shuffle its files, or set `values`"
         elif ended and kept < plan.batch_size:
-            fault = f"has {kept} rows for the {self._role}, fewer than `batch_size` {plan.batch_size}; lower it"
+            fault = f"has {kept} rows for the {self._role}, fewer than `batch_size` {plan.batch_size}. Lower it"
         elif ended and alone and self._role == "population" and len(labelled) < 2:
-            fault = "must have at least two label values, or the group is the whole set"
+            fault = "must hold at least two label values, got one. Add rows of another group"
         else:
             return
         shown = ", ".join(f"{name}: {count}" for name, count in counts.most_common(20)) or "none"
-        raise ValueError(f"`dataset`, read to {until}, {fault}; rows per value: {shown}")
+        raise ValueError(f"`dataset`, read to {until}, {fault} (rows per value: {shown})")
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the present stretch begins and how much of it was taken, as primitives."""
+        """Return the start of the present stretch and the number of its used rows, as primitives."""
         place = {"epoch": self._epoch, "stretch": self._stretch, "used": self._used}
         return place | {"start": self._start, "counts": dict(self._before)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved position."""
+        """Continue from a saved position."""
         _close(self._open)
         self._epoch = int(state["epoch"])
         self._stretch = int(state["stretch"])
@@ -163,7 +163,7 @@ class StreamSource:
         self._readers = {role: Reader(dataset, plan, role) for role in roles}
 
     def next_batch(self) -> GroupBatch:
-        """``batch_size`` rows of each reader, those of the fixed value first."""
+        """Draw ``batch_size`` rows from each reader, with the rows of the fixed value first."""
         drawn = {role: [reader.take() for _ in range(self.plan.batch_size)] for role, reader in self._readers.items()}
         groups = [0] * self.plan.batch_size + [-1] * self.plan.batch_size
         if "group" not in drawn:
@@ -173,11 +173,11 @@ class StreamSource:
         return GroupBatch(rows, torch.tensor(groups, device="cpu"), torch.tensor(population, device="cpu"))
 
     def state_dict(self) -> dict[str, Any]:
-        """Position of every reader."""
+        """Return the position of every reader, and the settings."""
         return {"readers": {role: reader.state_dict() for role, reader in self._readers.items()}} | self.identity()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved position; raises ValueError if it was saved with other settings."""
+        """Continue from a saved position; raises ValueError if its settings differ."""
         for name, mine in self.identity().items():
             if state.get(name) != mine:
                 raise ValueError(f"the state was saved with `{name}` {state.get(name)}, this sampler has {mine}")
@@ -190,7 +190,7 @@ class StreamSource:
         return copied
 
     def identity(self) -> dict[str, Any]:
-        """What must be alike on every rank, and in a run that goes on."""
+        """Return the settings that must be equal on every rank and in a resumed run."""
         sizes = {name: getattr(self.plan, name) for name in ("seed", "batch_size", "buffer_size", "balance")}
         return sizes | {"world_size": self.plan.share[1], "fixed": repr(self.plan.fixed), "values": repr(self.values)}
 

@@ -1,7 +1,7 @@
-"""Accelerate: a regularizer for a prepared model, saved and loaded with the run, its figures sent to the trackers.
+"""Accelerate: a regularizer for a prepared model, with its state in the checkpoints and its metrics in the trackers.
 
-The auxiliary data stay out of ``accelerator.prepare``: a prepared loader that is left half-read would make Accelerate cancel a
-gradient synchronisation. Sampler and critic find the other ranks by themselves.
+Do not pass the auxiliary data to ``accelerator.prepare``: a prepared loader in the middle of an epoch makes Accelerate skip a
+gradient synchronisation. Sampler and critic detect the other ranks.
 """
 
 import warnings
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wdpurify._options import PurifyOptions
     from wdpurify._sampler import Sampler
 
-#: Names under which each accelerator's checkpoints hold regularizers.
+#: Names of the regularizers in each accelerator's checkpoints.
 _names: "weakref.WeakKeyDictionary[Accelerator, set[str]]" = weakref.WeakKeyDictionary()
 
 
@@ -41,26 +41,26 @@ def purified(
     name: str = "purify",
     **options: "Unpack[PurifyOptions]",
 ) -> PurifyRegularizer:
-    """A regularizer for a model of this accelerator, part of ``save_state()`` and ``load_state()``.
+    """Make a regularizer for a model of this accelerator, and add its state to ``save_state()`` and ``load_state()``.
 
     Use it as ``criterion = purified(accelerator, model, sampler).criterion(criterion)``, or add its ``loss()`` to a loss that
-    the model computes. Its state is a file of its own in the checkpoint's folder, ``purify.pt``; a checkpoint without it, from
-    before the regularizer was added, is loaded with a warning and starts it afresh.
+    the model computes. Its state is the file ``purify.pt`` in the checkpoint's folder. For a checkpoint without this file,
+    from before you added the regularizer, it starts afresh with a warning.
 
     Args:
         accelerator: the run's accelerator.
-        model: the model, before or after ``accelerator.prepare``; before the first forward of a compiled one.
-        sampler: draws auxiliary batches; not prepared.
-        layer: name of the layer whose input is the features; None takes the classifier.
-        name: of the file; a second regularizer of one accelerator needs another.
-        **options: of :class:`wdpurify.PurifyRegularizer`.
+        model: the model, before or after ``accelerator.prepare``; a compiled model before its first forward pass.
+        sampler: draws auxiliary batches; do not prepare it.
+        layer: name of the layer whose input is the features; None selects the classifier.
+        name: name of the file; a second regularizer of one accelerator needs another name.
+        **options: options of :class:`wdpurify.PurifyRegularizer`.
 
     Raises:
-        ValueError: if the accelerator has a regularizer of this name.
+        ValueError: if the accelerator has a regularizer with this name.
     """
     names = _names.setdefault(accelerator, set())
     if name in names:
-        raise ValueError(f"`name` must be another one for each regularizer of an accelerator, {name!r} is taken")
+        raise ValueError(f"`name` must be unique among the regularizers of an accelerator, got {name!r} again. Give another")
     purify = PurifyRegularizer.for_model(model, sampler, layer=layer, **options)
     names.add(name)
     file = f"{name}.pt"
@@ -76,7 +76,8 @@ def purified(
         if path.exists():
             purify.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
         else:
-            warnings.warn(f"{path} is not there: the regularizer starts afresh", ResumeWarning, stacklevel=3)
+            message = f"{path} does not exist, so the regularizer starts afresh. Check the folder"
+            warnings.warn(message, ResumeWarning, stacklevel=3)
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)
@@ -86,14 +87,14 @@ def purified(
 def log_metrics(
     accelerator: Accelerator, purify: PurifyRegularizer, *, step: int, every: int = 50, prefix: str = "purify/"
 ) -> None:
-    """Send the regularizer's figures to the accelerator's trackers.
+    """Send the regularizer's metrics to the accelerator's trackers.
 
     Args:
-        accelerator: a run whose trackers were started with ``init_trackers``.
+        accelerator: the run's accelerator, after ``init_trackers``.
         purify: the regularizer.
         step: number of the step, for the trackers.
         every: log at each ``every``-th step, at least 1; only these steps wait for the device.
-        prefix: put before each name.
+        prefix: prefix of each name.
     """
     if not every >= 1:
         raise ValueError(f"`every` must be at least 1, got {every}")

@@ -1,4 +1,4 @@
-"""Auxiliary batches from a Hugging Face data set, map-style or streamed, grouped by the label in its columns."""
+"""Hugging Face datasets: auxiliary batches from a map-style or streamed data set, grouped by its label columns."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -38,47 +38,47 @@ def group_sampler(
     rank: int | None = None,
     world_size: int | None = None,
 ) -> PrefetchedSampler:
-    """A sampler of auxiliary batches, by the label that stands in the columns of a data set.
+    """Make a sampler of auxiliary batches from the images and label columns of a data set.
 
-    A ``Dataset`` is drawn from as :class:`wdpurify.GroupSampler` draws: its label columns are scanned once, and no image is
-    read before its turn. An ``IterableDataset`` is read in stretches of ``buffer_size`` rows, each shuffled, once for the
-    population and once more for the rows of a fixed value: at most two stretches of undecoded rows are held. Its own
-    ``shuffle`` is refused, since what its buffer holds would be lost on resuming.
+    A ``Dataset`` is drawn in the order of :class:`wdpurify.GroupSampler`: the sampler scans the label columns once, and reads
+    an image only when it draws it. It reads an ``IterableDataset`` in shuffled stretches of ``buffer_size`` rows, once for the
+    population and once more for the rows of a fixed value, and holds at most two stretches of undecoded rows. It refuses a
+    stream with ``shuffle``, because a resumed run would lose the rows in the shuffle buffer.
 
-    Order and augmentation depend on ``seed`` alone, not on ``num_workers``: every row is transformed with random numbers of
-    its own, and the global generators are left alone. Ranks share no row of an epoch. A stream is split between them by
-    ``split_dataset_by_node``, unless it was split before; their positions differ, so save the state of every rank.
+    Order and augmentation depend on ``seed`` alone, not on ``num_workers``: each row has a separate random seed for its
+    transform, and the global generators do not change. Ranks share no row of an epoch. ``split_dataset_by_node`` splits a
+    stream between the ranks, unless you split it before; their positions differ, so save the state of every rank.
 
     Args:
-        dataset: the auxiliary set. A format such as ``with_format("torch")`` is not applied: ``transform`` gets what the
-            plain columns hold. A transform set on a ``Dataset`` by ``set_transform`` is applied first.
+        dataset: the auxiliary set. The sampler ignores a format such as ``with_format("torch")``: ``transform`` receives the
+            plain columns. It applies a transform from ``Dataset.set_transform`` first.
         group: the label column: booleans, a ``ClassLabel`` (its values are the names), strings or integers; or several
-            columns of booleans, 0/1 or -1/1, whose values are the column names: a row belongs to the one that is set.
-        fixed: one label value (for a ``ClassLabel`` its number will do), or ``"all"``.
-        balance: the column of the classes, where they go with the groups: see :class:`wdpurify.GroupSampler`. A stream is
+            columns of booleans, 0/1 or -1/1, whose values are the column names: a row belongs to the column that is set.
+        fixed: one label value (for a ``ClassLabel`` the name or the number), or ``"all"``.
+        balance: the class column, if classes and groups are dependent: see :class:`wdpurify.GroupSampler`. A stream is
             balanced within each stretch.
-        image: the column that the extractor gets, or several, which it gets by keyword.
-        transform: makes a decoded image (whatever the column holds; a dict for several columns) a tensor, or a dict of
-            tensors. None makes images float RGB of shape ``(3, height, width)`` in [0, 1] and takes numbers as they are.
+        image: the column for the extractor, or several, which it receives as keyword arguments.
+        transform: maps a decoded image (the column's value; a dict for several columns) to a tensor or a dict of tensors.
+            None makes images float RGB of shape ``(3, height, width)`` in [0, 1] and does not change numbers.
         batch_size: rows per group, as in :class:`wdpurify.GroupSampler`.
         seed: seed of the order and of random transforms.
-        unlabelled: ``"raise"`` or ``"drop"`` for rows without one label: None, NaN, class -1, none of several columns set, or
-            more than one.
-        num_workers: processes that decode and transform, one more that reads a stream; 0 does all in ``next_batch()``.
-        prefetch: batches that each worker prepares ahead, at least 1.
-        values: for streams: the label values, in the order of the critic's outputs. Needed for ``fixed="all"`` where the
-            column is neither boolean nor a ``ClassLabel``; once given, any other label raises.
+        unlabelled: ``"raise"`` or ``"drop"`` for rows without exactly one label: None, NaN, class -1, or none or more than one
+            of several columns set.
+        num_workers: number of processes that decode and transform, plus one that reads a stream; 0 uses this process.
+        prefetch: number of batches that each worker prepares ahead, at least 1.
+        values: for streams: the label values, in the order of the critic's outputs. Required for ``fixed="all"`` if the
+            column is neither boolean nor a ``ClassLabel``; any other label then raises.
         buffer_size: for streams: rows in a stretch, at least 1.
-        rank, world_size: this process's share; None takes those of ``torch.distributed`` at the first draw.
+        rank, world_size: this process's share; None reads them from ``torch.distributed`` at the first draw.
 
     Raises:
-        TypeError: if ``dataset`` is of neither kind.
-        ValueError: for an unknown column, rows without one label, a stream that is shuffled, whose values are not known or do
-            not occur in 100,000 rows, and whatever :class:`wdpurify.GroupSampler` refuses. For its rows a stream raises when it
-            comes to them.
+        TypeError: if ``dataset`` is neither a ``Dataset`` nor an ``IterableDataset``.
+        ValueError: for a missing column, rows without exactly one label, a shuffled stream, a stream without the required
+            ``values`` or with a value that does not occur in 100,000 rows, and every case in which
+            :class:`wdpurify.GroupSampler` raises. A stream raises errors about rows when it reads them.
     """
     if not isinstance(dataset, Dataset | IterableDataset):
-        splits = f"; choose one of its splits {', '.join(map(repr, dataset))}" if isinstance(dataset, dict) else ""
+        splits = f". Choose one of its splits {', '.join(map(repr, dataset))}" if isinstance(dataset, dict) else ""
         raise TypeError(f"`dataset` must be a Dataset or an IterableDataset, got {type(dataset).__name__}{splits}")
     columns = [image] if isinstance(image, str) else list(image)
     share = checked_share(rank, world_size)
@@ -104,13 +104,13 @@ def group_sampler(
         source = StreamSource(stream, StreamPlan(labels, labels.fixed, labels.values, seed, **sizes, balance=balance))
         kept = Features({name: dataset.features[name] for name in stream.features}) if dataset.features else None
         read = kept.decode_example if kept else dict
-        share = (0, 1) if getattr(dataset, "_distributed", None) else share  # split by the user
+        share = (0, 1) if getattr(dataset, "_distributed", None) else share  # the user has already split the stream
     loader = RowLoader(read, image if isinstance(image, str) else columns, transform)
     return PrefetchedSampler(source, loader, share, seed, workers=num_workers, prefetch=prefetch, across_ranks=world_size != 1)
 
 
 class RowLoader:
-    """Makes a job of rows and seeds a batch of tensors; this is what runs in the worker processes."""
+    """Maps rows and seeds to a batch of tensors; worker processes run it."""
 
     def __init__(self, read: Any, image: str | list[str], transform: Callable[[Any], Any] | None) -> None:
         self._read = read
@@ -121,7 +121,7 @@ class RowLoader:
         return _stacked([self._load(row, seed) for row, seed in zip(*job, strict=True)])
 
     def _load(self, row: Any, seed: int) -> Any:
-        # Random numbers of its own for each row: alike whoever loads it, whatever was loaded before, and never the user's.
+        # A seed per row makes a row's transform independent of its worker, of earlier rows and of the global generators.
         with private_randomness(torch.device("cpu"), seed):
             cells = self._read(int(row) if isinstance(row, Tensor) else row)
             if isinstance(self._image, str):
@@ -130,16 +130,16 @@ class RowLoader:
 
 
 def as_tensor(cell: Any) -> Any:
-    """An image as floats of shape ``(3, height, width)`` in [0, 1]; numbers as they are; a dict of either likewise."""
+    """Convert an image to floats of shape ``(3, height, width)`` in [0, 1], numbers to a tensor, a dict entry by entry."""
     if isinstance(cell, Mapping):
         return {name: as_tensor(value) for name, value in cell.items()}
-    if hasattr(cell, "convert"):  # a PIL image, told without importing PIL
+    if hasattr(cell, "convert"):  # a PIL image, recognised without an import of PIL
         pixels = torch.frombuffer(bytearray(cell.convert("RGB").tobytes()), dtype=torch.uint8)
         return pixels.view(cell.height, cell.width, 3).permute(2, 0, 1) / 255
     try:
         return torch.as_tensor(cell)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"`transform` must make a tensor of what `image` holds, a {type(cell).__name__}") from error
+        raise TypeError(f"`transform` must map the `image` column's {type(cell).__name__} to a tensor, got None") from error
 
 
 def _stacked(items: list[Any]) -> Any:
@@ -148,13 +148,13 @@ def _stacked(items: list[Any]) -> Any:
     if odd := [type(item).__name__ for item in items if not isinstance(item, Tensor)]:
         raise TypeError(f"`transform` must return a tensor or a dict of tensors, got {odd[0]}")
     if len(shapes := sorted({tuple(item.shape) for item in items})) > 1:
-        raise ValueError(f"`transform` must give all rows one shape, got {shapes}: resize, crop or pad")
+        raise ValueError(f"`transform` must return one shape for all rows, got {shapes}. Resize, crop or pad the images")
     return torch.stack(items)
 
 
 def _undecoded(stream: IterableDataset, columns: list[str]) -> IterableDataset:
     if _is_shuffled(getattr(stream, "_ex_iterable", None)):
-        raise ValueError("`dataset` must come without `shuffle()`, whose buffer is lost on resuming: set `buffer_size` instead")
+        raise ValueError("`dataset` must not use `shuffle()`, because resuming loses its buffer. Set `buffer_size` instead")
     if stream.features:
         stream = stream.decode(False).select_columns(list(dict.fromkeys(columns)))
     return stream.with_format(None)
@@ -169,4 +169,4 @@ def _is_shuffled(node: Any) -> bool:
 def _check_columns(dataset: Dataset | IterableDataset, name: str, columns: list[str]) -> None:
     absent = [column for column in columns if column not in (dataset.column_names or columns)]
     if absent or not columns:
-        raise ValueError(f"`{name}` must name columns of `dataset`, got {absent}; it has {dataset.column_names}")
+        raise ValueError(f"`{name}` must be columns of `dataset`, got {absent}. Choose from {dataset.column_names}")

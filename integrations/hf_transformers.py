@@ -1,4 +1,4 @@
-"""transformers: the purify term in the loss of a ``Trainer``, whose script, model and subclass stay as they are."""
+"""transformers: adds the purify term to the loss of a ``Trainer``, without changes to script, model or subclass."""
 
 import functools
 import warnings
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from wdpurify._options import PurifyOptions
     from wdpurify._sampler import Sampler
 
-#: File beside the optimiser's in a checkpoint folder.
+#: Name of the state file in a checkpoint folder.
 STATE_FILE = "purify.pt"
 
 
 class _Keeper(TrainerCallback):
-    """Saves the regularizer with each checkpoint and loads it when a run is resumed."""
+    """Saves the regularizer with each checkpoint and loads it at the start of a resumed run."""
 
     def __init__(self, purify: PurifyRegularizer) -> None:
         self.purify = purify
@@ -42,7 +42,8 @@ class _Keeper(TrainerCallback):
         if file.exists():
             self.purify.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
         else:
-            warnings.warn(f"{file} is not there: the regularizer starts afresh", ResumeWarning, stacklevel=2)
+            message = f"{file} does not exist, so the regularizer starts afresh. Check the folder"
+            warnings.warn(message, ResumeWarning, stacklevel=2)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         mine = self.purify.state_dict(all_ranks=True)
@@ -53,25 +54,25 @@ class _Keeper(TrainerCallback):
 def purify_trainer(
     trainer: Trainer, sampler: "Sampler", *, layer: str | None = None, **options: "Unpack[PurifyOptions]"
 ) -> PurifyRegularizer:
-    """Add the purify term to a trainer's training loss, its state to the checkpoints and its figures to the log.
+    """Add the purify term to a trainer's training loss, its state to the checkpoints and its metrics to the log.
 
-    The term is added outside the model and outside what is compiled, with the divisor that the trainer gives the loss, so
-    that its strength does not depend on the number of accumulated micro-batches.
+    The trainer's ``compute_loss`` adds the term outside the model and outside compiled code, with the same divisor as the
+    loss, so its strength does not depend on the number of accumulated micro-batches.
 
     Args:
         trainer: a trainer or an instance of any subclass, before ``train()``.
-        sampler: draws auxiliary batches; for models called by keyword, rows of dicts such as ``{"pixel_values": ...}``.
-        layer: name of the layer of the model whose input is the features; None takes the classifier.
-        **options: of :class:`wdpurify.PurifyRegularizer`.
+        sampler: draws auxiliary batches; for models with keyword inputs, rows of dicts such as ``{"pixel_values": ...}``.
+        layer: name of the layer of the model whose input is the features; None selects the classifier.
+        **options: options of :class:`wdpurify.PurifyRegularizer`.
 
     Returns:
         The regularizer.
 
     Raises:
-        ValueError: for a trainer without a model (``model_init``): the model must exist.
+        ValueError: for a trainer with ``model_init``, which has no model before ``train()``.
     """
     if getattr(trainer, "model", None) is None:
-        raise ValueError("`trainer` has no model yet: give the Trainer `model=` in place of `model_init=`")
+        raise ValueError("`trainer` has no model yet. Give the Trainer `model=` in place of `model_init=`")
     purify = PurifyRegularizer.for_model(trainer.model, sampler, layer=layer, **options)
     keeper = _Keeper(purify)
     trainer.add_callback(keeper)
@@ -84,7 +85,7 @@ def purify_trainer(
         result = compute(model, *arguments, **named)
         if not (model.training and torch.is_grad_enabled()):
             return result
-        # A loss that is normalised over the whole accumulated batch is not divided again, so the term has to be, here.
+        # The trainer does not divide a loss that is already normalised over the accumulated batch, so this divides the term.
         divisor = _steps(trainer) if _is_normalised(trainer, named.get("num_items_in_batch")) else 1
         term = purify.loss() / divisor
         return (with_pull(result[0], term), *result[1:]) if isinstance(result, tuple) else with_pull(result, term)

@@ -1,6 +1,6 @@
-"""Lightning: a callback that adds the purify term to the loss of a module that its author did not change.
+"""Lightning: a callback that adds the purify term to the loss of a module, without changes to the module.
 
-Works with ``lightning`` and with ``pytorch_lightning``, whichever the program has imported.
+Works with ``lightning`` and with ``pytorch_lightning``, depending on the program's imports.
 """
 
 import functools
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _callback_classes() -> tuple[type, ...]:
-    """The two distributions ship the same classes twice, and each knows its own alone."""
+    """Return the imported distributions' base classes: each distribution accepts only callbacks of its base class."""
     loaded = [sys.modules[name].Callback for name in ("lightning.pytorch", "pytorch_lightning") if name in sys.modules]
     if loaded:
         return tuple(dict.fromkeys(loaded))
@@ -36,20 +36,20 @@ def _callback_classes() -> tuple[type, ...]:
 
 
 class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
-    """Adds the purify term to what ``training_step`` returns: ``Trainer(callbacks=[PurifyCallback(sampler)])``.
+    """Adds the purify term to the result of ``training_step``: ``Trainer(callbacks=[PurifyCallback(sampler)])``.
 
-    The module, its optimisers and its checkpoint's weights stay as they are; the regularizer's state goes with the callbacks'.
+    The module, its optimisers and its checkpoint's weights do not change; the regularizer's state is a callback state.
 
     Args:
         sampler: draws auxiliary batches.
-        model: name of the module's attribute that maps images to logits (``"model"``, ``"net.backbone"``); None for a
-            LightningModule whose own ``forward`` does.
-        layer: name of the layer of that model whose input is the features; None takes the classifier.
-        log_every: log the regularizer's figures at each ``log_every``-th optimiser step, which waits for the device; 0 never.
-        **options: of :class:`wdpurify.PurifyRegularizer`.
+        model: name of the submodule that maps images to logits (``"model"``, ``"net.backbone"``); None for the
+            LightningModule itself.
+        layer: name of the layer of that model whose input is the features; None selects the classifier.
+        log_every: log the regularizer's metrics at each ``log_every``-th optimiser step, which waits for the device; 0 never.
+        **options: options of :class:`wdpurify.PurifyRegularizer`.
 
     Raises:
-        ValueError: when fitting starts, for a module with manual optimisation or without the named attribute.
+        ValueError: at the start of the fit, for a module with manual optimisation or without the submodule ``model``.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
         self._saved: dict[str, Any] | None = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Tap the model before Lightning wraps it, and put the term into the training step."""
+        """Register the tap before Lightning wraps the model, and add the term to the training step."""
         if stage != "fit" or self._fitting:
             return
         if not pl_module.automatic_optimization:
             raise ValueError(
-                "`PurifyCallback` needs automatic optimisation; in a module with manual optimisation make "
-                "`purify = PurifyRegularizer.for_model(model, sampler)` and add `purify.loss()` to the loss yourself"
+                "`PurifyCallback` needs automatic optimisation, got a module with manual optimisation. Make "
+                "`purify = PurifyRegularizer.for_model(model, sampler)` in the module and add `purify.loss()` to the loss"
             )
         self.purify = PurifyRegularizer.for_model(self._tapped(pl_module), self.sampler, layer=self.layer, **self.options)
         if self._saved is not None:
@@ -93,7 +93,7 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
         self._fitting = True
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Leave the module as it was found; the state is kept for a later fit, the regularizer for ``purify.erase(loader)``."""
+        """Restore the module; keep the state for a later fit, and the regularizer for ``purify.erase(loader)``."""
         if self.purify is not None and self._fitting:
             self._saved = self.purify.state_dict()
             self.purify.remove()
@@ -101,17 +101,17 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
             vars(pl_module).pop("training_step", None)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        """Log the figures now and then."""
+        """Log the metrics at every ``log_every``-th step."""
         if self.log_every and self.purify is not None and self._fitting and trainer.global_step % self.log_every == 0:
             pl_module.log_dict(self.purify.metrics().measured())
 
     def state_dict(self) -> dict[str, Any]:
-        """The regularizer's state, for the checkpoint."""
+        """Return the regularizer's state for the checkpoint."""
         fitting = self.purify is not None and self._fitting
         return self.purify.state_dict(all_ranks=True) if fitting else dict(self._saved or {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self._saved = state_dict or None
         if self.purify is not None and self._fitting and self._saved is not None:
             self.purify.load_state_dict(self._saved)
@@ -122,13 +122,13 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
         layers = dict(pl_module.named_modules())
         if self.model not in layers:
             raise ValueError(
-                f"`model` must name a submodule of {type(pl_module).__name__}, got {self.model!r}; "
-                f"it has {', '.join(name for name, _ in pl_module.named_children())}"
+                f"`model` must be the name of a submodule of {type(pl_module).__name__}, got {self.model!r}. "
+                f"Choose from {', '.join(name for name, _ in pl_module.named_children())}"
             )
         return layers[self.model]
 
     def _with_term(self, output: Any) -> Any:
-        if output is None or self.purify is None or not self._fitting:  # None: the module asks for this batch to be left out
+        if output is None or self.purify is None or not self._fitting:  # None makes Lightning skip the batch
             return output
         term = self.purify.loss()
         if isinstance(output, Mapping):

@@ -1,4 +1,4 @@
-"""timm: any training task of timm's with the purify term in its loss, for timm's own ``train.py`` and loops like it.
+"""timm: adds the purify term to the loss of any timm training task, for timm's ``train.py`` and similar loops.
 
 Older timm has no tasks: wrap the criterion instead, ``PurifyRegularizer.for_model(model, sampler).criterion(criterion)``.
 """
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 try:
     from timm.task import TrainingTask
 
-    TrainingTask.get_trainable_module  # noqa: B018 - the first tasks had none
+    TrainingTask.get_trainable_module  # noqa: B018 - the first versions of tasks lack it
 except (ImportError, AttributeError) as error:
     raise ImportError(
-        'this needs training tasks, of timm 1.0.27 or later: pip install --upgrade "wdpurify[timm]"; with an older timm wrap '
-        "the criterion, `PurifyRegularizer.for_model(model, sampler).criterion(criterion)`"
+        'this needs the training tasks of timm 1.0.27 or later: pip install --upgrade "wdpurify[timm]". With an older timm '
+        "wrap the criterion: `PurifyRegularizer.for_model(model, sampler).criterion(criterion)`"
     ) from error
 from torch import Tensor, nn
 
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from wdpurify._options import PurifyOptions
     from wdpurify._sampler import Sampler
 
-#: Entry of the task state under which the regularizer's own is kept.
+#: Key of the regularizer's state in the task state.
 STATE = "purify"
 
 
 class PurifyTask(TrainingTask):
-    """A training task with the purify term added to its loss: ``task = PurifyTask(task, sampler)``.
+    """A training task that adds the purify term to the loss of another task: ``task = PurifyTask(task, sampler)``.
 
-    Forward, compilation, DDP, EMA, gradient clipping, evaluation and checkpoints are those of the task given; features and
-    logits come from one forward. The regularizer's state goes with the task's state, beside the model in a checkpoint,
-    never inside it. Put it on right after the task is made: before ``compile()`` and before a checkpoint is resumed.
+    It forwards compilation, DDP, EMA, gradient clipping, evaluation and checkpoints to the inner task; features and logits
+    come from one forward pass. A checkpoint holds the regularizer's state in the task's state, outside the model's state. Wrap
+    the task right after its construction: before ``compile()`` and before you resume a checkpoint.
 
     Args:
-        task: any task of timm's: classification, multi-label, distillation.
-        sampler: draws auxiliary batches, prepared (resized, normalised) like the task's own images.
-        layer: name of the layer of the trainable module whose input is the features; None takes the classifier, whose input
-            is what ``forward_head(..., pre_logits=True)`` returns.
-        **options: of :class:`wdpurify.PurifyRegularizer`.
+        task: any timm task: classification, multi-label, distillation.
+        sampler: draws auxiliary batches, preprocessed (resized, normalised) like the task's images.
+        layer: name of the layer of the trainable module whose input is the features; None selects the classifier, whose
+            input equals ``forward_head(..., pre_logits=True)``.
+        **options: options of :class:`wdpurify.PurifyRegularizer`.
 
     Attributes:
-        task: the task given.
+        task: the inner task.
         purify: the regularizer.
     """
 
@@ -57,11 +57,11 @@ class PurifyTask(TrainingTask):
         self.task = task
         model = task.get_trainable_module()
         if model is None:
-            raise ValueError(f"`task` must have a trainable module, {type(task).__name__} has none")
+            raise ValueError(f"`task` must have a trainable module, got a {type(task).__name__} without one")
         self.purify = PurifyRegularizer.for_model(model, sampler, layer=layer, **options)
 
     def forward(self, input: Any, target: Any) -> dict[str, Tensor]:
-        """The task's result with the term added to ``loss``, and the term itself as ``purify``, detached."""
+        """Return the task's result with the term added to ``loss``, and the detached term as ``purify``."""
         result = dict(self.task(input, target))
         term = self.purify.loss()
         result["loss"] = with_pull(result["loss"], term)
@@ -69,20 +69,21 @@ class PurifyTask(TrainingTask):
         return result
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
-        """The task's own state, and with the trained model's (not the EMA's) the regularizer's."""
+        """Return the task's state, plus the regularizer's state for the trained model (not for the EMA)."""
         state = self.task.get_task_state(module=module, ema=ema)
         return state if ema else {**state, STATE: self.purify.state_dict()}
 
     def load_task_state(
         self, state: dict[str, Any] | None, strict: bool = True, module: nn.Module | None = None, ema: bool = False
     ) -> None:
-        """Go on from a saved state; one without a regularizer's state, from before it was added, starts it afresh."""
+        """Continue from a saved state; without a regularizer's state in it, the regularizer starts afresh with a warning."""
         state = dict(state or {})
         mine = state.pop(STATE, None)
         if mine is not None and not ema:
             self.purify.load_state_dict(mine)
         elif not ema:
-            warnings.warn("the checkpoint holds no regularizer: it starts afresh", ResumeWarning, stacklevel=2)
+            message = "the checkpoint has no regularizer state, so the regularizer starts afresh. Check its path"
+            warnings.warn(message, ResumeWarning, stacklevel=2)
         self.task.load_task_state(state or None, strict=strict, module=module, ema=ema)
 
     def prepare_distributed(self, device_ids: list[Any] | None = None, **ddp_kwargs: Any) -> "PurifyTask":

@@ -117,7 +117,7 @@ def test_figures_reach_the_trackers_at_the_named_steps():
 
 def test_a_checkpoint_from_before_the_regularizer_was_added_starts_it_afresh(tmp_path):
     _train(None, steps=4, save=str(tmp_path))
-    with pytest.warns(ResumeWarning, match=r"purify\.pt is not there: the regularizer starts afresh"):
+    with pytest.warns(ResumeWarning, match=r"purify\.pt does not exist, so the regularizer starts afresh"):
         resumed = _train(1.0, steps=8, start=4, load=str(tmp_path))
     assert resumed[2].sampler.state_dict()["drawn"] == 4
 
@@ -126,7 +126,7 @@ def test_a_second_regularizer_of_an_accelerator_needs_a_name_of_its_own(tmp_path
     accelerator = Accelerator(cpu=True)
     model = accelerator.prepare(nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.Linear(6, 4)))
     first = purified(accelerator, model, small_sampler())
-    with pytest.raises(ValueError, match="`name` must be another one for each regularizer of an accelerator, 'purify'"):
+    with pytest.raises(ValueError, match="`name` must be unique among the regularizers of an accelerator, got 'purify'"):
         purified(accelerator, model, small_sampler())
     purified(accelerator, model, small_sampler(), name="second")
     first.critic_step()

@@ -90,9 +90,9 @@ def test_cells_without_rows_or_with_one_are_named():
 
 
 def test_classes_that_have_one_group_each_are_refused_with_the_remedy():
-    with pytest.raises(ValueError, match="take auxiliary data of another source"):
+    with pytest.raises(ValueError, match="Use auxiliary data from another source"):
         GroupSampler(torch.arange(8), ["a", "b"] * 4, balance=[0, 1] * 4, batch_size=4)
-    with pytest.raises(ValueError, match="one class per row: got 3 classes for 8 rows"):
+    with pytest.raises(ValueError, match="one class per row, got 3 classes for 8 rows"):
         GroupSampler(torch.arange(8), ["a", "b"] * 4, balance=[0, 1, 2], batch_size=4)
 
 

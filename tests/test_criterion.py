@@ -107,7 +107,7 @@ def test_a_criterion_carries_a_term_once(criterion):
         if seed == 0:
             wrapped = again.criterion(wrapped)
             continue
-        with pytest.raises(ValueError, match="make the regularizer and its criterion once, before the loop"):
+        with pytest.raises(ValueError, match="Make the regularizer and its criterion once, before the loop"):
             again.criterion(wrapped)
     of_other_images = PurifyRegularizer.for_model(model, GroupSampler(images.clone(), labels, batch_size=16))
     wrapped = of_other_images.criterion(wrapped)

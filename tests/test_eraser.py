@@ -144,7 +144,7 @@ def test_labels_that_cannot_be_erased_are_refused():
     features, _ = labelled_rows()
     with pytest.raises(ValueError, match="at least two label values"):
         fit_eraser(features, torch.zeros(400, dtype=torch.int64))
-    with pytest.raises(ValueError, match="nothing would be left"):
+    with pytest.raises(ValueError, match=r"the label takes all \d+ dimensions"):
         fit_eraser(features[:, :2], torch.arange(400) % 3)
 
 

@@ -65,5 +65,5 @@ def test_a_class_column_that_goes_with_the_groups_is_named():
     dataset, _ = _confounded()
     with pytest.warns(AuxiliaryDataWarning, match=r"Cramér's V 0\.\d+.*`balance='label'`"):
         group_sampler(dataset, group="site", batch_size=8)
-    with pytest.raises(ValueError, match="`balance` must name columns of `dataset`"):
+    with pytest.raises(ValueError, match="`balance` must be columns of `dataset`"):
         group_sampler(dataset, group="site", balance="ward", batch_size=8)

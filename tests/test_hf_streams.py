@@ -112,26 +112,26 @@ def test_a_stream_without_known_features_needs_values_only():
     batch = sampler.next_batch()
     assert sampler.values == ("b", "a")
     assert [row % 2 for row in rows_of(batch)] == [1 - group for group in batch.groups.tolist()]
-    with pytest.raises(ValueError, match="no column 'tone'; it has 'image', 'kind'"):
+    with pytest.raises(ValueError, match=r"no column 'tone'. Choose from 'image', 'kind'"):
         group_sampler(IterableDataset.from_generator(lambda: iter(rows)), group="tone", fixed="a").next_batch()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group": "text"}, '`values` must name the labels of a stream for `fixed="all"`'),
+        ({"group": "text"}, '`values` must list the labels of a stream with `fixed="all"`'),
         ({"group": "text", "values": ["p", "q"]}, r"every label that occurs, got \['p', 'q'\] and a row with 'r'"),
         ({"group": "text", "values": ["p", "q", "r", "s"]}, "read to its end, has no row labelled 's'.*'p': 16"),
         ({"group": "text", "fixed": "s"}, "read to its end, has no row labelled 's'.*'p': 16"),
         ({"group": "text", "fixed": "p", "batch_size": 17}, "has 16 rows for the group, fewer than `batch_size` 17"),
         ({"group": "name", "batch_size": 49}, "has 48 rows for the population, fewer than `batch_size` 49"),
-        ({"group": "name", "fixed": "w"}, r"`fixed` must be a label value, got 'w'; there are \['x', 'y', 'z'\]"),
-        ({"group": "one", "fixed": 1}, "at least two label values, or the group is the whole set; rows per value: 1: 48"),
+        ({"group": "name", "fixed": "w"}, r"`fixed` must be a label value of \['x', 'y', 'z'\], got 'w'"),
+        ({"group": "one", "fixed": 1}, "at least two label values, got one.*rows per value: 1: 48"),
         ({"group": "none", "unlabelled": "drop", "fixed": 1}, "has no row labelled 1.*dropped as missing: 48"),
         ({"group": "name", "batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"group": "name", "buffer_size": 0}, "`buffer_size` must be at least 1, got 0"),
         ({"group": "name", "prefetch": 0}, "`prefetch` must be at least 1, got 0"),
-        ({"group": "name", "rank": 1}, "`rank` and `world_size` must be given together"),
+        ({"group": "name", "rank": 1}, "`rank` and `world_size` must both be given"),
     ],
 )
 def test_streams_that_cannot_give_the_groups_raise_with_counts(tmp_path, options, message):
@@ -148,5 +148,5 @@ def test_a_value_that_does_not_occur_is_searched_for_no_longer_than_stated(tmp_p
 
 def test_a_shuffled_stream_is_refused(streamed):
     for shuffled in (streamed.shuffle(seed=0), streamed.shuffle(seed=0).map(lambda row: row)):
-        with pytest.raises(ValueError, match=r"must come without `shuffle\(\)`.*set `buffer_size`"):
+        with pytest.raises(ValueError, match=r"must not use `shuffle\(\)`.*Set `buffer_size`"):
             group_sampler(shuffled, group="bool", fixed=True)

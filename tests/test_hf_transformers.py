@@ -117,7 +117,7 @@ def test_a_trainer_without_a_model_is_refused():
     class Bare:
         model = None
 
-    with pytest.raises(ValueError, match="give the Trainer `model=`"):
+    with pytest.raises(ValueError, match="Give the Trainer `model=`"):
         purify_trainer(Bare(), _sampler())
 
 

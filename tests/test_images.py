@@ -52,7 +52,7 @@ def test_samplers_of_one_column_are_alike_and_of_two_are_not():
 
 
 def test_images_under_keys_are_refused():
-    with pytest.raises(TypeError, match=r"the number of the row.*got dict: give `list\(images.values\(\)\)`"):
+    with pytest.raises(TypeError, match=r"indexed by row number.*got dict. Give `list\(images.values\(\)\)`"):
         GroupSampler({row: torch.zeros(1) for row in range(1, 5)}, [0, 1, 0, 1], batch_size=2)
 
 
@@ -66,7 +66,7 @@ def test_images_under_keys_are_refused():
     ],
 )
 def test_images_that_make_no_batch_are_named_with_the_remedy(images):
-    with pytest.raises((TypeError, RuntimeError), match="tensors of one shape: give the data set a transform"):
+    with pytest.raises((TypeError, RuntimeError), match=r"tensors of one shape. Give the data set"):
         GroupSampler(images, [0, 1, 0, 1], batch_size=2).next_batch()
 
 

@@ -28,7 +28,7 @@ def test_a_value_that_most_batches_consist_of_is_named_with_remedies_that_work(r
     sampler = GroupSampler(torch.arange(100), groups, batch_size=larger)
     lone = sum(len(set(sampler.next_batch().groups.tolist())) == 1 for _ in range(300)) / 300
     assert 0.02 < lone < 0.15
-    with pytest.warns(AuxiliaryDataWarning, match=f"raise `batch_size` to {-(-larger // 2)}$"):
+    with pytest.warns(AuxiliaryDataWarning, match=f"Raise `batch_size` to {-(-larger // 2)}$"):
         GroupSampler(torch.arange(100), groups, batch_size=rare, rank=0, world_size=2)
 
 
@@ -80,7 +80,7 @@ class _Hospital:
 
 @pytest.mark.parametrize("label", [frozenset("ab"), _Hospital(), ("a", _Hospital())])
 def test_labels_that_read_differently_in_another_process_are_refused(label):
-    with pytest.raises(TypeError, match=r"labels that read alike in every process.* in row 1: give each value a name"):
+    with pytest.raises(TypeError, match=r"labels whose `repr` is equal in every process.* in row 1. Give each value a name"):
         GroupSampler(torch.arange(4), ["a", label, "b", label], batch_size=2)
 
 
@@ -97,7 +97,7 @@ def test_a_mapping_or_a_set_is_no_label_per_row(groups):
 
 def test_a_continuous_column_is_refused_and_its_ranges_are_taken():
     column = torch.linspace(0.0, 1.0, 40) ** 2
-    with pytest.raises(ValueError, match="40 values in 40 rows, so most groups are a single row: a continuous column"):
+    with pytest.raises(ValueError, match=r"40 values in 40 rows, so most groups are a single row. Cut a continuous column"):
         GroupSampler(torch.arange(40), column, batch_size=8)
     assert GroupSampler(torch.arange(40), column, fixed=0.0, batch_size=1).n_groups == 1  # one value is the user's to name
     ranges = torch.bucketize(column, column.quantile(torch.tensor([0.25, 0.5, 0.75])))
@@ -107,7 +107,7 @@ def test_a_continuous_column_is_refused_and_its_ranges_are_taken():
 def test_many_groups_are_taken_with_a_word_on_what_they_cost():
     many = [row % 101 for row in range(400)]
     with pytest.warns(
-        AuxiliaryDataWarning, match="101 values and a batch 8 rows, so each group is met about once in 13"
+        AuxiliaryDataWarning, match="101 values and a batch 8 rows, so each group occurs about once in 13"
     ) as caught:
         GroupSampler(torch.arange(400), many, batch_size=8)
     assert caught[0].filename == __file__

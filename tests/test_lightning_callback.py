@@ -92,12 +92,12 @@ def test_a_submodule_can_be_named_and_a_wrong_name_lists_what_there_is():
     by_name, _ = _fit(PurifyCallback(small_sampler(), model="model", strength=BalancedStrength(2.0, fade=0)))
     whole, _ = _fit(PurifyCallback(small_sampler(), strength=BalancedStrength(2.0, fade=0)))
     assert equal_states(state_of(by_name), state_of(whole))
-    with pytest.raises(ValueError, match="`model` must name a submodule of _Module, got 'net'; it has model"):
+    with pytest.raises(ValueError, match=r"`model` must be the name of a submodule of _Module, got 'net'. Choose from model"):
         _fit(PurifyCallback(small_sampler(), model="net"))
 
 
 def test_manual_optimisation_is_refused_with_the_way_to_do_it():
-    with pytest.raises(ValueError, match=r"add `purify.loss\(\)` to the loss yourself"):
+    with pytest.raises(ValueError, match=r"add `purify.loss\(\)` to the loss"):
         _fit(PurifyCallback(small_sampler()), module=_ByHand())
 
 

@@ -126,8 +126,8 @@ def test_one_element_groups_and_rare_values_are_drawn():
 @pytest.mark.parametrize(
     ("groups", "options", "error", "message"),
     [
-        (["a", "b"], {}, ValueError, "one label per image: got 2 labels for 4 images"),
-        (["a"] * 4, {}, ValueError, "at least two label values, or the group is the whole set; rows per value: 'a': 4"),
+        (["a", "b"], {}, ValueError, "one label per image, got 2 labels for 4 images"),
+        (["a"] * 4, {}, ValueError, "at least two label values, got one; rows per value: 'a': 4"),
         (["a"] * 4, {"fixed": "a"}, ValueError, "at least two label values"),
         (
             ["a", "b", "b", "b"],
@@ -151,7 +151,7 @@ def test_one_element_groups_and_rare_values_are_drawn():
         (["a", "b", "b", "b"], {"batch_size": 0}, ValueError, "`batch_size` must be at least 1, got 0"),
         (["a", "b", "b", "b"], {"batch_size": 1.5}, TypeError, "`batch_size` must be an integer, got float"),
         (["a", "b", "b", "b"], {"rank": 1, "world_size": 1}, ValueError, r"`rank` must be in \[0, 1\), got 1"),
-        (["a", "b", "b", "b"], {"rank": 1}, ValueError, "`rank` and `world_size` must be given together, got 1 and None"),
+        (["a", "b", "b", "b"], {"rank": 1}, ValueError, "must both be given or both be None, got 1 and None"),
     ],
 )
 def test_degenerate_sets_raise_with_counts(groups, options, error, message):

@@ -42,7 +42,7 @@ def test_a_model_without_layers_with_weights_is_sent_to_the_other_form():
         def forward(self, rows):
             return rows @ self.weight
 
-    with pytest.raises(ValueError, match=r"no layers with weights: .* `loss\(features\)`"):
+    with pytest.raises(ValueError, match=r"no layers with weights\. .* `loss\(features\)`"):
         FeatureTap(Bare())
 
 
@@ -71,7 +71,7 @@ def test_a_layer_that_reads_several_maps_is_named():
     model = Pyramid()
     purify = PurifyRegularizer.for_model(model, small_sampler(), feature_dim=4)
     criterion = purify.criterion(lambda scores, labels: scores.square().mean())
-    with pytest.raises(TypeError, match=r"must be a floating point tensor, got list.*or name its layer"):
+    with pytest.raises(TypeError, match=r"must be a floating point tensor, got list.*or set `layer`"):
         criterion(model(torch.rand(2, 3, 8, 8)), None)
 
 

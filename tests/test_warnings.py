@@ -252,9 +252,9 @@ def test_what_is_no_objective_is_refused():
 @pytest.mark.parametrize(
     ("critic", "message"),
     [
-        (Critic(6, 1), r"`critic` must map \(batch, 6\) to \(batch, 3\), it gives \(2, 1\)"),
+        (Critic(6, 1), r"`critic` must map \(batch, 6\) to \(batch, 3\), got \(2, 1\)"),
         (Critic(5, 3), r"`critic` must map \(batch, 6\) to \(batch, 3\)"),
-        (lambda feature_dim, n_groups: nn.Linear(feature_dim, 2), r"it gives \(2, 2\)"),
+        (lambda feature_dim, n_groups: nn.Linear(feature_dim, 2), r"got \(2, 2\)"),
     ],
 )
 def test_a_critic_of_other_widths_is_refused(critic, message):

@@ -1,4 +1,4 @@
-"""Balance: rows drawn evenly over the cells of group and class, where auxiliary rows have both and one goes with the other."""
+"""Balances draws over the cells of group and class, for auxiliary rows in which group and class are dependent."""
 
 import itertools
 import warnings
@@ -12,25 +12,25 @@ from ._labels import index_by_value, labels_of_rows
 from ._torch import derive_seed
 from .exceptions import AuxiliaryDataWarning
 
-#: Cramér's V of group and class from which an unbalanced sampler is warned about.
+#: Smallest Cramér's V of group and class that causes a warning.
 CONFOUNDED = 0.3
-#: Cells that a warning names.
+#: Largest number of cells in a warning message.
 SHOWN = 5
 
 
 def balanced_weights(groups: Sequence[Hashable] | Tensor, classes: Sequence[Hashable] | Tensor) -> Tensor:
-    """Weights under which every pair of a group and a class that occurs is drawn equally often.
+    """Compute row weights that give every occurring pair of group and class the same probability.
 
-    For the task's own batches: ``torch.utils.data.WeightedRandomSampler(balanced_weights(groups, classes), len(groups))``.
+    For task batches: ``torch.utils.data.WeightedRandomSampler(balanced_weights(groups, classes), len(groups))``.
 
     Args:
-        groups, classes: one label per row, as :class:`GroupSampler` takes them.
+        groups, classes: one label per row, as for :class:`GroupSampler`.
 
     Returns:
         Float64, shape ``(rows,)``, positive, with sum 1.
 
     Raises:
-        TypeError, ValueError: for labels that :class:`GroupSampler` refuses, or lengths that differ.
+        TypeError, ValueError: for labels that :class:`GroupSampler` refuses, or if the lengths differ.
 
     >>> balanced_weights(["a", "a", "a", "b"], [0, 0, 1, 1])
     tensor([0.1667, 0.1667, 0.3333, 0.3333], dtype=torch.float64)
@@ -41,7 +41,7 @@ def balanced_weights(groups: Sequence[Hashable] | Tensor, classes: Sequence[Hash
 
 
 def cramers_v(counts: Tensor) -> float:
-    """Cramér's V of a contingency table, corrected for bias; 0 where a side has one value.
+    """Compute the bias-corrected Cramér's V of a contingency table; 0 if one side has a single value.
 
     Source: Bergsma 2013, "A bias-correction for Cramér's V and Tschuprow's T".
     """
@@ -59,10 +59,9 @@ def cramers_v(counts: Tensor) -> float:
 
 
 def classes_at_hand(images: Any, groups: list[Hashable]) -> list[Hashable] | None:
-    """The classes that a data set such as torchvision's says its rows have.
+    """Return the ``targets`` of a data set such as torchvision's.
 
-    None where it does not, or says something else, and where its classes are the groups themselves, as in a folder that files
-    auxiliary images by their nuisance.
+    None if there are no usable ``targets``, or if they equal the groups (for example an ``ImageFolder`` sorted by nuisance).
     """
     targets = getattr(images, "targets", None)
     if isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point():
@@ -75,32 +74,32 @@ def classes_at_hand(images: Any, groups: list[Hashable]) -> list[Hashable] | Non
 
 
 def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: str) -> None:
-    """Warn of groups that go with the classes of the same rows: purifying of them would forget the classes too.
+    """Warn if groups and classes are dependent: features without the group information lose class information too.
 
     Args:
         groups, classes: one label per row.
-        remedy: how to balance, for the message.
+        remedy: the message's sentence on how to balance.
     """
     group, of_class = _numbered_both(groups, classes)
     width = int(of_class.max()) + 1
     v = cramers_v((group * width + of_class).bincount(minlength=(int(group.max()) + 1) * width).view(-1, width))
     if v >= CONFOUNDED:
         warnings.warn(
-            f"the groups go with the classes of the same rows (Cramér's V {v:.2f}, 0 is independent), so features that forget "
-            f"the groups forget the classes: {remedy}",
+            f"the groups depend on the classes of the same rows (Cramér's V {v:.2f}, 0 is independent), so features that "
+            f"forget the groups forget the classes. {remedy}",
             AuxiliaryDataWarning,
             stacklevel=3,
         )
 
 
 class CellOrder:
-    """The order in which rows come if each cell comes once before any comes twice, and so each row of a cell.
+    """An endless order that visits each cell once before any cell twice, and likewise the rows within a cell.
 
     Args:
         rows: numbers of the rows, shape ``(n,)``.
-        cells: number of the cell of each, int64, shape ``(n,)``.
-        seed: of the order.
-        name: of the stream, which makes its order another one.
+        cells: cell number of each row, int64, shape ``(n,)``.
+        seed: seed of the order.
+        name: name of the stream; streams with different names have different orders.
     """
 
     def __init__(self, rows: Tensor, cells: Tensor, *, seed: int, name: str) -> None:
@@ -113,7 +112,7 @@ class CellOrder:
         return len(self._members)
 
     def rows(self, places: Tensor) -> Tensor:
-        """The rows at some places of the order, which has no end."""
+        """Return the rows at some positions of the order."""
         return torch.stack([self._row(*divmod(place, len(self))) for place in places.tolist()])
 
     def _row(self, cycle: int, slot: int) -> Tensor:
@@ -130,23 +129,23 @@ class CellOrder:
 
 
 def numbered_cells(groups: list[Hashable], classes: list[Hashable]) -> Tensor:
-    """The cell of each row, int64, shape ``(rows,)``.
+    """Return the cell number of each row, int64, shape ``(rows,)``, for a balanced sampler.
 
     Raises:
-        ValueError: if every class has one group only: there is nothing to compare within any class.
+        ValueError: if every class has one group only, because no class then allows a comparison of groups.
     """
     group, of_class = _numbered_both(groups, classes)
     pairs = torch.stack([group, of_class]).unique(dim=1)
     if len(pairs[1].unique()) == pairs.shape[1]:
         raise ValueError(
-            "`balance` needs classes that occur in more than one group, but each class here has one group alone, so group and "
-            "class cannot be told apart in these rows: take auxiliary data of another source"
+            "`balance` needs classes that occur in more than one group, got one group per class, so these rows do not separate "
+            "group and class. Use auxiliary data from another source"
         )
     return cells_of_rows(groups, classes)
 
 
 def warn_of_cells(groups: list[Hashable], classes: list[Hashable]) -> None:
-    """Warn of cells that have no row, or one."""
+    """Warn of cells with no row or a single row."""
     group, of_class = _numbered_both(groups, classes)
     pairs, counts = torch.stack([group, of_class]).unique(dim=1, return_counts=True)
     names = [list(index_by_value(labels)) for labels in (groups, classes)]
@@ -160,16 +159,16 @@ def warn_of_cells(groups: list[Hashable], classes: list[Hashable]) -> None:
         shown = ", ".join(f"({names[0][one]!r}, {names[1][other]!r})" for one, other in first)
         shown += " ..." if absent > SHOWN else ""
         without = f"{absent} have no row ({shown}), so those groups are compared without those classes" if absent else ""
-        alone = f"{single} have one row, which is drawn over and over" if single else ""
+        alone = f"{single} have one row, which repeats in every cycle" if single else ""
         warnings.warn(
-            f"of {cells_in_all} cells of group and class {' and '.join(filter(None, [without, alone]))}: more rows would help",
+            f"of {cells_in_all} cells of group and class {' and '.join(filter(None, [without, alone]))}. Add rows to them",
             AuxiliaryDataWarning,
             stacklevel=3,
         )
 
 
 def numbered(labels: list[Hashable]) -> Tensor:
-    """The labels as numbers, in the order in which their values first occur, int64, shape ``(rows,)``."""
+    """Number the labels in the order of their values' first occurrence, int64, shape ``(rows,)``."""
     number = torch.empty(len(labels), dtype=torch.int64, device="cpu")
     for value, rows in enumerate(index_by_value(labels).values()):
         number[rows] = value
@@ -177,7 +176,7 @@ def numbered(labels: list[Hashable]) -> Tensor:
 
 
 def cells_of_rows(groups: list[Hashable], classes: list[Hashable]) -> Tensor:
-    """The cell of group and class of each row, numbered, int64, shape ``(rows,)``."""
+    """Return the cell number of group and class of each row, int64, shape ``(rows,)``."""
     group, of_class = _numbered_both(groups, classes)
     cells: Tensor = (group * (int(of_class.max()) + 1) + of_class).unique(return_inverse=True)[1]
     return cells
@@ -185,7 +184,7 @@ def cells_of_rows(groups: list[Hashable], classes: list[Hashable]) -> Tensor:
 
 def _numbered_both(groups: list[Hashable], classes: list[Hashable]) -> tuple[Tensor, Tensor]:
     if len(groups) != len(classes):
-        raise ValueError(f"`balance` must hold one class per row: got {len(classes)} classes for {len(groups)} rows")
+        raise ValueError(f"`balance` must hold one class per row, got {len(classes)} classes for {len(groups)} rows")
     group = numbered(groups)
     try:
         return group, numbered(classes)

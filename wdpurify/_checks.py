@@ -1,10 +1,10 @@
-"""Checks of arguments, in one place: each says which argument, what is needed, what came and how to mend it."""
+"""Argument checks; each message states the argument, the need and the value that the caller gave."""
 
 import math
 
 
 def check_positive_integer(name: str, value: object) -> int:
-    """``value`` as an integer of at least 1."""
+    """Return ``value`` as an integer of at least 1."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"`{name}` must be an integer, got {type(value).__name__}")
     number = value.__index__()
@@ -14,14 +14,14 @@ def check_positive_integer(name: str, value: object) -> int:
 
 
 def check_not_negative(name: str, value: float) -> float:
-    """``value`` as a finite number of at least 0."""
+    """Return ``value`` as a finite number of at least 0."""
     if not 0 <= value < math.inf:
         raise ValueError(f"`{name}` must be a finite number of at least 0, got {value}")
     return float(value)
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
-    """``value`` if it is one of ``choices``."""
+    """Return ``value`` if it is one of ``choices``."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value

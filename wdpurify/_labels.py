@@ -1,4 +1,4 @@
-"""Labels of auxiliary rows: what is taken for one, and what is refused by name."""
+"""Reads and checks the labels of auxiliary rows."""
 
 import math
 import warnings
@@ -10,29 +10,29 @@ from torch import Tensor
 
 from .exceptions import AuxiliaryDataWarning
 
-#: Values of a label above which a continuous column is suspected, and above which a warning says what so many cost.
+#: Number of label values above which a column may be continuous, and above which a warning states their cost.
 FEW_GROUPS = 10
 MANY_GROUPS = 100
-#: Share of one value above which batches without any other are looked for, and the share of such batches that is too much.
+#: Share of one value that triggers a check for batches with this value alone, and the share of such batches that is too much.
 LONE_VALUE = 0.9
 LONE_BATCHES = 0.1
 
 
 def labels_of_rows(groups: Any, name: str = "groups") -> list[Hashable]:
-    """One label per row as a list, in the order of the rows; the index of a pandas column plays no part.
+    """Convert labels to a list in the order of the rows; ignores the index of a pandas column.
 
     Args:
         groups: one label per row.
-        name: of the argument, for messages.
+        name: name of the argument, for messages.
 
     Raises:
-        TypeError: for what has no order of rows.
+        TypeError: for a mapping or a set, whose rows have no order.
         ValueError: for more than one dimension.
     """
     if isinstance(groups, Mapping | Set):
         raise TypeError(
-            f"`{name}` must hold one label per row, in the order of the images, got {type(groups).__name__}: of a mapping from "
-            f"rows to labels give `[{name}[row] for row in range(len(images))]`"
+            f"`{name}` must hold one label per row, in the order of the images, got {type(groups).__name__}. For a mapping "
+            f"from rows to labels give `[{name}[row] for row in range(len(images))]`"
         )
     if hasattr(groups, "ndim") and groups.ndim != 1:
         raise ValueError(f"`{name}` must have shape (rows,), got {tuple(groups.shape)}")
@@ -41,7 +41,7 @@ def labels_of_rows(groups: Any, name: str = "groups") -> list[Hashable]:
 
 
 def _is_missing(label: Any) -> bool:
-    """None, NaN of any kind, and markers like pandas' NA, which refuse to be compared."""
+    """Whether a label is None, NaN of any kind, or a marker like pandas' NA, whose comparison raises an error."""
     try:
         return label is None or bool(label != label)
     except (TypeError, ValueError):
@@ -49,16 +49,16 @@ def _is_missing(label: Any) -> bool:
 
 
 def index_by_value(labels: list[Hashable]) -> dict[Hashable, Tensor]:
-    """The rows of each label value, in the order in which the values first occur.
+    """Return the rows of each label value, in the order of the values' first occurrence.
 
     Raises:
         ValueError: if a label is missing.
-        TypeError: if one cannot be hashed, or reads differently in another process.
+        TypeError: if a label is not hashable, or its ``repr`` differs between processes.
     """
     rows: dict[Hashable, list[int]] = {}
     for row, label in enumerate(labels):
         if _is_missing(label):
-            raise ValueError(f"`groups` has no label in row {row} ({label}): leave such rows out of the auxiliary set")
+            raise ValueError(f"`groups` has no label in row {row} ({label}). Leave such rows out of the auxiliary set")
         try:
             rows.setdefault(label, []).append(row)
         except TypeError as error:
@@ -66,41 +66,41 @@ def index_by_value(labels: list[Hashable]) -> dict[Hashable, Tensor]:
     for value, members in rows.items():
         if not _reads_alike_everywhere(value):
             raise TypeError(
-                f"`groups` must hold labels that read alike in every process, or no run could be resumed, got "
-                f"{type(value).__name__} in row {members[0]}: give each value a name or a number"
+                f"`groups` must hold labels whose `repr` is equal in every process, because states store it, got "
+                f"{type(value).__name__} in row {members[0]}. Give each value a name or a number"
             )
     return {value: torch.tensor(members, device="cpu") for value, members in rows.items()}
 
 
 def check_not_too_many(values: int, *, rows: int, batch_size: int) -> None:
-    """Refuse a label that hardly two rows share, warn of one with many values.
+    """Raise ValueError for a label with mostly single rows per value, and warn of a label with many values.
 
     Args:
-        values: how many there are.
-        rows: of the auxiliary set.
+        values: number of label values.
+        rows: number of rows of the auxiliary set.
         batch_size: rows of an auxiliary batch.
     """
     if values > max(FEW_GROUPS, rows / 2):
         raise ValueError(
-            f"`groups` has {values} values in {rows} rows, so most groups are a single row: a continuous column must be cut "
-            "into ranges first, for example by `torch.bucketize(column, column.quantile(torch.tensor([0.25, 0.5, 0.75])))`"
+            f"`groups` has {values} values in {rows} rows, so most groups are a single row. Cut a continuous column into "
+            "ranges, for example by `torch.bucketize(column, column.quantile(torch.tensor([0.25, 0.5, 0.75])))`"
         )
     if values > MANY_GROUPS:
         warnings.warn(
-            f"`groups` has {values} values and a batch {batch_size} rows, so each group is met about once in "
-            f"{-(-values // batch_size)} acting steps and is hardly forgotten: merge rare values, or raise `batch_size`",
+            f"`groups` has {values} values and a batch {batch_size} rows, so each group occurs about once in "
+            f"{-(-values // batch_size)} acting steps and is hardly forgotten. Merge rare values, or raise `batch_size`",
             AuxiliaryDataWarning,
             stacklevel=3,
         )
 
 
 def warn_of_a_lone_group(counts: dict[Hashable, int], *, batch_size: int, ranks: int) -> None:
-    """Warn of a value that so many rows have that many batches hold no other, so that nothing is compared in them.
+    """Warn if one value is so common that many batches contain only that value.
 
     Args:
-        counts: rows of each value.
+        counts: number of rows of each value.
         batch_size: rows of an auxiliary batch on each rank.
-        ranks: how many of these make a batch.
+        ranks: number of ranks; their batches together make one joint batch.
     """
     total = sum(counts.values())
     common = max(counts, key=lambda value: counts[value])
@@ -110,17 +110,17 @@ def warn_of_a_lone_group(counts: dict[Hashable, int], *, batch_size: int, ranks:
         sizes = range(joint, counts[common] + ranks, ranks)
         needed = next(size for size in sizes if _share_without_others(counts[common], total, size) <= LONE_BATCHES)
         rarest = min(counts, key=lambda value: counts[value])
-        by_itself = f", or draw a rare value by itself, `fixed={rarest!r}`" if counts[rarest] >= joint else ""
+        by_itself = f", or fix a rare value by `fixed={rarest!r}`" if counts[rarest] >= joint else ""
         warnings.warn(
             f"{counts[common] / total:.0%} of the rows are of the group {common!r}, so {alone:.0%} of the batches of {joint} "
-            f"rows hold no other and pull nothing: raise `batch_size` to {needed // ranks}{by_itself}",
+            f"rows hold no other group and pull nothing. Raise `batch_size` to {needed // ranks}{by_itself}",
             AuxiliaryDataWarning,
             stacklevel=4,
         )
 
 
 def _share_without_others(rows: int, total: int, batch: int) -> float:
-    """Share of the batches, drawn without putting back, that hold rows of one value alone."""
+    """Compute the share of batches, drawn without replacement, that hold only rows of one value."""
     if batch > rows:
         return 0.0
     ways = (math.lgamma(count + 1) - math.lgamma(count - batch + 1) for count in (rows, total))

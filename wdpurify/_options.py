@@ -1,4 +1,4 @@
-"""The keyword options of ``PurifyRegularizer``, typed once for all that pass them on, and the paper's own settings."""
+"""Types of ``PurifyRegularizer``'s keyword options, for every function that forwards them, and the paper's settings."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ from .pull import FixedStrength, Objective, OneSided, Strength
 
 
 class PurifyOptions(TypedDict, total=False):
-    """See :class:`wdpurify.PurifyRegularizer` for what each means."""
+    """Keyword options; :class:`wdpurify.PurifyRegularizer` documents each."""
 
     objective: Objective
     strength: float | Strength
@@ -27,8 +27,8 @@ class PurifyOptions(TypedDict, total=False):
     seed: int
 
 
-#: One-sided, lambda_2 = 1, weights clipped to 0.1, one critic step per three iterations. What the paper does not state, the
-#: critic's activation, is ReLU. Source: Li et al. 2021, arXiv:2102.10955, Alg. 1, Eq. 26 and Sec. IV-A.
+#: The paper's settings: one-sided, lambda_2 = 1, weights clipped to 0.1, one critic step per three iterations. The paper does
+#: not state the critic's activation; here it is ReLU. Source: Li et al. 2021, arXiv:2102.10955, Alg. 1, Eq. 26 and Sec. IV-A.
 PUBLISHED: PurifyOptions = {
     "objective": OneSided(),
     "strength": FixedStrength(1.0),

@@ -1,4 +1,4 @@
-"""GroupSampler: batches of auxiliary rows, in a seeded order that a few integers describe."""
+"""GroupSampler: draws batches of auxiliary rows in a seeded order whose state is a few integers."""
 
 import copy
 from collections.abc import Callable, Hashable, Sequence
@@ -20,8 +20,8 @@ class GroupBatch(NamedTuple):
     """A batch of auxiliary rows.
 
     Attributes:
-        images: what the extractor takes, batched along the first dimension.
-        groups: index of the critic output that a row belongs to, int64, shape ``(batch,)``; -1 for none.
+        images: input of the extractor, batched along the first dimension.
+        groups: index of each row's group, which is its critic output, int64, shape ``(batch,)``; -1 for no group.
         population: whether a row stands for the whole auxiliary set, bool, shape ``(batch,)``.
     """
 
@@ -31,7 +31,7 @@ class GroupBatch(NamedTuple):
 
 
 class Sampler(Protocol):
-    """What the regularizer asks of a sampler; any source of batches with these members will do."""
+    """Interface of a sampler; the regularizer accepts any source of batches with these members."""
 
     n_groups: int
 
@@ -45,36 +45,36 @@ class Sampler(Protocol):
 class GroupSampler:
     """Draws auxiliary batches by group label.
 
-    With ``fixed="all"`` a batch is ``batch_size`` rows of the whole set: each row belongs to the group of its own label
-    and to the population. With one label value it is the paper's pair: ``batch_size`` rows of that label (A), then
-    ``batch_size`` rows of the whole set (B).
+    With ``fixed="all"`` a batch is ``batch_size`` rows of the whole set: each row belongs to the group of its label and to the
+    population. With one label value a batch is the paper's pair: ``batch_size`` rows of that label (A), then ``batch_size``
+    rows of the whole set (B).
 
-    Order: every stream (the group, the whole set) is a seeded permutation per epoch, so that each row comes once before any
-    comes twice; a batch that crosses an epoch's end is filled from the next permutation. The order depends on ``seed``
-    alone. With n ranks, rank r takes rows r, r + n, ... of each joint batch of n times ``batch_size`` rows: the
-    ranks of one step never share a row of an epoch, and together draw what one process would.
+    Order: every stream (the group, the whole set) is a seeded permutation per epoch, so each row comes once before any row
+    comes twice; a batch at an epoch's end continues with the next permutation. The order depends only on ``seed``. With n
+    ranks, rank r takes rows r, r + n, ... of each joint batch of n times ``batch_size`` rows: the ranks of one step never
+    share a row of an epoch, and together they draw the rows of a single process.
 
     Args:
-        images: tensor, array or any indexable with a length, read by the row's number; an item may be a tuple whose first
-            member is the image, or a dict, whose entries the extractor then gets by keyword. Labels come from ``groups`` alone:
-            no image is read before it is drawn.
+        images: tensor, array or any sized object that is indexed by row number; an item may be a tuple whose first member is
+            the image, or a dict, which the extractor receives as keyword arguments. The sampler reads an image only when it
+            draws it.
         groups: one label per row (list, tuple, tensor or array of one dimension): text, a number, a date or a tuple of such.
         fixed: one label value, or ``"all"``.
-        balance: one class per row, where the rows have classes that go with the groups, as the task's own rows do: groups are
-            compared at equal class shares, by drawing evenly over the cells of group and class. Each row comes once before
-            any other *of its cell* comes twice.
+        balance: one class per row, for rows whose classes depend on the groups. The sampler then draws evenly over the cells
+            of group and class, which compares groups at equal class shares. Each row comes once before any row *of its cell*
+            comes twice.
         batch_size: rows per group (m in the paper), at least 1 and at most the size of the group and of the set.
         seed: seed of the order.
-        transform: applied to each batch of images after drawing, for example to scale bytes to floats.
-        rank, world_size: this process's share; None takes those of ``torch.distributed`` at the first draw, 0 of 1 without it.
-            A ``world_size`` of 1 says that this process is by itself: its regularizer then trains a critic of its own.
+        transform: function of each batch of images, for example to scale bytes to floats.
+        rank, world_size: this process's share; None reads them from ``torch.distributed`` at the first draw, 0 of 1 without
+            it. With a ``world_size`` of 1 the regularizer trains its critic without the other ranks.
 
     Raises:
-        TypeError: if a label cannot be hashed or reads differently in another process, or ``images`` or ``groups`` is a mapping
-            or a set.
-        ValueError: if lengths differ, a label is missing (None or NaN), hardly two rows share one (a continuous column),
-            ``fixed`` names no label or every row, a group is smaller than ``batch_size`` times the ranks, the set has one
-            label only, each class of ``balance`` has one group only, or only one of ``rank`` and ``world_size`` is given.
+        TypeError: if a label is not hashable or its ``repr`` differs between processes, or if ``images`` or ``groups`` is a
+            mapping or a set.
+        ValueError: if lengths differ, a label is missing (None or NaN), most label values have a single row (a continuous
+            column), ``fixed`` is no label, the set has one label only, a group is smaller than ``batch_size`` times the ranks,
+            each class of ``balance`` has one group only, or only one of ``rank`` and ``world_size`` is given.
 
     >>> sampler = GroupSampler(torch.arange(6.0)[:, None], list("aabbbb"), fixed="a", batch_size=2)
     >>> batch = sampler.next_batch()
@@ -106,7 +106,7 @@ class GroupSampler:
         self._transform = transform
         labels = labels_of_rows(groups)
         if len(labels) != len(images):
-            raise ValueError(f"`groups` must hold one label per image: got {len(labels)} labels for {len(images)} images")
+            raise ValueError(f"`groups` must hold one label per image, got {len(labels)} labels for {len(images)} images")
         index = index_by_value(labels)
         self.values: tuple[Hashable, ...] = tuple(index) if fixed == ALL else (fixed,)
         self.n_groups = len(self.values)
@@ -131,25 +131,25 @@ class GroupSampler:
             self._balanced = {name: CellOrder(rows, cells[rows], seed=seed, name=name) for name, rows in self._streams.items()}
             self._checksum += checksum(cells)
         elif (known := classes_at_hand(images, labels)) is not None:
-            warn_if_confounded(labels, known, "draw evenly, by `balance=` with one class per row")
+            warn_if_confounded(labels, known, "Give one class per row as `balance` to draw evenly")
         self._warn_of_a_lone_group()
         self._drawn = 0
         self._orders: dict[str, tuple[int, Tensor]] = {}
 
     @property
     def rows(self) -> int:
-        """How many rows the auxiliary set has."""
+        """Number of rows of the auxiliary set."""
         return sum(self._counts.values())
 
     def _check_values(self, index: dict[Hashable, Tensor]) -> None:
         shown = _shown({value: len(rows) for value, rows in index.items()})
         if self.fixed == ALL and ALL in index:
-            raise ValueError('`groups` has a label value "all", which `fixed` cannot tell from every value: rename it')
+            raise ValueError('`groups` has a label value "all", which means every value in `fixed`. Rename this label value')
         if self.fixed != ALL and self.fixed not in index:
             raise ValueError(f"`fixed` must be a label value that occurs, got {self.fixed!r}; rows per value: {shown}")
         if len(index) < 2:
             raise ValueError(
-                f"`groups` must hold at least two label values, or the group is the whole set; rows per value: {shown}"
+                f"`groups` must hold at least two label values, got one; rows per value: {shown}. Add rows of another group"
             )
 
     def _check_sizes(self, world_size: int) -> None:
@@ -157,18 +157,18 @@ class GroupSampler:
         asked = f"`batch_size` {self.batch_size}" + (f" x {world_size} ranks" if world_size > 1 else "")
         if self.fixed != ALL and self._counts[self.fixed] < joint:
             raise ValueError(
-                f"the group {self.fixed!r} has {self._counts[self.fixed]} rows, fewer than {asked}; "
-                f"lower `batch_size` or fix another value; rows per value: {_shown(self._counts)}"
+                f"the group {self.fixed!r} has {self._counts[self.fixed]} rows, fewer than {asked}; rows per value: "
+                f"{_shown(self._counts)}. Lower `batch_size` or set `fixed` to another value"
             )
         if (total := sum(self._counts.values())) < joint:
-            raise ValueError(f"the set has {total} rows, fewer than {asked}; lower `batch_size`")
+            raise ValueError(f"the set has {total} rows, fewer than {asked}. Lower `batch_size`")
 
     def _warn_of_a_lone_group(self) -> None:
         if self._share and self.fixed == ALL and not self._balanced:
             warn_of_a_lone_group(self._counts, batch_size=self.batch_size, ranks=self._share[1])
 
     def next_batch(self) -> GroupBatch:
-        """The next batch: ``batch_size`` rows with ``fixed="all"``, twice as many with one fixed value.
+        """Draw the next batch: ``batch_size`` rows with ``fixed="all"``, twice as many with one fixed value.
 
         Returns:
             A :class:`GroupBatch`; with one fixed value the group's rows come first.
@@ -210,11 +210,11 @@ class GroupSampler:
         return self._orders[name][1]
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were drawn; with the constructor's arguments that is the whole position."""
+        """Return the number of drawn batches and the settings; the position needs nothing else."""
         return {"drawn": self._drawn} | self.identity()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved position.
+        """Continue from a saved position.
 
         Raises:
             ValueError: if the state belongs to a sampler with another seed, batch size or set of groups.
@@ -223,23 +223,23 @@ class GroupSampler:
             if state[name] != mine:
                 raise ValueError(f"the state was saved with `{name}` {state[name]}, this sampler has {mine}")
         if type(state["drawn"]) is not int or state["drawn"] < 0:
-            raise ValueError(f"the state must hold the number of batches drawn, got `drawn` {state['drawn']!r}")
+            raise ValueError(f"the state must hold the number of drawn batches, got `drawn` {state['drawn']!r}")
         self._drawn = state["drawn"]
 
     def draws_like(self, other: object) -> bool:
-        """Whether another sampler draws from the same images by the same labels, in whatever order."""
+        """Whether another sampler draws from the same images by the same labels; the order may differ."""
         if not isinstance(other, GroupSampler) or other._given is not self._given:
             return False
         return (other.values, other._checksum) == (self.values, self._checksum)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "GroupSampler":
-        copied = copy.copy(self)  # the rows are never written to
+        copied = copy.copy(self)  # the copies can share the rows, because no code writes to them
         copied._orders = {}
         copied._balanced = {name: copy.copy(order) for name, order in self._balanced.items()}
         return copied
 
     def identity(self) -> dict[str, Any]:
-        """What must be alike on every rank, and in a run that goes on: the set, its order and the batches drawn from it."""
+        """Return the settings that must be equal on every rank and in a resumed run: the set, its order and its batches."""
         return {
             "seed": self.seed,
             "batch_size": self.batch_size,

@@ -1,8 +1,8 @@
 """The formulas of Purified Learning, on plain tensors.
 
-Every function here is pure: no state, no randomness, no host synchronisation. A batch of auxiliary rows is described by
-two tensors: ``groups`` says which group a row is drawn for (-1: none), ``population`` says which rows stand for the whole
-auxiliary set. The paper's A against B is one group and two disjoint halves; in the batch of all groups every row is both.
+Every function here is pure: no state, no randomness, no host synchronisation. Two tensors describe a batch of auxiliary rows:
+``groups`` is each row's group (-1: none), and ``population`` marks the rows that stand for the whole auxiliary set. The
+paper's A against B is one group and two disjoint halves; in a batch of all groups every row has both roles.
 """
 
 import math
@@ -16,10 +16,10 @@ Toward = Literal["population", "group"]
 
 
 def gap_weights(groups: Tensor, population: Tensor, n_groups: int) -> Tensor:
-    """Weights that turn critic scores into the gap between the groups and the population.
+    """Compute the weights of the critic scores in the gap between the groups and the population.
 
     Column y holds ``1 / n_y`` on the rows of group y minus ``1 / n_population`` on the rows of the population, divided by
-    the number of groups that occur in the batch. A group without a row (or a batch without population) weighs nothing.
+    the number of groups that occur in the batch. A group without a row has weight 0, as every group without a population.
 
     Args:
         groups: group index of each row, int64, shape ``(batch,)``; -1 for a row that belongs to no group.
@@ -52,14 +52,14 @@ def gap_weights(groups: Tensor, population: Tensor, n_groups: int) -> Tensor:
 
 
 def feature_spread(features: Tensor, in_play: Tensor) -> Tensor:
-    """The root mean square distance of the numbers of a row from their dimension's mean, over rows and dimensions.
+    """Compute the root mean square deviation of features from the mean of their dimension, over rows and dimensions.
 
     Args:
         features: shape ``(batch, dim)``.
-        in_play: which rows count, shape ``(batch,)``.
+        in_play: mask of the rows to use, shape ``(batch,)``.
 
     Returns:
-        A scalar tensor in feature units; 0 where no row counts.
+        A scalar tensor in feature units; 0 without a row to use.
 
     >>> feature_spread(torch.tensor([[1.0, 0.0], [3.0, 0.0], [9.0, 9.0]]), torch.tensor([True, True, False]))
     tensor(0.7071)
@@ -72,10 +72,10 @@ def feature_spread(features: Tensor, in_play: Tensor) -> Tensor:
 
 
 def group_gap(scores: Tensor, groups: Tensor, population: Tensor) -> Tensor:
-    """Mean over the groups of (mean score of the group minus mean score of the population).
+    """Compute the mean over the groups of (mean score of the group minus mean score of the population).
 
     Output y of the critic is the witness of group y, so the gap estimates the mean over y of W1(R_y, R) from below if
-    every output is 1-Lipschitz. Groups missing from the batch are left out of the mean.
+    every output is 1-Lipschitz. The mean excludes groups without a row in the batch.
 
     Args:
         scores: critic outputs, shape ``(batch, n_groups)``.
@@ -83,7 +83,7 @@ def group_gap(scores: Tensor, groups: Tensor, population: Tensor) -> Tensor:
         population: whether a row stands for the whole set, bool, shape ``(batch,)``.
 
     Returns:
-        A scalar tensor in score units; 0 where no group occurs.
+        A scalar tensor in score units; 0 if no group occurs.
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -102,11 +102,11 @@ def group_gap(scores: Tensor, groups: Tensor, population: Tensor) -> Tensor:
 
 
 def one_sided_loss(scores: Tensor, *, toward: Toward = "population") -> Tensor:
-    """The paper's Goal 2 on a batch of task rows: their mean critic score, signed by direction.
+    """Compute the paper's Goal 2 on a batch of task rows: their mean critic score, with a sign for the direction.
 
-    The critic scores a group high and the population low (it maximises :func:`group_gap`), so descending the mean score
-    moves the task features towards the population, as Alg. 1 does; the negative mean moves them towards the group, as
-    Eq. 22 with Eq. 24 does. The loss has no lower bound.
+    The critic scores a group high and the population low (it maximises :func:`group_gap`), so descent of the mean score
+    shifts the task features towards the population, as in Alg. 1; the negative mean shifts them towards the group, as in
+    Eq. 22 with Eq. 24. The loss has no lower bound.
 
     Args:
         scores: critic outputs on task features, shape ``(batch, n_groups)``.
@@ -118,7 +118,7 @@ def one_sided_loss(scores: Tensor, *, toward: Toward = "population") -> Tensor:
     Raises:
         ValueError: for any other ``toward``.
 
-    Source: Li et al. 2021, arXiv:2102.10955, Eq. 25, with the direction made explicit.
+    Source: Li et al. 2021, arXiv:2102.10955, Eq. 25, with an explicit direction.
 
     >>> one_sided_loss(torch.tensor([[1.0], [3.0]])), one_sided_loss(torch.tensor([[1.0], [3.0]]), toward="group")
     (tensor(2.), tensor(-2.))
@@ -129,11 +129,11 @@ def one_sided_loss(scores: Tensor, *, toward: Toward = "population") -> Tensor:
 
 
 def pair_with_population(features: Tensor, groups: Tensor, population: Tensor, *, mix: Tensor, order: Tensor) -> Tensor:
-    """Points on the lines between each row and a row of the population, where a critic's slope is to be checked.
+    """Interpolate between each row and a row of the population, to get points for the gradient penalty.
 
     Args:
         features: shape ``(batch, dim)``.
-        groups: group index of each row, shape ``(batch,)``; only its shape is used to align the rows.
+        groups: group index of each row, shape ``(batch,)``; the function uses only its length.
         population: whether a row stands for the whole set, bool, shape ``(batch,)``.
         mix: position on the line per row, in [0, 1] (1: the row itself), shape ``(batch,)``.
         order: random numbers in [0, 1) that pick the partners, shape ``(batch,)``.
@@ -143,7 +143,7 @@ def pair_with_population(features: Tensor, groups: Tensor, population: Tensor, *
 
     Source: Gulrajani et al. 2017, arXiv:1704.00028, Alg. 1 line 6, with the population as the second sample.
     """
-    # Population rows sorted first, each group row takes the next of them: no row count ever reaches the host.
+    # With the population rows sorted first, row i takes partner i modulo their number, so no count needs the host.
     ranking = torch.argsort(torch.where(population, order, order + 1.0))
     position = torch.arange(len(groups), device=groups.device) % population.sum().clamp(min=1)
     partner = features[ranking[position]]
@@ -151,19 +151,19 @@ def pair_with_population(features: Tensor, groups: Tensor, population: Tensor, *
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], points: Tensor, groups: Tensor, *, target: float = 1.0) -> Tensor:
-    """Mean squared distance of the critic's slope from ``target``, taken per row.
+    """Compute the mean squared distance of the critic's slope from ``target``, per row.
 
     The slope of row i is the Euclidean norm, over the feature dimension, of the gradient of output ``groups[i]`` at
     ``points[i]``. The critic must treat rows independently (no batch normalisation).
 
     Args:
         critic: maps ``(batch, dim)`` to ``(batch, n_groups)``.
-        points: where to check, shape ``(batch, dim)``; no gradient flows to them.
-        groups: which output to check per row, int64, shape ``(batch,)``; rows with -1 are left out.
-        target: wanted slope, above 0; 1 for a 1-Lipschitz critic.
+        points: positions of the slopes, shape ``(batch, dim)``; no gradient flows to them.
+        groups: index of the output per row, int64, shape ``(batch,)``; rows with -1 are ignored.
+        target: target slope, above 0; 1 for a 1-Lipschitz critic.
 
     Returns:
-        A scalar tensor that can be differentiated with respect to the critic's parameters; 0 where every row is left out.
+        A scalar tensor, differentiable with respect to the critic's parameters; 0 if every row is ignored.
 
     Raises:
         ValueError: if ``points`` is not two-dimensional or the batch sizes differ.
@@ -186,23 +186,23 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], points: Tensor, groups:
 
 
 def penalty_of_gradients(gradients: Tensor, groups: Tensor, *, target: float = 1.0) -> Tensor:
-    """What :func:`gradient_penalty` makes of the gradients of output ``groups[i]`` at point i, shape ``(batch, dim)``."""
+    """Compute :func:`gradient_penalty` from the gradients of output ``groups[i]`` at point i, shape ``(batch, dim)``."""
     kept = (groups >= 0).float()
-    # sqrt has no gradient at 0, where a dead critic sits: the small constant keeps it finite.
+    # The gradient of sqrt is infinite at 0, the slope of a dead critic; the small constant makes it finite.
     slopes = (gradients.square().sum(1) + 1e-12).sqrt()
     return ((slopes - target).square() * kept).sum() / kept.sum().clamp(min=1)
 
 
 def task_norms(norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Norm of the task gradient at the features in units of the unscaled loss, from what every rank recorded.
+    """Combine the ranks' task gradient norms at the features to norms in units of the unscaled loss.
 
-    The ranks' losses are averaged: their rows make one batch, squared norms add, norms and weights fall with the ranks.
+    DDP averages the ranks' losses, so their rows form one batch: squared norms add, and their root falls with the ranks.
 
     Args:
-        norms, weights: of the task gradients as they came, and the factors of the loss; shape ``(ranks, iterations)`` each.
+        norms, weights: norms of the scaled task gradients, and factors of the loss; shape ``(ranks, iterations)`` each.
 
     Returns:
-        The norms and the mean weights, shape ``(iterations,)`` each; not finite where an iteration was not recorded.
+        The norms and the mean weights, shape ``(iterations,)`` each; not finite for an iteration without a record.
 
     >>> task_norms(torch.tensor([[3.0], [4.0]]), torch.tensor([[2.0], [2.0]]))
     (tensor([1.2500]), tensor([2.]))
@@ -213,10 +213,10 @@ def task_norms(norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def norm_of_all_passes(norm: Tensor, passes: int) -> Tensor:
-    """What a pull on the task's rows counts as in one of several passes of an iteration.
+    """Correct the norm of a pull on task rows for the number of passes in an iteration.
 
-    Passes (micro-batches, ranks) see other rows each. Pulls of the full ratio, divided like the loss and orthogonal as those of
-    independent rows, would come out weaker than in one batch by the root of their number: each norm counts as so much smaller.
+    Passes (micro-batches, ranks) have different rows, so their pulls are about orthogonal. Averaged like the loss, n pulls are
+    weaker than the pull of one batch by a factor of ``sqrt(n)``, for which the smaller norm compensates.
 
     >>> norm_of_all_passes(torch.tensor(6.0), 4)
     tensor(3.)
@@ -225,14 +225,14 @@ def norm_of_all_passes(norm: Tensor, passes: int) -> Tensor:
 
 
 def transferred_error_bound(error: float, distance: float, *, lipschitz: float) -> float:
-    """What the error under one distribution of features says of the error under another.
+    """Bound the error under one distribution of features by the error under another.
 
     The bound, ``error + 2 * lipschitz * distance``, holds if *both* the classifier and an ideal one are Lipschitz functions of
-    the features (certified for a linear head by its spectral norm, assumed for the ideal one), and ``distance`` is the true W1:
-    with a critic's estimate from below it may be too small, by as much as the estimate falls short.
+    the features (the spectral norm certifies a linear head; the ideal one is an assumption), and ``distance`` is the true W1.
+    A critic estimates W1 from below, so with its estimate the bound may be too small.
 
     Args:
-        error: mean Euclidean distance between the outputs of the two, under the distribution at hand, at least 0.
+        error: mean Euclidean distance between the outputs of the two, under the first distribution, at least 0.
         distance: W1 between the two distributions of features, at least 0.
         lipschitz: constant of both classifiers with respect to the features, at least 0.
 

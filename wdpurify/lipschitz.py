@@ -1,7 +1,7 @@
-"""Lipschitz constants of small fully connected critics: how to bound them and how to hold them.
+"""Lipschitz constants of small fully connected critics.
 
-``lipschitz_bound`` certifies; ``clip_weights_`` and ``clip_spectral_norm_`` hold. All of them look only at weights, so what
-they say is true for every input.
+``lipschitz_bound`` certifies a constant; ``clip_weights_`` and ``clip_spectral_norm_`` constrain it. All of them use only the
+weights, so their results hold for every input.
 """
 
 import math
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ._torch import full_precision
 
-#: Activations whose slope never exceeds 1, so that they leave a product of spectral norms valid.
+#: Activations with slopes of at most 1, which a product of spectral norms may include.
 ONE_LIPSCHITZ = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Identity, nn.Hardtanh)
 
 
@@ -19,14 +19,14 @@ def clip_weights_(module: nn.Module, bound: float) -> None:
     """Clamp every parameter of ``module`` to ``[-bound, bound]``, in place.
 
     Args:
-        module: any module; biases are clipped too, as in the WGAN paper.
-        bound: largest magnitude allowed, above 0.
+        module: any module; its biases are clipped too, as in the WGAN paper.
+        bound: largest magnitude, above 0.
 
     Raises:
         ValueError: if ``bound`` is not a positive finite number.
 
-    Source: Arjovsky et al. 2017, arXiv:1701.07875, Alg. 1 line 7. This is no 1-Lipschitz constraint: see
-    :func:`lipschitz_bound` for the constant that it leaves.
+    Source: Arjovsky et al. 2017, arXiv:1701.07875, Alg. 1 line 7. This is no 1-Lipschitz constraint:
+    :func:`lipschitz_bound` computes the resulting constant.
 
     >>> layer = nn.Linear(1, 1)
     >>> _ = nn.init.constant_(layer.weight, 3.0)
@@ -41,11 +41,11 @@ def clip_weights_(module: nn.Module, bound: float) -> None:
 
 
 def spectral_norm_bound(weight: Tensor, *, iterations: int = 6) -> Tensor:
-    """A number that is never below the spectral norm of a matrix, by matrix products alone.
+    """Bound the spectral norm of a matrix from above, by matrix products alone.
 
     Gram iteration squares the singular values' ratios at every step, so the Frobenius norm converges to the spectral
     norm from above: the excess is at most a factor ``rank ** (2 ** -(iterations + 1))``, 1.045 for rank 256 and 6 steps.
-    Power iteration would come from below and certify nothing.
+    Power iteration converges from below and certifies nothing.
 
     Args:
         weight: matrix of shape ``(out, in)``.
@@ -77,7 +77,7 @@ def _gram_bound(weight: Tensor, iterations: int) -> Tensor:
     gram = weight if weight.shape[0] <= weight.shape[1] else weight.T
     tiny = torch.finfo(torch.float32).tiny
     for _ in range(iterations):
-        scale = gram.abs().max().clamp(min=tiny)  # a norm squares entries, which below 1e-22 are 0 then and above 1e19 infinite
+        scale = gram.abs().max().clamp(min=tiny)  # not a norm: squares of entries below 1e-22 are 0, above 1e19 infinite
         gram = gram / scale
         gram = gram @ gram.T
         log_scale = 2.0 * (log_scale + scale.log())
@@ -88,12 +88,12 @@ def _gram_bound(weight: Tensor, iterations: int) -> Tensor:
 def clip_spectral_norm_(module: nn.Module, bound: float = 1.0) -> None:
     """Scale down every linear layer whose spectral norm may exceed ``bound``, in place.
 
-    With ``bound`` 1 and 1-Lipschitz activations the whole network is 1-Lipschitz. A layer within the bound is not touched.
-    Biases do not matter for the constant and stay.
+    With ``bound`` 1 and 1-Lipschitz activations the whole network is 1-Lipschitz. A layer within the bound does not change,
+    nor do biases, which have no effect on the constant.
 
     Args:
         module: a module whose matrices are ``nn.Linear`` weights.
-        bound: largest spectral norm allowed per layer, above 0.
+        bound: largest spectral norm per layer, above 0.
 
     Raises:
         ValueError: if ``bound`` is not a positive finite number.
@@ -109,10 +109,10 @@ def clip_spectral_norm_(module: nn.Module, bound: float = 1.0) -> None:
 
 
 def lipschitz_bound(module: nn.Module) -> float:
-    """A certified Lipschitz constant of a fully connected network, in the Euclidean norm.
+    """Certify a Lipschitz constant of a fully connected network, in the Euclidean norm.
 
     The product of the layers' spectral norms (singular values in float64); it is an upper bound and often far from
-    tight. Reads the weights on the host: meant for reports, not for every step.
+    tight. The host reads the weights: use it for reports, not in every step.
 
     Args:
         module: ``nn.Linear``, an activation with slope at most 1, or an ``nn.Sequential`` of such.
@@ -121,7 +121,7 @@ def lipschitz_bound(module: nn.Module) -> float:
         K with ``||f(x) - f(y)|| <= K * ||x - y||`` for all x and y.
 
     Raises:
-        TypeError: for a layer that this function cannot bound, by name.
+        TypeError: for a layer that this function cannot bound; the message contains its class.
 
     >>> lipschitz_bound(nn.Sequential(nn.Identity(), nn.ReLU()))
     1.0

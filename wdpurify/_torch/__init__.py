@@ -1,4 +1,4 @@
-"""What torch makes necessary, without any idea of the method: randomness, devices, wrappers, autocast, ranks, graphs."""
+"""Helpers for torch, independent of the method: randomness, devices, wrappers, autocast, ranks, graphs."""
 
 from .autocast import (
     AutocastState,

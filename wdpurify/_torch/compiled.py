@@ -1,4 +1,4 @@
-"""How the library keeps out of graphs that the user compiles around it."""
+"""Keeps the library's functions out of graphs that the user compiles."""
 
 import functools
 import sys
@@ -9,15 +9,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def in_compiled_backward() -> bool:
-    """Whether the backward pass under way is one that compiled autograd traces."""
+    """Whether compiled autograd traces the current backward pass."""
     module = sys.modules.get("torch._dynamo.compiled_autograd")
     return any(getattr(module, flag, False) for flag in ("compiled_autograd_enabled", "in_compiled_autograd_region"))
 
 
 def outside_graphs(function: Function) -> Function:
-    """Have torch.compile leave a function and all that it calls alone: a compiled function is cut in two there.
+    """Exclude a function and its callees from torch.compile, with a graph break at the call.
 
-    The same as ``torch.compiler.disable``, which would import the whole compiler whenever this library is imported.
+    Equivalent to ``torch.compiler.disable``, which would import the whole compiler at the import of this library.
     """
     disabled: list[Callable[..., Any]] = []
 

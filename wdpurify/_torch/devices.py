@@ -1,16 +1,16 @@
-"""Moving tensors to where they are needed without making the host wait."""
+"""Copies tensors between devices without a wait of the host where possible."""
 
 import torch
 from torch import Tensor
 
 
 def moved(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """``tensor`` on ``device``. To a GPU the copy is queued from pinned memory; to the CPU it is waited for, as it must be."""
+    """Return ``tensor`` on ``device``: asynchronously to a GPU, from pinned memory, and synchronously to the CPU."""
     if tensor.device.type == "cpu" and device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, dtype, non_blocking=device.type != "cpu")
 
 
 def is_free_to_read(tensor: Tensor) -> bool:
-    """Whether the host can read a tensor without waiting for a device, and so may save itself work that depends on it."""
+    """Whether the host can read a tensor without a wait for its device, and so may skip work that depends on it."""
     return tensor.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""Randomness that nobody else sees: seeds derived from what is being drawn, and a fenced-off stretch of the global streams."""
+"""Private randomness: derives seeds from the purpose of a draw, and isolates blocks from the global random streams."""
 
 import hashlib
 import random
@@ -11,22 +11,22 @@ from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on every part and on nothing else, alike in every process.
+    """Derive a 63-bit seed that depends on every part and on nothing else, and is equal in every process.
 
-    Deriving seeds from (seed, purpose, step) instead of keeping generators makes the state of a run a few integers.
+    With seeds derived from (seed, purpose, step) in place of generators, the state of a run is a few integers.
     """
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def checksum(numbers: Tensor) -> int:
-    """A number that other integers, or the same in another order, hardly share; alike in every process."""
+    """Compute a checksum of integers in their order, equal in every process."""
     factors = torch.randint(2**62, numbers.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     return int(((numbers + 2) * factors).sum())
 
 
 def private_generator(device: torch.device, seed: int) -> torch.Generator | None:
-    """A seeded generator on ``device``; None where the device draws nothing and has none."""
+    """Return a seeded generator on ``device``; None for a device without generators."""
     try:
         return torch.Generator(device=device).manual_seed(seed)
     except RuntimeError:
@@ -35,9 +35,9 @@ def private_generator(device: torch.device, seed: int) -> torch.Generator | None
 
 @contextmanager
 def private_randomness(device: torch.device, seed: int) -> Iterator[None]:
-    """Run a block (augmentation, dropout) on random streams of its own and leave the global ones as they were.
+    """Run a block (augmentation, dropout) on separate random streams and restore the global streams after it.
 
-    Fences torch's generators of the CPU and of ``device``, Python's ``random`` and, if anybody has imported it, NumPy's.
+    Covers torch's generators of the CPU and of ``device``, Python's ``random`` and, if the program has imported it, NumPy.
     """
     numpy_random = sys.modules["numpy"].random if "numpy" in sys.modules else None
     python_state = random.getstate()

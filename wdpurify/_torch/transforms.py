@@ -1,4 +1,4 @@
-"""Whether torch.func transforms (``grad``, ``vmap``, ``jvp``) or a backward pass are under way."""
+"""Detects torch.func transforms (``grad``, ``vmap``, ``jvp``) and the state of the current backward pass."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,12 +10,12 @@ from .compiled import in_compiled_backward
 
 
 def in_functional_transform() -> bool:
-    """Inside ``torch.func`` tensors are wrappers that die with the transform: they must be neither kept nor hooked."""
+    """Whether a ``torch.func`` transform runs: its tensors die with it, so callers must neither store nor hook them."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def is_batched(tensor: Tensor) -> bool:
-    """Whether a tensor stands for several in one vectorised call: ``vmap``, or ``is_grads_batched=True``."""
+    """Whether a tensor is batched by ``vmap`` or ``is_grads_batched=True``."""
     functorch = torch._C._functorch
     if in_compiled_backward():
         return False
@@ -23,23 +23,23 @@ def is_batched(tensor: Tensor) -> bool:
 
 
 def in_backward() -> bool:
-    """Whether a backward pass is under way: gradient checkpointing runs the forward once more there."""
+    """Whether a backward pass runs, in which gradient checkpointing repeats forward passes."""
     return torch._C._current_graph_task_id() != -1
 
 
 def graph_is_kept() -> bool:
-    """Whether the backward pass under way keeps its graph, so that another one may go through it."""
+    """Whether the current backward pass retains its graph, so another pass may follow through the same graph."""
     if in_compiled_backward() or not in_backward():
         return False
-    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # torch 2.6
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # from torch 2.6 on
     return ask is not None and bool(ask())
 
 
 def is_accumulated(nodes: Iterable[Any]) -> bool:
-    """Whether the backward pass under way leaves gradients in ``.grad``: ``backward()`` does, ``autograd.grad`` does not.
+    """Whether the current backward pass writes ``.grad``: ``backward()`` does, ``autograd.grad`` does not.
 
     Args:
-        nodes: those that follow a node in the graph of this backward pass. Those of leaves tell; without any, it is assumed.
+        nodes: next autograd nodes of a node in this backward pass. Leaf nodes decide; without a leaf node the result is True.
     """
     leaves = [node for node in nodes if type(node).__name__ == "AccumulateGrad"]
     return not leaves or any(map(_will_accumulate, leaves))
@@ -48,5 +48,5 @@ def is_accumulated(nodes: Iterable[Any]) -> bool:
 def _will_accumulate(leaf: Any) -> bool:
     try:
         return bool(torch._C._will_engine_execute_node(leaf))
-    except RuntimeError as error:  # torch refuses the question where autograd.grad was asked for the gradient of this leaf
+    except RuntimeError as error:  # torch raises if this leaf is an input of autograd.grad
         return "autograd.grad" not in str(error)

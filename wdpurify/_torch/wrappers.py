@@ -1,4 +1,4 @@
-"""The user's own module behind what wraps it or is bound to it."""
+"""Finds the user's module behind wrappers and callables, and converts sharded tensors."""
 
 import functools
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from .devices import moved
 
-#: Children under which wrappers keep the module that they wrap: torch.compile, DataParallel and DDP, old Accelerate.
+#: Child names of the wrapped module in torch.compile, DataParallel and DDP, and old versions of Accelerate.
 WRAPPED = ("_orig_mod", "module", "_forward_module")
-#: Libraries whose classes may be such wrappers; a user's own class with a child called `module` does work of its own.
+#: Libraries whose classes may be wrappers. A user's class with a child `module` is no wrapper: its forward may do more.
 WRAPPER_LIBRARIES = ("torch", "accelerate", "deepspeed", "lightning", "lightning_fabric")
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """The user's own module behind DDP, torch.compile and the like; a second forward through DDP would upset its buckets."""
+    """Return the user's module behind DDP, torch.compile and the like; a second forward through DDP breaks its buckets."""
     if type(module).__module__.partition(".")[0] in WRAPPER_LIBRARIES:
         children = dict(module.named_children())
         for name in WRAPPED:
@@ -25,7 +25,7 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def owner_of(extract: Callable[..., Any]) -> nn.Module | None:
-    """The module behind a callable: itself, what a method is bound to, what a partial wraps; None for a plain function."""
+    """Return the module of a callable: a module itself, a bound method's, a partial's; None for a plain function."""
     if isinstance(extract, nn.Module):
         return extract
     if isinstance(extract, functools.partial):
@@ -35,7 +35,7 @@ def owner_of(extract: Callable[..., Any]) -> nn.Module | None:
 
 
 def root_library(function: Any) -> str:
-    """Name of the top-level package in which a function, a bound method, a partial or a callable object is defined."""
+    """Return the top-level package that defines a function, a bound method, a partial or a callable object."""
     while isinstance(function, functools.partial):
         function = function.func
     function = getattr(function, "__func__", function)
@@ -44,24 +44,24 @@ def root_library(function: Any) -> str:
 
 
 def is_shard(tensor: Tensor) -> bool:
-    """Whether a tensor is a sharded one, of which this rank holds a part; a graph leads to the whole one, not to it."""
+    """Whether a tensor is sharded, with a part on each rank; autograd graphs lead to the unsharded tensor, not to it."""
     return hasattr(tensor, "to_local")
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """A tensor, or what this rank holds of a sharded one."""
+    """Return this rank's part of a sharded tensor, or an unsharded tensor itself."""
     sharded: Any = tensor
     part: Tensor = sharded.to_local() if is_shard(tensor) else tensor
     return part
 
 
 def like(whole: Tensor, part: Tensor) -> Tensor:
-    """``part``, as :func:`own_part` gave it, placed and sharded as ``whole`` is."""
+    """Convert a result of :func:`own_part` back to the device and sharding of ``whole``."""
     placed = moved(part, whole.device)
     if not is_shard(whole):
         return placed
     sharded: Any = whole
-    form = {"run_check": False, "shape": sharded.shape, "stride": sharded.stride()}  # shards need not be of one size
+    form = {"run_check": False, "shape": sharded.shape, "stride": sharded.stride()}  # shards may differ in size
     return type(sharded).from_local(placed, sharded.device_mesh, sharded.placements, **form)  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""The Wasserstein critic: its network, what holds its Lipschitz constant, and its training."""
+"""The Wasserstein critic: its network, the constraints on its Lipschitz constant, and its training."""
 
 from .constraints import (
     Constraint,

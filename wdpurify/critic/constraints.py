@@ -1,6 +1,6 @@
-"""Three ways to hold a critic's Lipschitz constant, interchangeable: clip its weights, penalise its slope, or project it.
+"""Three interchangeable constraints on a critic's Lipschitz constant: weight clipping, gradient penalty, spectral clipping.
 
-A constraint is any object with the three methods of :class:`Constraint`. It has no state: what it needs comes as arguments.
+A constraint is any object with the three methods of :class:`Constraint`. It keeps no state between calls.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from .network import Critic
 
 
 class Constraint(Protocol):
-    """What the regularizer asks of a constraint."""
+    """Interface of a constraint."""
 
     def penalty(
         self,
@@ -27,21 +27,21 @@ class Constraint(Protocol):
         *,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """A scalar to add to the critic's loss; features ``(batch, dim)``, groups and population ``(batch,)``."""
+        """Return a scalar to add to the critic's loss; features ``(batch, dim)``, groups and population ``(batch,)``."""
         ...
 
     def project_(self, critic: nn.Module) -> None:
-        """Bring the critic's weights back into the allowed set: at the start, after each step and after loading."""
+        """Project the critic's weights onto the allowed set: at the start, after each step and after loading."""
         ...
 
     def saturation(self, critic: nn.Module) -> Tensor:
-        """Share of the critic's weights that sit at the edge of the allowed set, a scalar tensor in [0, 1]."""
+        """Share of the critic's weights at the boundary of the allowed set, a scalar tensor in [0, 1]."""
         ...
 
 
 @dataclass(frozen=True)
 class _Projection:
-    """A constraint that acts on weights alone; `bound` must be above 0."""
+    """A constraint that only projects weights; `bound` must be above 0."""
 
     bound: float
 
@@ -58,20 +58,20 @@ class _Projection:
         *,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """Nothing to penalise: the projection holds by itself."""
+        """Return 0: the projection enforces the constraint."""
         return torch.zeros((), device=features.device)
 
     def saturation(self, critic: nn.Module) -> Tensor:
-        """No single weight is bounded."""
+        """Return 0: the constraint does not bound single weights."""
         return _none_saturated(critic)
 
 
 @dataclass(frozen=True)
 class WeightClipping(_Projection):
-    """Every weight within ``[-bound, bound]``, the paper's constraint.
+    """Clips every weight to ``[-bound, bound]``, the paper's constraint.
 
-    The constant that this leaves is far above 1 (up to about 1,483 for 128-512-256-10-1 at 0.1), and a ReLU critic under it
-    can die: see :func:`wdpurify.lipschitz.lipschitz_bound` and ``metrics()``.
+    The resulting Lipschitz constant is far above 1 (up to about 1,483 for 128-512-256-10-1 at 0.1), and a ReLU critic can
+    die under this constraint: see :func:`wdpurify.lipschitz.lipschitz_bound` and ``metrics()``.
 
     Args:
         bound: largest magnitude of a weight, above 0.
@@ -93,7 +93,7 @@ class WeightClipping(_Projection):
 
 @dataclass(frozen=True)
 class SpectralClipping(_Projection):
-    """Every layer's spectral norm at most ``bound``: with 1 the critic is 1-Lipschitz by construction.
+    """Scales every layer's spectral norm to at most ``bound``: with 1 the critic is 1-Lipschitz by construction.
 
     Args:
         bound: largest spectral norm of a layer, above 0.
@@ -110,7 +110,7 @@ class SpectralClipping(_Projection):
 
 @dataclass(frozen=True)
 class GradientPenalty:
-    """Slope of the critic pulled to 1 on the lines between group and population.
+    """Penalises slopes of the critic that differ from 1 on the lines between group and population.
 
     Args:
         weight: factor of the penalty, above 0.
@@ -133,7 +133,7 @@ class GradientPenalty:
         *,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """The mean squared distance of the slope from 1, times the weight."""
+        """Return the mean squared distance of the slope from 1, times the weight."""
         mix, order = torch.rand((2, len(features)), device=features.device, dtype=features.dtype, generator=generator)
         points = pair_with_population(features, groups, population, mix=mix, order=order)
         gradients = critic.slopes(points, groups.clamp(min=0)) if type(critic) is Critic else None
@@ -142,10 +142,10 @@ class GradientPenalty:
         return self.weight * penalty_of_gradients(gradients, groups)
 
     def project_(self, critic: nn.Module) -> None:
-        """Nothing to project: the penalty acts through the critic's loss."""
+        """Do nothing: the penalty acts through the critic's loss."""
 
     def saturation(self, critic: nn.Module) -> Tensor:
-        """No weight is bounded."""
+        """Return 0: the constraint does not bound weights."""
         return _none_saturated(critic)
 
 

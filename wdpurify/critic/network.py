@@ -13,28 +13,27 @@ from wdpurify._torch import private_randomness
 
 
 def leaky_relu() -> nn.Module:
-    """The default activation: unlike ReLU it always passes some gradient on, so the critic cannot die."""
+    """Return the default activation: unlike ReLU it has no zero slope, so the critic cannot die."""
     return nn.LeakyReLU(0.2)
 
 
 class Critic(nn.Sequential):
     """Fully connected critic with one output per group.
 
-    Always float32. The weights are drawn from a private generator, so that building one leaves the global random state
-    alone and two seeds give two critics.
+    Always float32. A private generator draws the weights, so construction does not change the global random state.
 
     Args:
         feature_dim: width of the features, at least 1.
         n_groups: number of outputs, at least 1.
         hidden: widths of the hidden layers; the paper's are ``(512, 256, 10)``.
-        activation: makes one activation module; its slope must not exceed 1 for the bound to be certified.
+        activation: makes one activation module; the certified bound needs a slope of at most 1.
         seed: seed of the initial weights.
 
     Raises:
         ValueError: if a width is below 1.
 
-    Source: Li et al. 2021, arXiv:2102.10955, Sec. IV-A, where the activation is not stated. The narrower default has an
-    eighth of the weights and did better in our measurements (docs/findings.md). Initial weights as ``nn.Linear`` draws them.
+    Source: Li et al. 2021, arXiv:2102.10955, Sec. IV-A, which does not state the activation. The narrower default has an
+    eighth of the weights and did better in our measurements (docs/findings.md). Initial weights as in ``nn.Linear``.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Critic(nn.Sequential):
     ) -> None:
         widths = (feature_dim, *hidden, n_groups)
         if not all(width >= 1 for width in widths):
-            raise ValueError(f"`feature_dim`, `hidden` and `n_groups` must be at least 1, got {widths}")
+            raise ValueError(f"`feature_dim`, `hidden` and `n_groups` must be at least 1, got widths {widths}")
         generator = torch.Generator("cpu").manual_seed(seed)
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(widths):
@@ -61,15 +60,15 @@ class Critic(nn.Sequential):
         super().__init__(*layers[:-1])
 
     def slopes(self, points: Tensor, outputs: Tensor) -> Tensor | None:
-        """The gradient of one output per row at given points, as autograd would find it, without a backward pass.
+        """Compute the gradient of one output per row at given points without a backward pass; equals autograd's result.
 
         Args:
             points: shape ``(batch, dim)``.
             outputs: index of the output for each row, shape ``(batch,)``.
 
         Returns:
-            Shape ``(batch, dim)``, which can be differentiated with respect to the weights; None where only autograd knows: for
-            activations that are not linear on both sides of 0, and layers that are not plainly linear.
+            Shape ``(batch, dim)``, differentiable with respect to the weights; None if the formula does not apply: for
+            activations that are not linear on both sides of 0, and for layers other than plain ``nn.Linear``.
         """
         layers = list(self)
         linears = [layer for layer in layers[::2] if type(layer) is nn.Linear and "weight" in layer._parameters]
@@ -96,17 +95,17 @@ def _slope_below_0(activation: nn.Module) -> float:
 def made_critic(
     critic: nn.Module | Callable[[int, int], nn.Module], feature_dim: int, n_groups: int, *, seed: int
 ) -> nn.Module:
-    """The critic that a user's argument stands for, checked for its widths.
+    """Build the critic from the ``critic`` argument and check its input and output widths.
 
     Args:
-        critic: a module, or what makes one from the two widths. :class:`Critic`, also in a ``partial`` without a seed of its
-            own, gets ``seed``; other factories draw from a private stream of that seed.
-        feature_dim: width that it must read.
-        n_groups: number of outputs that it must have.
-        seed: seed of its weights.
+        critic: a module, or a factory ``(feature_dim, n_groups) -> nn.Module``. :class:`Critic`, also in a ``partial``
+            without a seed, gets ``seed``; other factories draw from a private random stream with that seed.
+        feature_dim: required input width.
+        n_groups: required number of outputs.
+        seed: seed of the weights.
 
     Raises:
-        ValueError: if it cannot read the features or has another number of outputs.
+        ValueError: if the critic does not accept the features or has another number of outputs.
     """
     check_positive_integer("feature_dim", feature_dim)
     if not isinstance(critic, nn.Module):
@@ -119,7 +118,7 @@ def made_critic(
         with torch.no_grad():
             shape = tuple(critic(example).shape)
     except RuntimeError as error:
-        raise ValueError(f"`critic` must map (batch, {feature_dim}) to (batch, {n_groups}): {error}") from error
+        raise ValueError(f"`critic` must map (batch, {feature_dim}) to (batch, {n_groups}), but it failed: {error}") from error
     if shape != (2, n_groups):
-        raise ValueError(f"`critic` must map (batch, {feature_dim}) to (batch, {n_groups}), it gives {shape} for a batch of 2")
+        raise ValueError(f"`critic` must map (batch, {feature_dim}) to (batch, {n_groups}), got {shape} for a batch of 2")
     return critic

@@ -1,4 +1,4 @@
-"""CriticTrainer: critic, optimiser and constraint, in float32 and out of reach of the user's autocast and scaler."""
+"""CriticTrainer: critic, optimiser and constraint, in float32 and independent of the user's autocast and loss scaler."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -22,12 +22,12 @@ from .constraints import Constraint
 
 
 class Differentiated(NamedTuple):
-    """A formula of the critic's scores at given features.
+    """Value and gradient of a formula of the critic's scores.
 
     Attributes:
-        value: of the formula, detached scalar.
-        gradient: its gradient at the features, ``(batch, dim)``, float32.
-        scores: detached, ``(batch, n_groups)``.
+        value: value of the formula, detached scalar.
+        gradient: gradient of the formula at the features, ``(batch, dim)``, float32.
+        scores: critic scores, detached, ``(batch, n_groups)``.
     """
 
     value: Tensor
@@ -38,21 +38,21 @@ class Differentiated(NamedTuple):
 class CriticTrainer:
     """Trains a critic on given features and differentiates formulas of its scores with respect to features.
 
-    The critic reads features in units of their spread s and its outputs are taken times s: ``s * critic(features / s)`` has the
-    critic's own slope, scores are in feature units, and a critic learns equally well whatever the features' scale.
+    With the spread s of the features, scores are ``s * critic(features / s)``. This function has the same slope as the critic,
+    its scores are in feature units, and critic training does not depend on the features' scale.
 
     Args:
         critic: maps ``(batch, dim)`` to ``(batch, n_groups)``, rows independent of each other.
         feature_dim: width of the features.
         n_groups: outputs of the critic.
-        constraint: holds the Lipschitz constant.
+        constraint: constrains the Lipschitz constant.
         lr: learning rate of Adam.
         steps: optimiser steps per call of :meth:`fit`.
-        scale_features: let the critic read features in units of their spread; otherwise as they come.
+        scale_features: divide features by their spread before the critic.
         seed: seed of the penalty's points.
 
     Attributes:
-        spread: of the features, in whose units the critic reads them, scalar; 0 before it is known.
+        spread: unit of the critic's input features, scalar; 0 before the first measurement.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class CriticTrainer:
         self.constraint = constraint
         self._steps = steps
         self._scale_features = scale_features
-        self.spread = torch.zeros((), dtype=torch.float32, device="cpu")  # 0: not known yet
+        self.spread = torch.zeros((), dtype=torch.float32, device="cpu")  # 0: not measured yet
         self._seed = seed
         self.optimizer = torch.optim.Adam(critic.parameters(), lr=lr, foreach=True)
-        for parameter in critic.parameters():  # as Adam's first step makes it, so that a state has the same entries at any time
+        for parameter in critic.parameters():  # Adam creates this at its first step; made here, states always have equal keys
             zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = {"step": torch.zeros((), device="cpu"), **zeros}
         constraint.project_(critic)
@@ -89,14 +89,14 @@ class CriticTrainer:
         self._memory: list[Tensor] = []
 
     def agree_across_ranks(self, shared: Mapping[str, object], *, device: torch.device) -> None:
-        """Start from the first rank's critic and seed on every rank; only the first call has an effect.
+        """Copy the first rank's critic and seed to every rank; only the first call has an effect.
 
         Args:
-            shared: what else must be alike on every rank, by name.
-            device: of the features, through which the ranks talk.
+            shared: further settings that must be equal on every rank, as a mapping from name to value.
+            device: device of the features, which carries the communication.
 
         Raises:
-            ValueError: on every rank, if something is not.
+            ValueError: on every rank, if a setting differs.
         """
         if not self._agreed and rank_and_world()[1] > 1:
             self._move_to(device)
@@ -108,7 +108,7 @@ class CriticTrainer:
         self._agreed = True
 
     def read_in_units_of(self, spread: Tensor) -> None:
-        """Read features in units of this spread from now on, a scalar; 0 keeps the former unit."""
+        """Divide features by this scalar spread from now on; 0 keeps the previous spread."""
         if self._scale_features:
             self.spread = torch.where(spread > 0, spread, moved(self.spread, spread.device))
 
@@ -122,14 +122,14 @@ class CriticTrainer:
         Args:
             features: detached, shape ``(batch, dim)``, finite.
             groups, population: the rows' roles, shape ``(batch,)`` each.
-            weights: what :func:`wdpurify.functional.gap_weights` makes of these.
+            weights: result of :func:`wdpurify.functional.gap_weights` for these roles.
             step: number of the call, which seeds the penalty's points.
         """
         self._move_to(features.device)
         self._before = self._copies()
         try:
             self._fit(features, groups, population, weights=weights, step=step)
-        except BaseException:  # an interrupt, too: the critic of a half-done step is none that a run would have come to
+        except BaseException:  # also an interrupt, because no uninterrupted run has the critic of an incomplete step
             with torch.no_grad():
                 torch._foreach_copy_(self._tensors(), self._before)
             raise
@@ -153,10 +153,10 @@ class CriticTrainer:
                 self.constraint.project_(self.critic)
 
     def differentiate(self, features: Tensor, formula: Callable[[Tensor], Tensor]) -> Differentiated:
-        """Value and gradient of a formula of the critic's scores; nothing is left in any ``.grad``.
+        """Compute value and gradient of a formula of the critic's scores, without a change to any ``.grad``.
 
         Args:
-            features: rows, ``(batch, dim)``, finite.
+            features: shape ``(batch, dim)``, finite.
             formula: maps scores ``(batch, n_groups)`` to a scalar.
         """
         self._move_to(features.device)
@@ -169,22 +169,22 @@ class CriticTrainer:
         return Differentiated(value.detach(), gradient, scores.detach())
 
     def saturation(self) -> Tensor:
-        """Share of the critic's weights at the edge of what the constraint allows, a scalar tensor."""
+        """Share of the critic's weights at the boundary of the constraint's allowed set, a scalar tensor."""
         return self.constraint.saturation(self.critic)
 
     def lipschitz_bound(self) -> float:
-        """Certified constant of the critic; NaN for one that cannot be bounded."""
+        """Certified Lipschitz constant of the critic; NaN for layers without a certified bound."""
         try:
             return lipschitz_bound(self.critic)
         except TypeError:
             return float("nan")
 
     def changed_by_others(self) -> bool:
-        """Whether anything but :meth:`fit` has written to the critic's parameters since; looks at version counters only."""
+        """Whether other code has written to the critic's parameters since :meth:`fit`; compares version counters only."""
         return self._versions != self._current_versions()
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimiser state, as copies; while the critic is trained, those from before."""
+        """Return copies of the weights and the optimiser state; during :meth:`fit`, of those before the call."""
         tensors = self._tensors()
         values = {id(tensor): value for tensor, value in zip(tensors, self._before or tensors, strict=True)}
         weights = {name: values[id(value)].detach().clone() for name, value in self.critic.state_dict(keep_vars=True).items()}
@@ -192,7 +192,7 @@ class CriticTrainer:
         return {"critic": weights, "optimizer": optimizer, "spread": self.spread.detach().cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over saved weights and optimiser state; the constraint holds afterwards."""
+        """Restore weights and optimiser state, then project the weights onto the constraint."""
         self.critic.load_state_dict(state["critic"])
         self.optimizer.load_state_dict(_copied(state["optimizer"]))
         self.spread = state["spread"].clone()
@@ -200,7 +200,7 @@ class CriticTrainer:
         self._versions = self._current_versions()
 
     def _tensors(self) -> list[Tensor]:
-        """All that training the critic writes to."""
+        """Return every tensor that critic training changes."""
         states = (self.optimizer.state[parameter] for parameter in self.critic.parameters())
         moments = [value for state in states for value in state.values() if isinstance(value, Tensor)]
         return [*self.critic.state_dict(keep_vars=True).values(), *moments]
@@ -219,16 +219,16 @@ class CriticTrainer:
     def _move_to(self, device: torch.device) -> None:
         if next(self.critic.parameters()).device != device:
             self.critic.to(device)
-            self.optimizer.load_state_dict(self.optimizer.state_dict())  # moves its tensors to the parameters' device
+            self.optimizer.load_state_dict(self.optimizer.state_dict())  # copies its tensors to the parameters' device
             self._versions = self._current_versions()
 
 
 def _copied(value: Any, values: Mapping[int, Tensor] | None = None) -> Any:
-    """The same nest of containers with every tensor copied, so that a saved state does not change as training goes on.
+    """Copy every tensor in nested containers, so that later training does not change a saved state.
 
     Args:
-        value: a tensor, a container, or what is neither.
-        values: what to copy in place of some tensors, by their identity.
+        value: a tensor, a container, or any other object.
+        values: replacements of some tensors, as a mapping from ``id(tensor)``.
     """
     if isinstance(value, Tensor):
         return (values or {}).get(id(value), value).detach().clone()

@@ -1,4 +1,4 @@
-"""Erasure after training: the linear map that removes a nuisance from features, and its folding into a classifier."""
+"""Erasure after training: fits the linear map that removes a nuisance from features, and folds it into a classifier."""
 
 from .erase import Erasing, ErasureReport
 from .eraser import Eraser, fit_eraser

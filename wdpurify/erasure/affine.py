@@ -1,4 +1,4 @@
-"""A classifier layer as a matrix and a bias, read and written in place: linear layers, 1x1 convolutions, LoRA around either."""
+"""Reads and writes a classifier layer as matrix and bias: linear layers, 1x1 convolutions, LoRA around either."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,26 +6,26 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-#: Largest error of a written layer on random rows, as a share of the size of its results, by the precision of its weights.
+#: Largest relative error of a written layer on random rows, per dtype of its weights.
 TOLERANCE = {torch.float16: 0.02, torch.bfloat16: 0.1, torch.float64: 1e-6}
 USUAL_TOLERANCE = 1e-3
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class AffineLayer:
-    """The affine map of a classifier's layer.
+    """The affine map of a classifier layer.
 
     Args:
-        layer: a linear layer or a 1x1 convolution, or a layer of an adapter library around one (``base_layer``).
-        model: the model that it is part of; a weight that another of its layers shares is copied before it is written.
+        layer: a linear layer or a 1x1 convolution, or an adapter library's layer around one (``base_layer``).
+        model: the model of the layer; :meth:`write` copies a weight first if another layer of the model shares it.
 
     Attributes:
-        dim: width of what it reads.
+        dim: input width.
         weight: float64 on the CPU, shape ``(outputs, dim)``.
-        bias: float64 on the CPU, shape ``(outputs,)``; None where it has none.
+        bias: float64 on the CPU, shape ``(outputs,)``; None for a layer without a bias.
 
     Raises:
-        ValueError: for any other layer, with what to do instead.
+        ValueError: for any other layer; the message states the alternative.
     """
 
     def __init__(self, layer: nn.Module, model: nn.Module | None = None) -> None:
@@ -44,16 +44,16 @@ class AffineLayer:
         self._check(torch.Generator("cpu").manual_seed(0))
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Scores of rows ``(rows, dim)``, float64."""
+        """Compute the scores of rows ``(rows, dim)``, float64."""
         scores: Tensor = rows @ self.weight.T
         return scores if self.bias is None else scores + self.bias
 
     @torch.no_grad()
     def write(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Give the layer another matrix and, where it has one, another bias; all or nothing.
+        """Write a new matrix and, for a layer with a bias, a new bias into the layer; all or nothing.
 
         Raises:
-            ValueError: if the layer does not compute the new map afterwards; it is then what it was.
+            ValueError: if the layer does not compute the new map afterwards; its former weights are then restored.
         """
         shared = self._plain._parameters["weight"]
         self._untie()
@@ -65,7 +65,7 @@ class AffineLayer:
             old, new = parameters[name]
             assert old is not None
             assert new is not None
-            # What adapters add stays added: the plain weight takes the difference.
+            # An adapter adds its part to the plain weight, so the plain weight changes by the difference only.
             moved = new if self._plain is self._layer else former.double().cpu().reshape(new.shape) + (new - old)
             self._plain._parameters[name].copy_(moved.reshape(former.shape))  # type: ignore[union-attr]
         self.weight, self.bias = weight, bias
@@ -79,7 +79,7 @@ class AffineLayer:
             raise
 
     def _untie(self) -> None:
-        """Give the layer a weight of its own where another layer of the model reads the same, such as an embedding."""
+        """Copy the layer's weight if another layer of the model shares it, such as an embedding."""
         weight = self._plain._parameters["weight"]
         others = [] if self._model is None else [part for part in self._model.modules() if part is not self._plain]
         if any(parameter is weight for part in others for parameter in part._parameters.values()):
@@ -88,7 +88,7 @@ class AffineLayer:
 
     @torch.no_grad()
     def _results(self, rows: Tensor) -> Tensor:
-        """What the layer makes of rows ``(rows, dim)``, float64, shape ``(rows, outputs)``."""
+        """Run the layer on rows ``(rows, dim)``; returns float64, shape ``(rows, outputs)``."""
         given = rows.to(self._device, self._dtype).reshape(*rows.shape, *self._axes)
         with evaluating(self._layer), torch.autocast(given.device.type, enabled=False):
             found: Tensor = self._layer(given)
@@ -99,12 +99,12 @@ class AffineLayer:
         found, expected = self._results(rows), self(rows)
         tolerance = TOLERANCE.get(self._dtype, USUAL_TOLERANCE)
         if not (found.shape == expected.shape and (found - expected).norm() <= tolerance * expected.norm() + 1e-12):
-            raise ValueError(_refusal(self._layer, "does not compute what its weight and bias say"))
+            raise ValueError(_refusal(self._layer, "does not compute the affine map of its weight and bias"))
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a block; each part of the module is in its own mode afterwards, and its ``train()`` is not called."""
+    """Set evaluation mode for a block and restore each submodule's mode after it, without a call of ``train()``."""
     modes = [(part, part.training) for part in module.modules()]
     try:
         for part, _ in modes:
@@ -116,22 +116,22 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _plain_layer(layer: nn.Module) -> nn.Module:
-    """The layer that holds the weight: the layer itself, or the one that an adapter is around."""
+    """Return the layer that holds the weight: the layer itself, or the base layer of an adapter."""
     base = getattr(layer, "base_layer", None)
     plain = _plain_layer(base) if isinstance(base, nn.Module) else layer
     weight = plain._parameters.get("weight")
     if weight is None or type(weight) is not nn.Parameter or not weight.is_floating_point():
-        raise ValueError(_refusal(layer, "has no plain weight of its own (it is deep, parametrised, quantised or sharded)"))
+        raise ValueError(_refusal(layer, "has no plain weight (it is a block, or parametrised, quantised or sharded)"))
     if isinstance(plain, _CONVOLUTIONS):
         if set(plain.kernel_size) != {1} or plain.groups != 1 or set(plain.stride) != {1}:
-            raise ValueError(_refusal(layer, "is a convolution over more than one place"))
+            raise ValueError(_refusal(layer, "is a convolution with a kernel larger than 1, with groups or with a stride"))
     elif weight.ndim != 2 or not isinstance(getattr(plain, "in_features", None), int):
-        raise ValueError(_refusal(layer, "is no linear layer"))
+        raise ValueError(_refusal(layer, "is not a linear layer"))
     return plain
 
 
 def _refusal(layer: nn.Module, why: str) -> str:
     return (
-        f"the eraser cannot be folded into {type(layer).__name__}, which {why}. Put it in front of your classifier instead: "
+        f"the eraser cannot be folded into {type(layer).__name__}, because it {why}. Call the eraser before your classifier: "
         "`eraser = purify.eraser()`, then `head(eraser(features))`"
     )

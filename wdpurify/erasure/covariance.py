@@ -1,4 +1,4 @@
-"""Weighted moments of features, in double precision, well conditioned also with fewer rows than dimensions."""
+"""Weighted moments of features in double precision, well conditioned even with fewer rows than dimensions."""
 
 from typing import NamedTuple
 
@@ -10,10 +10,10 @@ class Moments(NamedTuple):
     """Weighted moments of rows.
 
     Attributes:
-        mean: of the features, shape ``(dim,)``.
-        centred: features less their mean, shape ``(rows, dim)``.
-        weights: of the rows, shape ``(rows,)``, with sum 1.
-        covariance: shrunk towards a multiple of the identity, positive definite, ``(dim, dim)``.
+        mean: mean of the features, shape ``(dim,)``.
+        centred: features minus their mean, shape ``(rows, dim)``.
+        weights: weights of the rows, shape ``(rows,)``, with sum 1.
+        covariance: covariance, shrunk towards a multiple of the identity, positive definite, ``(dim, dim)``.
     """
 
     mean: Tensor
@@ -23,16 +23,16 @@ class Moments(NamedTuple):
 
 
 def moments(features: Tensor, weights: Tensor, *, shrinkage: float | None = None) -> Moments:
-    """Mean and covariance of features ``(rows, dim)`` with weights ``(rows,)``.
+    """Compute mean and covariance of features ``(rows, dim)`` with weights ``(rows,)``.
 
     Args:
         features: float64.
         weights: at least 0, with a sum above 0.
-        shrinkage: share of the identity in the covariance, in [0, 1]; None takes the oracle approximating one, which falls
-            with the number of rows.
+        shrinkage: share of the identity in the covariance, in [0, 1]; None uses the oracle approximating shrinkage, which
+            decreases with the number of rows.
 
-    Source: Chen, Wiesel, Eldar and Hero 2010, "Shrinkage Algorithms for MMSE Covariance Estimation", Eq. 23. The number of rows
-    is the effective one of the weights (Kish).
+    Source: Chen, Wiesel, Eldar and Hero 2010, "Shrinkage Algorithms for MMSE Covariance Estimation", Eq. 23, with Kish's
+    effective sample size as the number of rows.
     """
     weights = weights / weights.sum()
     mean = weights @ features
@@ -46,6 +46,6 @@ def moments(features: Tensor, weights: Tensor, *, shrinkage: float | None = None
         uneven = (count + 1.0 - 2.0 / dim) * (square - trace.square() / dim)
         shrinkage = float(((1.0 - 2.0 / dim) * square + trace.square()) / uneven) if uneven > 0 else 1.0
         shrinkage = min(1.0, max(0.0, shrinkage))
-    size = trace / dim if trace > 0 else 1.0  # rows that are all alike have no scale of their own
+    size = trace / dim if trace > 0 else 1.0  # equal rows have no scale
     shrunk = (1.0 - shrinkage) * covariance + shrinkage * size * torch.eye(dim, dtype=covariance.dtype)
     return Moments(mean, centred, weights, shrunk)

@@ -1,4 +1,4 @@
-"""Erasing after training: fit the eraser, fold it into the classifier, say what a probe still reads."""
+"""Erases after training: fits the eraser, folds it into the classifier, and reports a probe's accuracy before and after."""
 
 import warnings
 from collections.abc import Iterable
@@ -19,22 +19,22 @@ from .head import check_labels, is_no_better_than_chance, refit
 from .probe import decoded
 from .rows import BatchUnpacker, Rows, auxiliary_rows, task_rows
 
-#: Share of the auxiliary rows that the eraser of the report is not fitted on.
+#: Share of the auxiliary rows held out from the report's eraser.
 HELD_OUT = 0.3
-#: Balanced accuracy above chance from which a report counts a label as read.
+#: Margin above chance from which a report counts a label as readable.
 CLEAR = 0.05
 
 
 class ErasureReport(NamedTuple):
-    """What a linear probe reads of the label, as balanced accuracy in [0, 1], on rows that its eraser was not fitted on.
+    """Balanced accuracy, in [0, 1], of a linear probe of the label on rows held out from its eraser.
 
     Attributes:
-        before: from the features as they are.
-        after: from the erased features; NaN, as ``before``, where there are too few rows to tell.
+        before: accuracy on the original features.
+        after: accuracy on the erased features; both are NaN if there are too few rows.
         chance: one over the number of label values.
-        directions: how many directions of the features were removed.
-        rows: how many different auxiliary rows were read.
-        refitted: how many task rows the classifier was fitted on; 0 where its weights were kept.
+        directions: number of removed directions of the features.
+        rows: number of different auxiliary rows.
+        refitted: number of task rows in the classifier's refit; 0 without a refit.
     """
 
     before: float
@@ -45,24 +45,24 @@ class ErasureReport(NamedTuple):
     refitted: int
 
     def __str__(self) -> str:
-        told = f"A linear probe reads the label off {self.before:.1%} of the rows before and {self.after:.1%} after erasing"
+        told = f"A linear probe reads the label of {self.before:.1%} of the rows before erasing and {self.after:.1%} after it"
         count = f"{self.directions} direction{'' if self.directions == 1 else 's'} removed"
         told = f"{told} (chance {self.chance:.1%}; {count}, {self.rows} different auxiliary rows)."
         if self.before < self.chance + CLEAR:
-            told += " It read next to nothing before: are the groups in the order of the rows?"
+            told += " The label was hardly readable before erasing. Check that the groups are in the order of the rows."
         elif self.after > self.chance + CLEAR:
-            told += " What is left is beyond what so few rows can tell: more auxiliary rows would remove more."
+            told += " The label is still readable, because the rows are too few for a better fit. Use more auxiliary rows."
         return told
 
 
 class Erasing:
-    """Erasing for one extractor and sampler.
+    """Erases with one extractor and sampler.
 
     Args:
         forward: the extractor without side effects.
         sampler: draws the auxiliary rows.
-        feature_dim, pool: of the features.
-        seed: of the split that the report is made of.
+        feature_dim, pool: width and token pooling of the features.
+        seed: seed of the report's split.
     """
 
     def __init__(self, forward: AuxiliaryForward, sampler: Sampler, *, feature_dim: int, pool: Pool, seed: int) -> None:
@@ -72,17 +72,18 @@ class Erasing:
         self._seed = seed
 
     def eraser(self, *, max_rows: int, through_origin: bool) -> Eraser:
-        """The map, see :func:`fit_eraser`, from at most ``max_rows`` auxiliary rows."""
+        """Fit the map, see :func:`fit_eraser`, on at most ``max_rows`` auxiliary rows."""
         return fit_eraser(*self._rows(max_rows), through_origin=through_origin)
 
     def fold(
         self, head: nn.Module, batches: Iterable[Any] | None, *, max_rows: int, unpack: BatchUnpacker | None
     ) -> ErasureReport:
-        """Fold the map into a classifier; arguments and errors as those of ``PurifyRegularizer.erase``."""
+        """Fold the map into a classifier; arguments and errors as in ``PurifyRegularizer.erase``."""
         layer = AffineLayer(head, self._forward.model)
         if layer.dim != self._of_features["feature_dim"]:
             raise ValueError(
-                f"`head` must read the {self._of_features['feature_dim']} features that are purified, it reads {layer.dim}"
+                f"`head` must read the {self._of_features['feature_dim']} purified features, got a layer with {layer.dim} "
+                "inputs. Give the layer that reads these features"
             )
         rows = self._rows(max_rows)
         eraser = fit_eraser(*rows, through_origin=not layer.has_bias)
@@ -93,8 +94,8 @@ class Erasing:
             labels = check_labels(labels, len(weight))
             if self._forward.tap is None and is_no_better_than_chance(layer(features), labels):
                 warnings.warn(
-                    "`head` predicts these rows no better than their most frequent class. It may not read the features that "
-                    "are purified, or not be trained: give the layer that reads them, after training",
+                    "`head` predicts these rows no better than their most frequent class, so it may not be trained, or not "
+                    "read the purified features. Give the layer that reads them, after training",
                     ForeignHeadWarning,
                     stacklevel=3,
                 )
@@ -113,7 +114,7 @@ class Erasing:
         return auxiliary_rows(self._forward, self._sampler, max_rows=max_rows, world=self._world, **self._of_features)
 
     def _agreed(self, folded: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
-        """The first rank's, whatever the ranks' arithmetic."""
+        """Return the first rank's result on every rank, because rounding may differ between ranks."""
         if self._world == 1:
             return folded
         first: tuple[Tensor, Tensor | None] = of_every_rank(folded, device=self._forward.place()[0])[0]
@@ -121,7 +122,7 @@ class Erasing:
 
 
 def _folded(eraser: Eraser, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Matrix and bias of the classifier that reads features as they are and gives the scores of erased ones."""
+    """Return matrix and bias of the classifier that maps original features to the scores of the erased ones."""
     removed, read, mean = (each.double() for each in (eraser.removed, eraser.read, eraser.mean))
     seen = weight @ removed
     return weight - seen @ read.T, None if bias is None else bias + seen @ (read.T @ mean)

@@ -1,4 +1,4 @@
-"""Eraser: the affine map after which no linear probe reads a label of the rows it was fitted on, with the least change."""
+"""Eraser: the affine map that hides a label from every linear probe on the fitted rows, with the least change of features."""
 
 import torch
 from torch import Tensor, nn
@@ -7,15 +7,15 @@ from .covariance import moments
 
 
 class Eraser(nn.Module):
-    """Removes from features what a linear probe could read of a label: ``x - removed @ read.T @ (x - mean)``.
+    """Removes a label's linearly readable part from features: ``x - removed @ read.T @ (x - mean)``.
 
-    Call it on what the classifier reads, or put it before the classifier, ``nn.Sequential(eraser, head)``. Features of any
-    floating dtype are read; the arithmetic is float32 or wider.
+    Call it on the classifier's input, or put it before the classifier, ``nn.Sequential(eraser, head)``. It accepts features
+    of any floating dtype and computes in float32 or wider.
 
     Args:
-        removed: directions that are taken away, shape ``(dim, rank)``.
-        read: how much of each is in a row, shape ``(dim, rank)``, with ``read.T @ removed`` the identity.
-        mean: of the features, shape ``(dim,)``, which stays as it is.
+        removed: directions to remove, shape ``(dim, rank)``.
+        read: coordinates along these directions, shape ``(dim, rank)``, with ``read.T @ removed`` the identity.
+        mean: mean of the features, shape ``(dim,)``; the map does not change it.
     """
 
     removed: Tensor
@@ -29,17 +29,17 @@ class Eraser(nn.Module):
 
     @property
     def rank(self) -> int:
-        """Number of directions that are removed, at most the number of label values less one."""
+        """Number of removed directions, at most the number of label values minus one."""
         return self.removed.shape[1]
 
     def forward(self, features: Tensor) -> Tensor:
-        """The features without the label.
+        """Remove the label from features.
 
         Args:
             features: shape ``(batch, dim)``, ``(batch, tokens, dim)`` or ``(batch, dim, height, width)``.
 
         Returns:
-            Of the same shape and dtype.
+            The erased features, of the same shape and dtype.
 
         Raises:
             ValueError: if neither the last axis nor the second of four has ``dim`` entries.
@@ -66,28 +66,28 @@ def fit_eraser(
     through_origin: bool = False,
     shrinkage: float | None = None,
 ) -> Eraser:
-    """The closed form, from rows whose label is known.
+    """Fit an eraser in closed form on rows with labels.
 
-    With ``S`` the covariance of the features and ``C`` their covariance with the label's values, it projects along the columns
-    of ``C``, orthogonally in the metric of the inverse of ``S``: of all affine maps after which features and label are
-    uncorrelated it moves the features least.
+    With ``S`` the covariance of the features and ``C`` their covariance with the label's values, the map projects along the
+    columns of ``C``, orthogonally in the metric of the inverse of ``S``. It changes the features least among all affine maps
+    that make features and label uncorrelated.
 
     Args:
         features: shape ``(rows, dim)``, finite.
         groups: number of each row's label value, int64, shape ``(rows,)``; at least two must occur.
-        weights: of the rows, shape ``(rows,)``, positive; None weighs all alike.
-        through_origin: make the map linear, for a classifier without a bias; the mean is kept all the same.
+        weights: weights of the rows, shape ``(rows,)``, positive; None weighs all rows equally.
+        through_origin: make the map linear, for a classifier without a bias; the mean still does not change.
         shrinkage: see :func:`moments`.
 
     Raises:
-        ValueError: if one label value alone occurs, or the label takes all dimensions.
+        ValueError: if only one label value occurs, or the label takes all dimensions.
 
     Source: Belrose et al. 2023, "LEACE", arXiv:2306.03819, Theorem 4.3, with a shrunk covariance.
     """
     rows = features.detach().double().cpu()
     values = groups.cpu().unique()
     if len(values) < 2:
-        raise ValueError("`groups` must hold at least two label values to erase, got one")
+        raise ValueError("`groups` must hold at least two label values to erase, got one. Add rows with another label value")
     found = moments(
         rows, torch.ones(len(rows), dtype=torch.float64) if weights is None else weights.double().cpu(), shrinkage=shrinkage
     )
@@ -95,9 +95,9 @@ def fit_eraser(
     labels = labels - found.weights @ labels
     shared = (found.centred * found.weights[:, None]).T @ labels
     directions, sizes, _ = torch.linalg.svd(shared, full_matrices=False)
-    removed = directions[:, sizes > 1e-9 * torch.maximum(sizes.max(), rows.abs().mean())]  # what is below is rounding
+    removed = directions[:, sizes > 1e-9 * torch.maximum(sizes.max(), rows.abs().mean())]  # smaller sizes are rounding errors
     if removed.shape[1] >= rows.shape[1]:
-        raise ValueError(f"the label takes all {rows.shape[1]} dimensions of the features: nothing would be left")
+        raise ValueError(f"the label takes all {rows.shape[1]} dimensions of the features. Use wider features or fewer groups")
     solved = torch.linalg.solve(found.covariance, torch.cat([removed, found.mean[:, None]], dim=1))
     read, of_mean = solved[:, :-1], solved[:, -1]
     if through_origin and (size := found.mean @ of_mean) > 0:

@@ -1,4 +1,4 @@
-"""A linear probe in closed form: how well a label can be read off features, without a library beside torch."""
+"""A linear probe in closed form: measures how well features predict a label, with torch alone."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,16 @@ from .covariance import moments
 
 
 def decoded(features: Tensor, groups: Tensor, weights: Tensor) -> float:
-    """Balanced accuracy of a linear discriminant on the rows that it was not fitted on, over two halves.
+    """Compute the balanced accuracy of a linear discriminant by two-fold cross-validation.
 
     Args:
         features: float64, shape ``(rows, dim)``.
         groups: number of the label value, int64, shape ``(rows,)``.
-        weights: of the rows, shape ``(rows,)``.
+        weights: weights of the rows, shape ``(rows,)``.
 
     Returns:
-        In [0, 1]; about one over the number of values where nothing can be read. Values that do not occur in both halves are
-        left out; NaN where fewer than two do.
+        In [0, 1]; about one over the number of values if the features do not predict the label. The probe ignores values that
+        occur in one half only; NaN if fewer than two values remain.
     """
     half = torch.arange(len(features)) % 2 == 0
     judged = torch.isin(groups, groups[half]) & torch.isin(groups, groups[~half])

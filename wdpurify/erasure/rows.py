@@ -1,4 +1,4 @@
-"""The rows that erasing needs: auxiliary features with their labels, task features with their classes."""
+"""Collects the rows for erasing: auxiliary features with their labels, task features with their classes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -12,22 +12,22 @@ from wdpurify.features import AuxiliaryForward, Pool, pool_features, usable_rows
 
 from .affine import AffineLayer, evaluating
 
-#: Rows count as one where their features agree to so many spreads.
+#: Largest difference of equal rows, in units of the features' spread.
 SAME = 1e-4
-#: Entries of a batch of mappings that may hold its labels.
+#: Keys that may hold the labels of a batch that is a mapping.
 LABELS = ("labels", "label", "target", "targets")
 
-#: Makes inputs and labels of what a loader gives.
+#: Splits a loader's batch into inputs and labels.
 BatchUnpacker = Callable[[Any], tuple[Any, Tensor]]
 
 
 class Rows(NamedTuple):
-    """Auxiliary features with their labels, each different row once.
+    """Auxiliary features with their labels, without repeated rows.
 
     Attributes:
         features: float64, shape ``(rows, dim)``.
         groups: number of the label value, int64, shape ``(rows,)``.
-        weights: how often the sampler drew a row, float64, shape ``(rows,)``.
+        weights: number of times that the sampler drew a row, float64, shape ``(rows,)``.
     """
 
     features: Tensor
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
     weights: Tensor
 
     def part(self, chosen: Tensor) -> "Rows":
-        """Some of the rows."""
+        """Select rows."""
         return Rows(self.features[chosen], self.groups[chosen], self.weights[chosen])
 
 
@@ -43,14 +43,14 @@ class Rows(NamedTuple):
 def auxiliary_rows(
     forward: AuxiliaryForward, sampler: Sampler, *, feature_dim: int, pool: Pool, max_rows: int, world: int
 ) -> Rows:
-    """The features of the sampler's rows in evaluation mode, of all ranks; sampler and model are as before afterwards.
+    """Extract the features of all ranks' sampler rows in evaluation mode, without a change to sampler and model.
 
     Args:
         forward: the extractor without side effects.
-        sampler: of a :class:`GroupSampler` one epoch is read from its beginning, of another what it draws next.
-        feature_dim, pool: of the features.
-        max_rows: rows read at most.
-        world: how many ranks share their rows.
+        sampler: a :class:`GroupSampler` supplies one epoch from its beginning, another sampler its next rows.
+        feature_dim, pool: width and token pooling of the features.
+        max_rows: largest number of rows.
+        world: number of ranks that share their rows.
     """
     position = sampler.state_dict()
     wanted = max_rows
@@ -96,7 +96,7 @@ def task_rows(
             inputs, labels = (unpack or _unpacked)(batch)
             features = _features(forward, inputs, feature_dim, pool, whole=True)
             if len(labels) != len(features):
-                raise ValueError(f"`batches` must give one label per row, got {len(labels)} labels for {len(features)} rows")
+                raise ValueError(f"`batches` must hold one label per row, got {len(labels)} labels for {len(features)} rows")
             if not parts and forward.tap is not None:
                 _check_is_last(forward, inputs, layer(features.double().cpu()))
             parts.append((features.double().cpu(), labels.detach().cpu()))
@@ -107,14 +107,14 @@ def task_rows(
     if world > 1:
         parts = [part for rank in of_every_rank(parts, device=forward.place()[0]) for part in rank]
     if not parts:
-        raise ValueError("`batches` must give at least one batch to fit the classifier on, got none")
+        raise ValueError("`batches` must hold at least one batch to refit the classifier, got none")
     features, labels = (torch.cat(each) for each in zip(*parts, strict=True))
     usable = usable_rows(features)
     return features[usable], labels[usable]
 
 
 def _in_evaluation(forward: AuxiliaryForward, read: Callable[[], None]) -> None:
-    """Call ``read``, whose forwards are in evaluation mode and leave no trace in the model, nor in the global random state."""
+    """Call ``read`` in evaluation mode, without side effects on the model and on the global random state."""
 
     def read_in_evaluation(_: Any) -> None:
         with evaluating(forward.model):
@@ -129,8 +129,8 @@ def _features(forward: AuxiliaryForward, inputs: Any, feature_dim: int, pool: Po
     raw = forward(inputs, step=-2, with_grad=False)
     if whole and raw.ndim != 2:
         raise ValueError(
-            f"the classifier is fitted anew on features of shape (batch, dim), this one reads {tuple(raw.shape)}. "
-            "Call `erase()` without batches to keep its weights"
+            f"the refit needs features of shape (batch, dim), got {tuple(raw.shape)}. "
+            "Call `erase()` without batches to keep the classifier's weights"
         )
     mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
     return pool_features(raw, feature_dim, pool=pool, mask=mask)
@@ -144,13 +144,13 @@ def _unpacked(batch: Any) -> tuple[Any, Tensor]:
     elif isinstance(batch, tuple | list) and len(batch) >= 2:
         return batch[0], torch.as_tensor(batch[1])
     raise ValueError(
-        f"`batches` must give pairs of inputs and labels, or mappings with an entry {' or '.join(map(repr, LABELS[:2]))}, got "
-        f"{type(batch).__name__}. Say how to take one apart: `unpack=lambda batch: (batch.x, batch.y)`"
+        f"`batches` must hold pairs of inputs and labels, or mappings with an entry {' or '.join(map(repr, LABELS[:2]))}, got "
+        f"{type(batch).__name__}. Give a function that splits a batch: `unpack=lambda batch: (batch.x, batch.y)`"
     )
 
 
 def _check_is_last(forward: AuxiliaryForward, inputs: Any, scores: Tensor) -> None:
-    """Refuse to fit a layer whose scores are not what the model predicts by."""
+    """Raise ValueError if the model's output differs from the layer's scores."""
     assert forward.tap is not None
     inputs = forward.placed(inputs)
     with torch.autocast(scores.device.type, enabled=False):
@@ -159,22 +159,22 @@ def _check_is_last(forward: AuxiliaryForward, inputs: Any, scores: Tensor) -> No
     output = output[0] if isinstance(output, tuple | list) else output
     if not (isinstance(output, Tensor) and output.shape == scores.shape and _alike(output.double().cpu(), scores)):
         raise ValueError(
-            f"the classifier {forward.tap.layer!r} cannot be fitted anew: the model's output is not what this layer gives. "
-            "Call `erase()` without batches to keep its weights, or name the last layer with `layer=...`"
+            f"the classifier {forward.tap.layer!r} cannot be refitted, because the model's output is not this layer's output. "
+            "Call `erase()` without batches to keep its weights, or set `layer` to the name of the last layer"
         )
 
 
 def _alike(output: Tensor, scores: Tensor) -> bool:
-    """Whether an output is these scores, their log-probabilities, or their probabilities."""
+    """Whether an output equals the scores, their log-probabilities, or their probabilities."""
     many = scores.shape[-1] > 1
     forms = [scores, scores.log_softmax(-1), scores.softmax(-1)] if many else [scores, scores.sigmoid()]
     return any(bool((output - form).norm() <= 0.02 * form.norm() + 1e-6) for form in forms)
 
 
 def _different(features: Tensor, groups: Tensor) -> Rows:
-    """Each row once, with how often it came: a sampler that draws evenly over cells draws rare rows often."""
+    """Merge repeated rows and count them: a sampler that draws evenly over cells draws rare rows often."""
     spread = features.std(0, unbiased=False).norm().clamp(min=1e-12)
-    # A few directions tell rows apart as well as all dimensions do, and are quick to sort by.
+    # A few random directions distinguish rows as well as all dimensions do, and sort faster.
     generator = torch.Generator("cpu").manual_seed(0)
     directions = torch.randn((features.shape[1], 4), generator=generator, dtype=features.dtype)
     places = (features @ directions / spread / SAME).round()

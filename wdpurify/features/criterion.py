@@ -1,4 +1,4 @@
-"""A criterion that adds the purify term by itself, for loops of the form ``loss = criterion(model(x), y)``."""
+"""Wraps a criterion so that it adds the purify term, for loops of the form ``loss = criterion(model(x), y)``."""
 
 import copy
 import functools
@@ -11,29 +11,29 @@ from torch import Tensor, nn
 
 from wdpurify.pull import with_pull
 
-#: Gives the term of the pass that a loss belongs to; None where there is none.
+#: Returns the term of the forward pass behind a loss, or None if there is no term.
 TermSource = Callable[[Tensor], Tensor | None]
 
 
 class PurifiedCriterion:
-    """Calls the user's criterion and adds the purify term's gradient to each result of a pass; the value stays as it is.
+    """Calls your criterion and adds the purify term's gradient to each result of a pass; the loss value does not change.
 
-    A pass is the training forwards since the last one. Each of its results carries the term, so that it acts through whichever
-    is back-propagated, with the weight that the results have together; losses of other models get none. Everything else passes
-    through to the inner criterion: arguments, attributes, ``to()`` and the like. Nothing is added while grad mode is off, or
-    where no pass is under way. Each entry of a loss per sample carries the term, so that their mean carries it once.
-    A pickle holds the inner criterion alone: what is loaded adds nothing until it is wrapped again.
+    A pass consists of the training forwards since the previous pass. Each result of a pass carries the term, so the term acts
+    through any result that you back-propagate, with the joint weight of the results. Losses of other models carry no term.
+    Each entry of a per-sample loss carries the term, so the mean of the entries carries it once. The wrapper adds nothing
+    while grad mode is off or outside a pass. It forwards everything else to the inner criterion: arguments, attributes,
+    ``to()`` and the like. A pickle holds only the inner criterion, so wrap a loaded criterion again.
 
     Args:
-        criterion: the user's loss function; must return a tensor.
-        term: gives the term.
+        criterion: your loss function; must return a tensor.
+        term: returns the term.
     """
 
     def __init__(self, criterion: Callable[..., Any], term: TermSource) -> None:
         known: dict[str, Any] = {
             name: getattr(criterion, name) for name in functools.WRAPPER_ASSIGNMENTS if hasattr(criterion, name)
         }
-        # Past `__setattr__`, which speaks to the inner one.
+        # Bypasses `__setattr__`, which sets attributes of the inner criterion.
         self.__dict__.update(known, __wrapped__=criterion, _inner=criterion, _term=term)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
@@ -42,8 +42,8 @@ class PurifiedCriterion:
             return loss
         if not isinstance(loss, Tensor):
             raise TypeError(
-                f"the wrapped criterion must return a tensor, got {type(loss).__name__}; call "
-                "`purify.critic_step()` and add `purify.loss(features)` to the loss yourself"
+                f"the wrapped criterion must return a tensor, got {type(loss).__name__}. Use the criterion without the "
+                "wrapper, and add `purify.loss(features)` to the loss in your loop"
             )
         term = self._term(loss)
         return loss if term is None else with_pull(loss, term)
@@ -58,7 +58,7 @@ class PurifiedCriterion:
 
         def forwarded(*arguments: Any, **named: Any) -> Any:
             result = attribute(*arguments, **named)
-            return self if result is inner else result  # `criterion.cuda()` must not lose the wrapper
+            return self if result is inner else result  # `criterion = criterion.cuda()` must return the wrapper
 
         return forwarded
 
@@ -70,19 +70,19 @@ class PurifiedCriterion:
         return purified(inner, self._term)
 
     def __reduce__(self) -> Any:
-        return copy.copy, (self._inner,)  # a saved model holds the user's criterion, and needs no wdpurify to be read
+        return copy.copy, (self._inner,)  # a saved model holds the user's criterion, and loads without wdpurify
 
 
-#: Inner criterion and source of the term of each wrapped module: an attribute would be seen in the criterion's own, which
-#: wrapper and criterion share, and one of the wrapper's class would live until the garbage collector comes by.
+#: Inner criterion and term source of each wrapped module. Stored outside the wrapper: wrapper and criterion share one
+#: `__dict__`, and an attribute of the wrapper's class would keep the criterion alive.
 _links: "weakref.WeakKeyDictionary[PurifiedModule, tuple[nn.Module, TermSource]]" = weakref.WeakKeyDictionary()
 
 
 class PurifiedModule(PurifiedCriterion, nn.Module):
-    """The same for a criterion that is a module, so that it can take that one's place inside another module.
+    """A :class:`PurifiedCriterion` around a module, which can replace that module inside another module.
 
-    Made by :func:`purified_module`, as a subclass of the criterion's own class and with the criterion's own attributes: type
-    checks, names, modes, moves and ``state_dict()`` keys are as without it.
+    :func:`purified_module` makes it an instance of a subclass of the criterion's class and lets it share the criterion's
+    ``__dict__``: type checks, names, train and eval mode, ``to()`` and ``state_dict()`` keys are the same as without it.
     """
 
     @property
@@ -100,14 +100,14 @@ def purified(criterion: Callable[..., Any], term: TermSource) -> PurifiedCriteri
 
 
 def sources_of(criterion: Callable[..., Any]) -> Iterator[TermSource]:
-    """The sources of the terms that a criterion carries already, outermost first."""
+    """Yield the sources of the terms that a criterion already carries, outermost first."""
     while isinstance(criterion, PurifiedCriterion):
         yield criterion._term
         criterion = criterion._inner
 
 
 def purified_module(criterion: nn.Module, term: TermSource) -> PurifiedModule:
-    """Wrap a criterion that is a module, wrapped already or not."""
+    """Wrap a criterion that is a module; the module may already be a wrapper."""
     wrapped: PurifiedModule = object.__new__(_wrapping_class(type(criterion)))  # type: ignore[arg-type]
     object.__setattr__(wrapped, "__dict__", criterion.__dict__)
     _links[wrapped] = criterion, term

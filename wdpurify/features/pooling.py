@@ -1,4 +1,4 @@
-"""From what an extractor returns to what a critic reads: one row of numbers per sample, in float32."""
+"""Pools an extractor's output to the critic's input: one float32 row per sample."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -8,40 +8,40 @@ from torch import Tensor
 
 from wdpurify._checks import check_choice
 
-#: Rows of features with a larger magnitude anywhere are left out like non-finite ones: the critic could not work with them.
+#: Largest usable magnitude of a feature. Rows beyond it are masked like non-finite ones, because they break critic training.
 LARGEST = 1e6
-#: The same for images: the squares in a normalisation layer would overflow float32.
+#: Largest usable magnitude of a pixel: beyond it the squares in a normalisation layer overflow float32.
 LARGEST_INPUT = 1e18
 
-#: How tokens become one row: by name, or a function of features ``(batch, tokens, dim)`` and their mask or None.
+#: Token pooling: a name, or a function of features ``(batch, tokens, dim)`` and their mask or None.
 Pool = Literal["mean", "first", "last"] | Callable[[Tensor, Tensor | None], Tensor]
 
 
 def check_pool(pool: object) -> None:
-    """Refuse what :func:`pool_features` cannot use.
+    """Check the ``pool`` argument of :func:`pool_features`.
 
     Raises:
-        ValueError: if ``pool`` is neither a known name nor callable.
+        ValueError: if ``pool`` is neither one of the names nor callable.
     """
     if not callable(pool):
         check_choice("pool", pool, ("mean", "first", "last"))
 
 
 def check_features(features: object, feature_dim: int | None) -> None:
-    """Say what is wrong with features that :func:`pool_features` cannot take.
+    """Check the ``features`` argument of :func:`pool_features`.
 
     Args:
-        features: what the user handed over.
-        feature_dim: expected width, or None to take what comes.
+        features: any object.
+        feature_dim: expected width, or None to accept any.
 
     Raises:
-        TypeError: if ``features`` is no floating point tensor.
-        ValueError: if its shape is none of the documented ones or its width is not ``feature_dim``.
+        TypeError: if ``features`` is not a floating point tensor.
+        ValueError: if its shape is not a documented one or its width is not ``feature_dim``.
     """
     if not isinstance(features, Tensor) or not features.is_floating_point():
         came = f"a {features.dtype} tensor" if isinstance(features, Tensor) else type(features).__name__
         raise TypeError(
-            f"`features` must be a floating point tensor, got {came}; pass what the classifier reads, or name its layer"
+            f"`features` must be a floating point tensor, got {came}. Pass the classifier's input, or set `layer` to its name"
         )
     shape = tuple(features.shape)
     widths = shape[1:2] + shape[3:] if len(shape) in (2, 4) else shape[2:3]
@@ -49,26 +49,26 @@ def check_features(features: object, feature_dim: int | None) -> None:
         width = "dim" if feature_dim is None else str(feature_dim)
         raise ValueError(
             f"`features` must have shape (batch, {width}), (batch, tokens, {width}) or (batch, {width}, height, width), "
-            f"got {shape}; pass what the classifier reads, or set `feature_dim`; where auxiliary images have another size than "
-            "the task's, resize them"
+            f"got {shape}. Pass the classifier's input, or set `feature_dim`, or resize the auxiliary images to the size of "
+            "the task's"
         )
 
 
 def pool_features(features: Tensor, feature_dim: int | None, *, pool: Pool = "mean", mask: Tensor | None = None) -> Tensor:
     """Reduce features to shape ``(batch, dim)``, float32.
 
-    ``(batch, dim)`` stays; ``(batch, tokens, dim)`` is reduced by ``pool``; ``(batch, dim, height, width)`` is averaged over
-    space, and ``(batch, height, width, dim)`` too where only the last axis has ``feature_dim`` entries.
+    ``(batch, dim)`` stays; ``pool`` reduces ``(batch, tokens, dim)``; the spatial mean reduces ``(batch, dim, height, width)``,
+    and also ``(batch, height, width, dim)`` if only the last axis has ``feature_dim`` entries.
 
     Args:
         features: floating point, of one of the shapes above.
-        feature_dim: expected width, or None to take what comes.
-        pool: for tokens: ``"mean"`` over those that are not masked, the ``"first"``, the ``"last"`` that is not masked, or a
-            function of features and mask. A function is called for features of every shape.
-        mask: 1 for tokens that count and 0 for padding, shape ``(batch, tokens)``; None, or of another shape: all count.
+        feature_dim: expected width, or None to accept any.
+        pool: for tokens: the ``"mean"`` of the unmasked ones, the ``"first"``, the last unmasked one (``"last"``), or a
+            function of features and mask. A function pools features of every shape.
+        mask: 1 for tokens and 0 for padding, shape ``(batch, tokens)``; None or another shape uses all tokens.
 
     Raises:
-        TypeError, ValueError: as :func:`check_features`; ValueError if a function returns no row per sample.
+        TypeError, ValueError: as :func:`check_features`; ValueError if a function does not return one row per sample.
     """
     if mask is not None and mask.shape != features.shape[:2]:
         mask = None
@@ -82,8 +82,8 @@ def pool_features(features: Tensor, feature_dim: int | None, *, pool: Pool = "me
             feature_dim = features.shape[1]
         if feature_dim is None:
             raise ValueError(
-                f"`feature_dim` is needed for features of shape {tuple(features.shape)}: "
-                "channels may be the second axis or the last"
+                f"`feature_dim` is needed for features of shape {tuple(features.shape)}, whose channels may be the second or "
+                "the last axis. Give the number of channels"
             )
         channels_last = features.shape[1] != feature_dim
         features = features.mean((1, 2) if channels_last else (2, 3))
@@ -91,7 +91,7 @@ def pool_features(features: Tensor, feature_dim: int | None, *, pool: Pool = "me
 
 
 def unpooled(features: Tensor, gradient: Tensor, *, pool: Pool = "mean", mask: Tensor | None = None) -> Tensor:
-    """The gradient at ``features``, in float32 and of their shape, of something whose gradient at the pooled ones is given."""
+    """Backpropagate a gradient at the pooled features to ``features``: float32, of their shape."""
     leaf = features.detach().float().requires_grad_()
     with torch.enable_grad():
         rows = pool_features(leaf, gradient.shape[1], pool=pool, mask=mask)
@@ -100,19 +100,19 @@ def unpooled(features: Tensor, gradient: Tensor, *, pool: Pool = "mean", mask: T
 
 
 def usable_rows(rows: Tensor, *, largest: float = LARGEST) -> Tensor:
-    """Which rows are finite and not beyond ``largest``, bool, shape ``(batch,)``, without host synchronisation."""
+    """Mask of the rows that are finite and within ``largest``, bool, shape ``(batch,)``, without host synchronisation."""
     return (rows.abs() <= largest).reshape(len(rows), -1).all(1)
 
 
 def blank_rows(features: Tensor, keep: Tensor) -> Tensor:
-    """Zeros in place of the rows that are not kept; NaN times zero would stay NaN."""
+    """Replace the rows outside ``keep`` with zeros; a product with the mask would leave NaN, because NaN times 0 is NaN."""
     return torch.where(keep[:, None], features, torch.zeros_like(features))
 
 
 def replace_rows(images: Tensor, keep: Tensor) -> Tensor:
-    """The first kept row in place of those that are not kept, zeros where there is none, without host synchronisation.
+    """Replace the rows outside ``keep`` with the first row in it, or zeros without one; no host synchronisation.
 
-    A row of zeros among images would move the batch statistics of the others; one of them does not.
+    Repeats a valid row, because a row of zeros would shift the batch statistics.
     """
     rows = torch.arange(len(keep), device=keep.device)
     replaced = images[torch.where(keep, rows, keep.float().argmax())]
@@ -137,5 +137,5 @@ def _checked_rows(rows: object, features: object, feature_dim: int | None) -> Te
     if not isinstance(rows, Tensor) or rows.ndim != 2 or len(rows) != count or feature_dim not in (None, rows.shape[1]):
         came = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
         width = "dim" if feature_dim is None else feature_dim
-        raise ValueError(f"`pool` must return one row of features per sample, shape ({count}, {width}), it gave {came}")
+        raise ValueError(f"`pool` must return one row of features per sample, shape ({count}, {width}), got {came}")
     return rows

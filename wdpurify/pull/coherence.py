@@ -1,9 +1,9 @@
-"""Coherence: how much of a gradient at the features is left once rows are added up, as the layers below add them up.
+"""Coherence: estimates how much of a gradient at the features remains after the sum over rows in the layers below.
 
-Two gradients of the same norm at the features can differ by a multiple at the parameters. Where rows with like features ask
-for opposite things, as while a task is not learned yet, they cancel; a pull asks all rows of a group for the same. The gradient
-of a linear layer that made these features from themselves, ``sum_i g_i z_i^T`` over rows i, tells how much is left, without
-another backward pass.
+Two gradients of equal norm at the features can differ several times over at the parameters. The gradients of rows with similar
+features cancel if they have opposite directions, as early in training; a pull has one direction for all rows of a group. The
+estimate is the weight gradient of a linear layer from these features to themselves, ``sum_i g_i z_i^T`` over rows i. It needs
+no further backward pass.
 """
 
 import math
@@ -15,29 +15,29 @@ from torch import Tensor
 
 from wdpurify._torch import full_precision, moved
 
-#: Features and gradients of more dimensions are projected at random to so many; norms are kept within some 13 %.
+#: Width of the random projection of wider features and gradients; it changes norms by about 13 %.
 WIDTH = 64
-#: Share of what is remembered that an iteration keeps, in a long run.
+#: Decay of the running means per iteration, in a long run.
 DECAY = 0.95
-#: A pull that is more coherent than the task gradient by less than this counts as equally so: what is measured at the features
-#: tells what is left at the parameters within a factor of about so much.
+#: Coherence ratios below this are treated as 1: the estimate at the features is only accurate to about this factor at the
+#: parameters.
 TOLERANCE = 1.5
 
 
 def count_of_sums(feature_dim: int) -> int:
-    """How many numbers :func:`sums_over_rows` gives."""
+    """Return the length of the result of :func:`sums_over_rows`."""
     width = min(feature_dim, WIDTH)
     return width * width + 2 * width + 3
 
 
 @lru_cache(maxsize=16)
 def projections(dim: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Signs at random, which keep norms on average: for features and for gradients, the same in every process.
+    """Draw random sign projections for features and gradients, equal in every process; on average they preserve norms.
 
-    Made before the backward pass, which may be compiled.
+    Call this before the backward pass, which may be compiled.
 
     Returns:
-        Each of shape ``(dim, WIDTH)``; None where there are no more dimensions than that.
+        Two tensors of shape ``(dim, WIDTH)``; None if ``dim`` is at most ``WIDTH``.
     """
     if dim <= WIDTH:
         return None
@@ -49,11 +49,11 @@ def projections(dim: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
 
 
 def projected(rows: Tensor, projection: Tensor | None) -> Tensor:
-    """Rows in few dimensions, in single precision.
+    """Project rows to few dimensions, in single precision.
 
     Args:
         rows: shape ``(rows, dim)``.
-        projection: shape ``(dim, WIDTH)``; None leaves the rows as they are.
+        projection: shape ``(dim, WIDTH)``; None projects nothing.
 
     Returns:
         Detached, shape ``(rows, min(dim, WIDTH))``.
@@ -66,13 +66,13 @@ def projected(rows: Tensor, projection: Tensor | None) -> Tensor:
 
 
 def sums_over_rows(features: Tensor, gradient: Tensor, projection: Tensor | None, in_play: Tensor | None = None) -> Tensor:
-    """What :func:`coherence` needs of some rows; what several passes or ranks give adds up to what all their rows give.
+    """Compute the sums for :func:`coherence`; the sums of passes and ranks add up to the sums of all their rows.
 
     Args:
-        features: what :func:`projected` made of the features, shape ``(rows, width)``.
-        gradient: at the features, shape ``(rows, dim)``.
-        projection: of the gradient.
-        in_play: which rows count, shape ``(rows,)``; None counts all.
+        features: result of :func:`projected` for the features, shape ``(rows, width)``.
+        gradient: gradient at the features, shape ``(rows, dim)``.
+        projection: projection of the gradient.
+        in_play: mask of valid rows, shape ``(rows,)``; None uses all.
 
     Returns:
         Shape ``(count_of_sums(dim),)``.
@@ -90,16 +90,16 @@ def sums_over_rows(features: Tensor, gradient: Tensor, projection: Tensor | None
 
 
 def coherence(sums: Tensor) -> Tensor:
-    """The norm of ``sum_i g_i z_i^T`` over that of g, for features z that are centred and in units of their spread.
+    """Compute the norm of ``sum_i g_i z_i^T`` over the norm of g, for features z that are centred and in units of their spread.
 
-    Adding the same to all features, multiplying them or the gradient, and the order of the rows change nothing.
+    The result does not depend on a shift of all features, on the scale of features or gradient, or on the order of the rows.
 
     Args:
-        sums: what :func:`sums_over_rows` gave, added up, shape ``(..., count)``.
+        sums: results of :func:`sums_over_rows`, added up, shape ``(..., count)``.
 
     Returns:
-        Shape ``(...)``: the root of the number of rows where all ask for the same in proportion to a feature; about 1 where
-        they ask for this and that; 0 where they cancel; not finite where there is no gradient or no spread.
+        Shape ``(...)``: the square root of the number of rows if all gradients have one direction and are proportional to a
+        feature; about 1 for random directions; 0 if the gradients cancel; not finite without a gradient or a spread.
     """
     product, direction, total, (_, count, gradient) = _parts(sums)
     centred = product - direction[..., :, None] * (total / count[..., None])[..., None, :]
@@ -108,16 +108,16 @@ def coherence(sums: Tensor) -> Tensor:
 
 
 def variance(sums: Tensor) -> Tensor:
-    """Mean squared distance of a row's features from their mean; arguments and shape as for :func:`coherence`."""
+    """Compute the mean squared distance of rows from their mean; arguments and shape as for :func:`coherence`."""
     _, _, total, (square, count, _) = _parts(sums)
     return (square / count - (total / count[..., None]).square().sum(-1)).clamp(min=0.0)
 
 
 class Coherence:
-    """The coherence of the task gradient and of the pull, averaged over a whole short run and a window of a long one.
+    """Running means of the coherence of the task gradient and of the pull; a short run averages all its iterations.
 
     Attributes:
-        task, pull: the averages, scalars; 0 before the first.
+        task, pull: the running means, scalars; 0 before the first value.
     """
 
     def __init__(self) -> None:
@@ -126,18 +126,18 @@ class Coherence:
 
     @property
     def ratio(self) -> Tensor:
-        """How much more coherent the pull is than the task gradient; not finite while that is not known."""
-        # Only one of the two may be on a device yet; to come from there to the host would wait for it.
+        """Coherence of the pull over the task gradient's; not finite until both have a value."""
+        # One of the two may still be on the CPU; a copy of the other to the CPU would wait for its device.
         device = self.task.device if self.pull.device.type == "cpu" else self.pull.device
         return moved(self.pull, device) / moved(self.task, device)
 
     @property
     def excess(self) -> Tensor:
-        """By how much the ratio is beyond the tolerance, at least 1; it begins at 1, so that no pull jumps there."""
+        """Ratio over the tolerance, at least 1; continuous at 1, so the pull does not jump at the tolerance."""
         return (self.ratio / TOLERANCE).nan_to_num(nan=1.0, posinf=1.0).clamp(min=1.0)
 
     def record_task(self, found: Tensor) -> None:
-        """Record the coherence of an iteration's task gradient; one that is not finite says nothing."""
+        """Record the coherence of an iteration's task gradient; a non-finite value is ignored."""
         self.task, self._task_count = _averaged(self.task, self._task_count, found)
 
     def record_pull(self, features: Tensor, gradient: Tensor, in_play: Tensor) -> None:
@@ -145,8 +145,8 @@ class Coherence:
 
         Args:
             features: detached, shape ``(rows, dim)``.
-            gradient: of the pull at them.
-            in_play: which rows count, shape ``(rows,)``.
+            gradient: gradient of the pull at the features.
+            in_play: mask of valid rows, shape ``(rows,)``.
         """
         of_features, of_gradients = projections(features.shape[1], features.device) or (None, None)
         found = coherence(sums_over_rows(projected(features, of_features), gradient, of_gradients, in_play))
@@ -170,6 +170,6 @@ def _averaged(known: Tensor, count: Tensor, found: Tensor) -> tuple[Tensor, Tens
 
 
 def _parts(sums: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    width = math.isqrt(sums.shape[-1] - 2) - 1  # there are (width + 1)^2 + 2 of them
+    width = math.isqrt(sums.shape[-1] - 2) - 1  # the length is (width + 1)^2 + 2
     product, direction, total, scalars = sums.split([width * width, width, width, 3], dim=-1)
     return product.unflatten(-1, (width, width)), direction, total, scalars.unbind(-1)

@@ -1,4 +1,4 @@
-"""Gain: closes the loop of the strength. The pull grows while groups stay apart and nothing tells that it would harm."""
+"""Gain: feedback control of the strength, which grows while the groups stay apart and no sign of harm appears."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ from wdpurify._torch import moved
 
 from .coherence import TOLERANCE
 
-#: What an acting iteration adds to the logarithm of the gain while groups are apart, and at most takes from it.
+#: Largest change of the gain's logarithm per acting iteration, in either direction.
 RATE = 0.02
-#: Power of the share of their spread that features have kept: at 0.85 of it half of what the gain adds is left.
+#: Exponent of the features' remaining share of spread: a share of 0.85 halves the part of the gain above 1.
 CARE = 4
 
 
 class Gain:
-    """How many times the strength the pull has.
+    """Multiple of the strength.
 
-    It grows by 2 % in each acting iteration in which the separation is above ``fade``, and falls where it is below half of
-    that. What it adds to the strength is scaled down by two signs of harm: features that lose their spread, and a pull that is
-    more coherent than the task gradient, so that more of it is left at the parameters than the strength says.
+    It grows by 2 % in each acting iteration with a separation above ``fade``, and falls for a separation below half of
+    ``fade``. Two signs of harm reduce its part above 1: features that lose their spread, and a pull that is more coherent than
+    the task gradient and therefore stronger at the parameters than the strength states.
 
     Attributes:
-        value: the gain without these, scalar, from 1 on.
-        applied: the gain as it was last applied, scalar.
-        at_limit: whether it has grown as far as it may, scalar, bool.
+        value: the gain before this reduction, scalar, at least 1.
+        applied: the last applied gain, scalar.
+        at_limit: whether the gain has reached its largest value, scalar, bool.
     """
 
     def __init__(self) -> None:
@@ -37,9 +37,9 @@ class Gain:
         """Record an acting iteration.
 
         Args:
-            separation: as averaged by now, scalar.
-            fade: of the strength; 0 leaves the gain as it is.
-            most: the gain's largest value.
+            separation: running mean of the separation, scalar.
+            fade: ``fade`` of the strength; 0 disables the gain.
+            most: largest value of the gain.
         """
         if fade > 0 and most > 1:
             error = (2.0 * separation / fade).clamp(0.0, 2.0) - 1.0
@@ -47,12 +47,12 @@ class Gain:
             self.at_limit = self.value >= most
 
     def apply(self, kept: Tensor, ratio: Tensor) -> Tensor:
-        """What to multiply the pull with, scalar.
+        """Compute the factor of the pull, scalar.
 
         Args:
-            kept: share of their spread that the features still have, scalar.
-            ratio: how much more coherent the pull is than the task gradient, scalar; not finite where that is not known, and
-                the gain is 1.
+            kept: present spread of the features over their largest spread, scalar.
+            ratio: coherence of the pull over the task gradient's, scalar; a non-finite ratio, before the first measurement,
+                gives a gain of 1.
         """
         ratio = ratio.nan_to_num(nan=TOLERANCE, posinf=TOLERANCE)
         room = kept**CARE * ((TOLERANCE - ratio) / (TOLERANCE - 1.0)).clamp(0.0, 1.0)

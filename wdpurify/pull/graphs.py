@@ -1,4 +1,4 @@
-"""What a tensor's autograd graph leads to."""
+"""Walks autograd graphs."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def nodes_behind(tensors: Sequence[Tensor]) -> Iterator[Any]:
-    """The nodes of the graph behind some tensors, each once, nearest first along each branch."""
+    """Yield each autograd node behind some tensors once, nearest first along each branch."""
     seen: set[Any] = set()
     open_nodes = [tensor.grad_fn for tensor in tensors]
     while open_nodes:
@@ -19,16 +19,16 @@ def nodes_behind(tensors: Sequence[Tensor]) -> Iterator[Any]:
 
 
 def depends_on(loss: Tensor, features: Tensor) -> bool:
-    """Whether a gradient of ``loss`` would come to ``features``; a loss that comes straight from them is told at once."""
-    if features.grad_fn is None:  # a leaf, or no graph at all: what is missing is named elsewhere
+    """Whether a gradient of ``loss`` reaches ``features``; the search is short for a loss directly behind them."""
+    if features.grad_fn is None:  # a leaf, or no graph at all, for which another check warns
         return True
     return any(node is features.grad_fn for node in nodes_behind([loss]))
 
 
 def reachable_parameters(features: Sequence[Tensor]) -> set[int]:
-    """Identities of the leaves that the graph behind ``features`` leads to.
+    """Return the ids of the leaf tensors behind ``features`` in the autograd graph.
 
-    DistributedDataParallel that searches for unused parameters takes the others for ready, and breaks if they get a gradient.
+    With ``find_unused_parameters`` DDP marks the other parameters as ready and fails if they get a gradient.
     """
     variables = (getattr(node, "variable", None) for node in nodes_behind(features))
     return {id(variable) for variable in variables if variable is not None}

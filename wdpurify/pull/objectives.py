@@ -1,4 +1,4 @@
-"""What the pull minimises. An objective is one class: where it acts, and a formula of the critic's scores there."""
+"""Objectives of the pull: each class states the rows that it acts on and a formula of the critic's scores there."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -10,24 +10,24 @@ from wdpurify.functional import Toward, group_gap, one_sided_loss
 
 
 class Objective(Protocol):
-    """What the regularizer asks of an objective; to add one, write a class with these two members.
+    """Interface of an objective; a new objective is a class with these two members.
 
     Attributes:
-        acts_on: ``"auxiliary"``: its gradient goes through the extractor at the auxiliary rows, in whose batch groups and
-            population are known; ``"task"``: at the task's rows, which belong to no group.
+        acts_on: ``"auxiliary"``: the gradient goes through the extractor at the auxiliary rows, whose batch has groups and
+            population; ``"task"``: at the task's rows, which belong to no group.
     """
 
     @property
     def acts_on(self) -> Literal["auxiliary", "task"]: ...
 
     def __call__(self, scores: Tensor, groups: Tensor | None, population: Tensor | None) -> Tensor:
-        """A scalar to minimise, of critic scores ``(batch, n_groups)``; groups and population are None on task rows."""
+        """Map critic scores ``(batch, n_groups)`` to a scalar to minimise; groups and population are None on task rows."""
         ...
 
 
 @dataclass(frozen=True)
 class TwoSided:
-    """The gap between the groups and the population, minimised through the extractor at the auxiliary rows.
+    """Minimises the gap between the groups and the population through the extractor at the auxiliary rows.
 
     Source: Li et al. 2021, arXiv:2102.10955, Eq. 20-21.
     """
@@ -44,7 +44,7 @@ class TwoSided:
 
 @dataclass(frozen=True)
 class OneSided:
-    """The task features moved along the critic; it has no lower bound.
+    """Shifts the task features along the critic's slope; the objective has no lower bound.
 
     Args:
         toward: ``"population"`` (Alg. 1), or ``"group"`` (Eq. 22 and 24), which destroys accuracy.
@@ -69,10 +69,10 @@ class OneSided:
 
 
 def check_objective(objective: object) -> None:
-    """Refuse what is no objective.
+    """Check the ``objective`` argument.
 
     Raises:
-        TypeError: with what to write instead.
+        TypeError: if ``objective`` does not have the members of :class:`Objective`.
     """
     if not callable(objective) or getattr(objective, "acts_on", None) not in ("auxiliary", "task"):
         raise TypeError(f"`objective` must be an objective such as TwoSided() or OneSided(), got {objective!r}")

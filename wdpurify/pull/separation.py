@@ -1,4 +1,4 @@
-"""Separation: how far apart the critic puts the groups of rows it has not learned from, beside what chance would give."""
+"""Separation: the critic's gap between groups on rows before it trains on them, and the gap that chance would cause."""
 
 from typing import Any
 
@@ -7,24 +7,24 @@ from torch import Tensor
 
 from wdpurify._torch import moved
 
-#: Share of the remembered separation that an acting iteration keeps: one batch of few rows says little.
+#: Decay of the running mean per acting iteration: the gap of one batch of few rows is noisy.
 DECAY = 0.9
-#: A separation above so much of its largest has not come down.
+#: Share of its maximum above which a separation counts as high.
 HIGH = 0.75
-#: Deviations from 0 within which 95 of 100 readings of chance lie.
+#: z-score of a two-sided 95 % interval.
 DEVIATIONS = 1.96
 
 
 class Separation:
-    """The gap over the spread of the scores, averaged over the last acting iterations, from 0 on.
+    """Running mean, from 0 on, of the gap over the spread of the scores.
 
-    The scale of features and critic plays no part. Many dimensions that carry noise slow the critic, and so what is read early
-    in a run. It is to be recorded before the critic learns from a batch, or it would tell what is known of those rows by heart.
+    It does not depend on the scale of features and critic. With many noise dimensions the critic learns slowly, so the first
+    values of a run are too small. Record a batch before the critic trains on it, or overfitting inflates the value.
 
     Attributes:
-        value: the average, scalar.
-        largest: the largest average so far, scalar.
-        variance: what the average has where the rows' labels are permuted at random, scalar.
+        value: the running mean, scalar.
+        largest: maximum of the running mean, scalar.
+        variance: variance of the running mean under random permutations of the rows' labels, scalar.
     """
 
     def __init__(self) -> None:
@@ -34,16 +34,16 @@ class Separation:
 
     @property
     def chance(self) -> Tensor:
-        """What 95 of 100 readings stay below in magnitude where labels say nothing of rows that the critic has not learned."""
+        """Bound of the magnitude of 95 % of the values if the labels are independent of the rows."""
         return DEVIATIONS * self.variance.sqrt()
 
     @property
     def is_high(self) -> Tensor:
-        """Whether it is about as large as it ever was, scalar, bool."""
+        """Whether the value is close to its maximum, scalar, bool."""
         return self.value > HIGH * self.largest
 
     def record(self, scores: Tensor, weights: Tensor, in_play: Tensor) -> None:
-        """Record one batch; the arguments are those of :func:`relative_gap`, the scores detached."""
+        """Record one batch; the arguments are as in :func:`relative_gap`, with detached scores."""
         gap, variance = relative_gap(scores.float(), weights, in_play)
         self.value = torch.lerp(moved(self.value, gap.device), gap, 1.0 - DECAY)
         self.largest = torch.maximum(moved(self.largest, gap.device), self.value)
@@ -60,17 +60,17 @@ class Separation:
 
 
 def relative_gap(scores: Tensor, weights: Tensor, in_play: Tensor) -> tuple[Tensor, Tensor]:
-    """The gap in standard deviations of the scores, and its variance over all permutations of the rows.
+    """Compute the gap in standard deviations of the scores, and its variance over all permutations of the rows.
 
     Args:
         scores: critic outputs, shape ``(batch, n_groups)``.
-        weights: what :func:`wdpurify.functional.gap_weights` makes of the rows' roles, of the same shape.
-        in_play: which rows are of a group or of the population, bool, shape ``(batch,)``; others take no part.
+        weights: result of :func:`wdpurify.functional.gap_weights` for the rows' roles, of the same shape.
+        in_play: mask of the rows in a group or in the population, bool, shape ``(batch,)``; other rows have no effect.
 
     Returns:
-        Two scalars; 0 where no group occurs. The mean over all permutations is 0.
+        Two scalars; 0 if no group occurs. The mean over all permutations is 0.
 
-    Source: the variance is that of a linear permutation statistic, Hoeffding 1951, Ann. Math. Stat. 22(4), Theorem 2.
+    Source: variance of a linear permutation statistic, Hoeffding 1951, Ann. Math. Stat. 22(4), Theorem 2.
 
     >>> relative_gap(torch.tensor([[2.0], [0.0]]), torch.tensor([[0.5], [-0.5]]), torch.tensor([True, True]))
     (tensor(1.), tensor(1.))
@@ -81,6 +81,6 @@ def relative_gap(scores: Tensor, weights: Tensor, in_play: Tensor) -> tuple[Tens
     centred = (scores - (scores * rows).sum(0) / count) * rows
     tiny = torch.finfo(scores.dtype).tiny
     spread = (centred.square().sum(0) / count).sqrt().mean().clamp(min=tiny)
-    # The columns of the weights have a mean of 0. Over pairs of rows: there are few, and there may be many groups.
+    # The columns of the weights have a mean of 0. Pairs of rows, because a batch has few rows and may have many groups.
     products = (centred @ weights.T).square().sum()
     return (centred * weights).sum() / spread, products / (count - 1.0) / spread.square().clamp(min=tiny)

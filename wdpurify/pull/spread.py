@@ -1,4 +1,4 @@
-"""Spread: how much of it the features still have; a pull that is too strong shrinks them in place of mixing groups."""
+"""Spread: tracks the spread of the features, because a pull that is too strong shrinks them and does not mix groups."""
 
 from typing import Any
 
@@ -9,21 +9,21 @@ from wdpurify._torch import moved
 
 from .window import Window
 
-#: Acting iterations whose median is the spread now (features can collapse within a few steps), the spread whose largest is
-#: remembered (a few strange batches must not raise it), and the spread in whose units the critic reads features.
+#: Median windows, in acting iterations, of: the present spread (features can collapse within a few steps), the spread whose
+#: maximum is tracked (a few outlier batches must not raise it), and the critic's unit of features.
 NOW, STEADY, TYPICAL = 3, 19, 99
-#: Acting iterations in which the largest falls by a factor of e: what features have lost by then they no longer miss.
+#: Time constant, in acting iterations, of the decay of that maximum.
 MEMORY = 1000
 
 
 class Spread:
-    """The spread of the auxiliary features beside the largest that they have had lately.
+    """The spread of the auxiliary features, and its ratio to its recent maximum.
 
     Attributes:
-        value: the spread now, scalar; 0 before the first.
-        typical: the spread of many iterations, scalar; 0 before the first.
-        largest: the largest of the steady spread so far, slowly forgotten, scalar.
-        kept: share of the largest that is left, in [0, 1]; 1 where there never was any spread.
+        value: the present spread, scalar; 0 before the first batch.
+        typical: the median spread of many iterations, scalar; 0 before the first batch.
+        largest: slowly decaying maximum of the smoothed spread, scalar.
+        kept: ``value`` over ``largest``, in [0, 1]; 1 if every spread was 0.
     """
 
     def __init__(self) -> None:
@@ -35,8 +35,8 @@ class Spread:
         """Record one batch.
 
         Args:
-            spread: of its rows, scalar.
-            in_play: which rows count, shape ``(batch,)``; fewer than two say nothing.
+            spread: spread of its rows, scalar.
+            in_play: mask of valid rows, shape ``(batch,)``; a batch with fewer than two is ignored.
         """
         says = in_play.sum() > 1
         largest = moved(self.largest, spread.device)
@@ -55,6 +55,6 @@ class Spread:
 
     def _read(self) -> None:
         now = self._spreads.median(NOW)
-        self.value = torch.where(now.isnan(), moved(self.value, now.device), now)  # batches of a row say nothing, however many
+        self.value = torch.where(now.isnan(), moved(self.value, now.device), now)  # NaN without a batch of two valid rows
         self.typical = self._spreads.median().nan_to_num()
         self.kept = (self.value / self.largest).nan_to_num(nan=1.0, posinf=1.0).clamp(max=1.0)

@@ -1,4 +1,4 @@
-"""How strongly the purify gradient pulls: a fixed factor, or a share of the task gradient."""
+"""Strengths of the purify gradient: a fixed factor, or a share of the task gradient."""
 
 from numbers import Real
 from typing import Any, Protocol
@@ -11,28 +11,28 @@ from wdpurify._torch import moved
 
 from .window import WeightedWindow
 
-#: Iterations over which the task gradient is averaged: all of a short run, a window of a long one.
+#: Window of the mean task gradient norm, in iterations; a shorter run averages all its iterations.
 MEMORY = 1000
 
 
 class Strength(Protocol):
-    """What the regularizer asks of a strength.
+    """Interface of a strength.
 
     Attributes:
-        value: what was asked for, at least 0; 0 only measures.
-        needs_task_gradient: whether the factor stays 0 until a task gradient was recorded.
+        value: the user's setting, at least 0; with 0 the regularizer only measures.
+        needs_task_gradient: whether the factor stays 0 until the first :meth:`record`.
     """
 
     value: float
     needs_task_gradient: bool
 
     def factor(self, gradient_norm: Tensor, separation: Tensor, kept: Tensor) -> Tensor:
-        """What to multiply a purify gradient with, a scalar tensor.
+        """Compute the factor of a purify gradient, a scalar tensor.
 
         Args:
-            gradient_norm: of the purify gradient at the features, times how much more coherent it is than the task's.
+            gradient_norm: norm of the purify gradient at the features, times its excess coherence over the task gradient.
             separation: the gap over the spread of the scores.
-            kept: share of their largest spread that the features still have.
+            kept: present spread of the features over their largest spread.
         """
         ...
 
@@ -40,8 +40,8 @@ class Strength(Protocol):
         """Record an iteration's task gradient.
 
         Args:
-            task_norm: its norm at the features, in units of the unscaled loss; not finite if it is to be ignored.
-            weight: by which factor the term was scaled in that iteration.
+            task_norm: its norm at the features, in units of the unscaled loss; a non-finite norm is ignored.
+            weight: factor by which the loop scaled the term in that iteration.
         """
         ...
 
@@ -51,7 +51,7 @@ class Strength(Protocol):
 
 
 class FixedStrength:
-    """The paper's lambda_2: the purify gradient times a number.
+    """Multiplies the purify gradient by a number, the paper's lambda_2.
 
     Args:
         value: factor, at least 0; its effect depends on the scales of the critic and of the task loss.
@@ -68,45 +68,45 @@ class FixedStrength:
         return torch.full((), self.value, device=gradient_norm.device)
 
     def record(self, task_norm: Tensor, weight: Tensor) -> None:
-        """A fixed factor needs none."""
+        """Do nothing: a fixed factor does not depend on the task gradient."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing is remembered."""
+        """Do nothing: a fixed factor has no state."""
 
 
 class BalancedStrength:
-    """The purify gradient scaled to a share of the task gradient at the features, fading as the groups come together.
+    """Scales the purify gradient to a share of the task gradient at the features, which fades as the groups come together.
 
     The applied gradient is ``value * min(1, separation / fade) * mean(||g_task||) * g / ||g||``: the scales of critic, loss,
-    loss scaler and accumulation divisor cancel. W1 has a slope of 1 however close the groups are, so without the fade a
-    share that is right at the start throws purified features about at the end; with it the objective is W1 far away and
-    its square nearby (as in Huber's loss). A critic that is wrong by its own estimate (below 0) pulls nothing. Until a task
-    gradient has been recorded the factor is 0. Give each regularizer an object of its own: it remembers that gradient.
+    loss scaler and accumulation divisor cancel. W1 has a slope of 1 at any distance of the groups, so without the fade a share
+    that suits the start makes purified features oscillate at the end; with the fade the objective is W1 for distant groups and
+    its square for close ones (as in Huber's loss). A critic with a negative gap pulls nothing. The factor is 0 until the first
+    task gradient. The object stores that gradient's running mean, so give each regularizer a separate object.
 
-    The mean is over the last 1,000 iterations: a pull that upsets the task makes the task gradient grow, and a quick memory
-    would answer with a stronger pull still. Norms above five times their median count as so many, so a broken batch or a
-    learning-rate finder is soon forgotten. Each iteration is weighed by the factor that the loop gave the term in it, so one
-    in which the term hardly counted (a mixup loop that scales the first of two criteria) says hardly anything.
+    The mean covers the last 1,000 iterations. It is long on purpose: a short one would follow a growing task gradient and
+    strengthen a pull that is already harmful. Norms above five times their median count as five medians, so a broken batch or
+    a learning-rate finder has little effect. The factor of the term in the loss weights each iteration, so an iteration with
+    a small factor (a mixup loop that scales the first of two criteria) has little effect.
 
     Args:
         value: ratio of the norms while the groups are apart, at least 0. It holds in the iterations in which the term acts.
-        fade: separation (gap over the standard deviation of the critic's scores, on rows that it has not learned from) below
-            which the ratio falls linearly to 0, at least 0; 0 never fades.
-        keep: share, in [0, 1], of their largest spread that the features are to keep: once they have less, the ratio falls
-            linearly, to 0 at half of it. 0 does not look at it. A pull can bring groups together by shrinking the features to a
-            point, from which a network may not come back.
-        most: how many times ``value`` the ratio may become while the groups stay apart, at least 1; 1 holds it. It grows
-            slowly, and only as far as the features keep their spread and the pull is no more coherent than the task gradient:
-            ``metrics().gain``.
+        fade: separation (gap over the standard deviation of the critic's scores, on rows before the critic trains on them)
+            below which the ratio falls linearly to 0, at least 0; 0 never fades.
+        keep: smallest share, in [0, 1], of the features' largest spread: below it the ratio falls linearly, to 0 at half of
+            it; 0 disables this. A pull can bring groups together by shrinking the features to a point, and a network may not
+            recover from that.
+        most: largest multiple of ``value`` that the ratio reaches while the groups stay apart, at least 1; 1 fixes the ratio.
+            The multiple (``metrics().gain``) grows slowly, and only while the features have their spread and the pull is no
+            more coherent than the task gradient.
 
-    Where the pull is more coherent than the task gradient, so that more of it is left below the features, the norm that comes
-    in is as many times larger and the ratio as many times smaller: ``metrics().coherence_excess``.
+    If the pull is more coherent than the task gradient, more of it reaches the parameters. The ratio is then divided by that
+    excess (``metrics().coherence_excess``).
 
     Attributes:
-        task_norm: the memory, a scalar tensor; NaN until a task gradient was recorded.
+        task_norm: running mean of the task gradient norm, a scalar tensor; NaN until the first task gradient.
     """
 
     needs_task_gradient = True
@@ -117,9 +117,9 @@ class BalancedStrength:
         self.keep = check_not_negative("keep", keep)
         self.most = check_not_negative("most", most)
         if most < 1:
-            raise ValueError(f"`most` must be at least 1, so many times the strength may grow, got {most}")
+            raise ValueError(f"`most` must be at least 1, the largest multiple of the strength, got {most}")
         if keep > 1:
-            raise ValueError(f"`keep` must be at most 1, the share of their spread that features are to keep, got {keep}")
+            raise ValueError(f"`keep` must be at most 1, a share of the features' largest spread, got {keep}")
         self._norms = WeightedWindow(MEMORY)
         self.task_norm = self._norms.mean()
 
@@ -131,11 +131,11 @@ class BalancedStrength:
             wanted = wanted * (separation / self.fade).clamp(0.0, 1.0)
         if self.keep > 0:
             wanted = wanted * (2.0 * kept / self.keep - 1.0).clamp(0.0, 1.0)
-        # A dead critic has no direction to give: 0 rather than a huge factor on rounding noise.
+        # The gradient of a dead critic is rounding noise, so its factor is 0 and not huge.
         return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
 
     def record(self, task_norm: Tensor, weight: Tensor) -> None:
-        # A step with an infinite gradient is one that a GradScaler skips: it teaches nothing.
+        # A GradScaler skips a step with an infinite gradient, and the window ignores its norm.
         self._norms.record(task_norm, weight)
         self.task_norm = self._norms.mean()
 
@@ -148,7 +148,7 @@ class BalancedStrength:
 
 
 def as_strength(strength: float | Strength) -> Strength:
-    """A strength object as it is, a number as the value of a :class:`BalancedStrength`.
+    """Return a strength object unchanged, or a number as the value of a :class:`BalancedStrength`.
 
     Raises:
         TypeError: for anything else.

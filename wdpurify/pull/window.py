@@ -1,4 +1,4 @@
-"""Window: the last values of a figure, whose typical size a few outliers cannot move."""
+"""Window: the last values of a metric, with averages that a few outliers hardly change."""
 
 from typing import Any
 
@@ -7,27 +7,27 @@ from torch import Tensor
 
 from wdpurify._torch import moved
 
-#: Values above so many medians count as so many: a broken batch or a learning-rate finder says nothing of a usual step.
+#: Largest value in the mean, in medians: a broken batch or a learning-rate finder must not dominate it.
 OUTLIER = 5.0
 
 
 class Window:
-    """The last values of a figure, on the device of the latest; NaN where a value says nothing.
+    """The last values of a metric, on the device of the latest value; NaN marks an unusable value.
 
     Args:
-        size: how many values are remembered.
+        size: number of values.
     """
 
     def __init__(self, size: int) -> None:
         self.values = torch.full((size,), torch.nan, dtype=torch.float32, device="cpu")
 
     def record(self, value: Tensor) -> None:
-        """Remember a value, scalar or of shape ``(1,)``."""
+        """Append a value, scalar or of shape ``(1,)``, and drop the oldest."""
         values = moved(self.values, value.device)
         self.values = torch.cat([values[1:], value.reshape(1).to(values)])
 
     def median(self, last: int | None = None) -> Tensor:
-        """The median of the ``last`` values, of two in the middle the smaller; of all by default. NaN without a value."""
+        """Compute the lower median of the ``last`` values, by default of all; NaN without a value."""
         return torch.nanmedian(self.values if last is None else self.values[-last:])
 
     def state_dict(self) -> dict[str, Any]:
@@ -38,10 +38,10 @@ class Window:
 
 
 class WeightedWindow:
-    """The last values of a figure, each with a weight.
+    """The last values of a metric, each with a weight.
 
     Args:
-        size: how many values are remembered.
+        size: number of values.
     """
 
     def __init__(self, size: int) -> None:
@@ -49,15 +49,15 @@ class WeightedWindow:
         self._weights = Window(size)
 
     def record(self, value: Tensor, weight: Tensor) -> None:
-        """Remember a value, scalar; one that is not finite, or has no weight above 0, says nothing."""
+        """Append a scalar value; the mean ignores non-finite values and values without a positive weight."""
         says = torch.isfinite(value * weight) & (weight > 0)
         self._values.record(torch.where(says, value, torch.nan))
         self._weights.record(torch.where(says, weight, torch.nan))
 
     def mean(self) -> Tensor:
-        """The weighted mean of all values, those above :data:`OUTLIER` medians counted as so many. NaN without a value.
+        """Compute the weighted mean of all values, clipped to :data:`OUTLIER` medians; NaN without a value.
 
-        Zeros count in the mean and not in the median, or a task that is mostly solved would have a median of 0.
+        The median ignores zeros, because a mostly solved task would otherwise have a median of 0; the mean includes them.
         """
         values, weights = self._values.values, self._weights.values
         limit = OUTLIER * torch.nanmedian(torch.where(values > 0, values, torch.nan))
