@@ -66,14 +66,18 @@ class Reader:
     def __call__(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         if self._method is None or not any(group["params"][0] is self._first() for group in optimizer.param_groups):
             return
-        pull = self._method.purify._game._pull
-        handed = [(parameter, gradient) for parameter, gradient in pull._parameters if parameter.grad is not None]
-        if not handed or pull.applied_norm is None or pull.task_norm is None or not pull.applied_norm > 0:
+        loop = self._method.purify._loop
+        controller, iteration = loop._controller, loop._iteration
+        applied, task = controller.prepared_norm, controller.task_gradients.latest.norm
+        if iteration is None or iteration.pull is None or not iteration.carried or applied is None or task is None:
+            return
+        handed = [(parameter, gradient) for parameter, gradient in iteration.pull.parameters if parameter.grad is not None]
+        if not handed or not applied > 0:
             return
         below = _norm([gradient for _, gradient in handed])
         task_below = _norm([parameter.grad - gradient for parameter, gradient in handed])  # type: ignore[operator]
-        left = float(below / task_below / (pull.applied_norm / pull.task_norm))
-        self.readings.append((left, float(pull.coherence.ratio)))
+        left = float(below / task_below / (applied / task))
+        self.readings.append((left, float(controller.coherence.ratio)))
 
     def _first(self) -> nn.Parameter:
         assert self._method is not None

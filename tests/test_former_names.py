@@ -24,7 +24,9 @@ def test_a_former_class_of_warnings_is_the_present_one(former, now):
 
 
 def test_there_are_seven_classes_beside_the_base_and_no_others():
-    kinds = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, exceptions.PurifyWarning)]
+    kinds = [
+        kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, exceptions.PurifyWarning)
+    ]
     assert len(kinds) == 8
     with pytest.raises(AttributeError, match="NoSuchWarning"):
         exceptions.NoSuchWarning  # noqa: B018

@@ -187,7 +187,9 @@ class AuxiliaryStep:
         scale = HALF_PRECISION_SCALE if raw.dtype == torch.float16 else 1.0
         gradients = isolation.gradients(raw, (at_raw * factor * scale).to(raw.dtype))
         value, gradients = _only_finite(value, gradients, scale)
-        return PreparedPull(sized_value(value, factor), gradients)
+        return PreparedPull(
+            sized_value(value, factor), gradients, [isolation.names[id(parameter)] for parameter, _ in gradients]
+        )
 
     def _figures(self, rows: _Rows, gradient: Tensor, estimate: Tensor, keep: Tensor) -> dict[str, Tensor]:
         known = self._controller

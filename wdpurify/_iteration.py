@@ -18,10 +18,12 @@ class PreparedPull(NamedTuple):
     Attributes:
         value: of the objective, sized, scalar.
         parameters: the extractor's parameters, each with its gradient, sized.
+        names: of these parameters, as in ``named_parameters()``.
     """
 
     value: Tensor
     parameters: Sequence[tuple[Tensor, Tensor]]
+    names: Sequence[str]
 
 
 class Iteration:

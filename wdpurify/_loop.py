@@ -14,7 +14,7 @@ from ._metrics import PurifyMetrics
 from ._optimizers import OptimizerSteps, ignore_steps_of
 from ._torch import is_shard, like, own_part
 from .critic import CriticTrainer
-from .features import AuxiliaryForward, names_of_parameters
+from .features import AuxiliaryForward
 from .pull import Forward, Pass, StrengthController, inject_gradients, reachable_parameters
 
 
@@ -156,11 +156,10 @@ class Loop:
         iteration = self._iteration
         known = self._counts(self._count.number, is_open=iteration is not None)
         if iteration is not None and iteration.pull is not None:
-            names = names_of_parameters(self._forward.model)
             known["pull.value"] = iteration.pull.value.cpu().clone()
-            known["pull.gradients"] = sorted(names[id(parameter)] for parameter, _ in iteration.pull.parameters)
-            for parameter, gradient in iteration.pull.parameters:
-                known[f"pull.gradient.{names[id(parameter)]}"] = own_part(gradient).cpu().clone()
+            known["pull.gradients"] = sorted(iteration.pull.names)
+            for name, (_, gradient) in zip(iteration.pull.names, iteration.pull.parameters, strict=True):
+                known[f"pull.gradient.{name}"] = own_part(gradient).cpu().clone()
         return known
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -177,7 +176,7 @@ class Loop:
             parameters = dict(self._forward.model.named_parameters())
             saved = {key.removeprefix("pull.gradient."): value for key, value in state.items() if "pull.gradient." in key}
             gradients = [(parameters[name], like(parameters[name], gradient)) for name, gradient in saved.items()]
-            self._iteration.pull = PreparedPull(state["pull.value"].clone(), gradients)
+            self._iteration.pull = PreparedPull(state["pull.value"].clone(), gradients, list(saved))
 
     def _counts(self, number: int, *, is_open: bool) -> dict[str, Any]:
         seen, climbs = self.steps.seen, self.steps.climbs

@@ -2,7 +2,7 @@
 
 from .auxiliary import AuxiliaryForward
 from .criterion import PurifiedCriterion, purified, sources_of
-from .isolation import Isolation, names_of_parameters
+from .isolation import Isolation
 from .pooling import (
     LARGEST_INPUT,
     Pool,

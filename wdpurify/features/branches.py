@@ -2,14 +2,14 @@
 
 from torch import nn
 
-from .classifier import HEADS
+from .classifier import ASIDE, HEADS, NO_CLASSIFIERS
 
 
 def other_heads(model: nn.Module, taken: str) -> list[str]:
     """Names of linear layers that end another branch, which begins where that of the layer taken begins.
 
     A branch whose last layer gives as many numbers as the other branch reads comes before that one, not beside it. A layer
-    whose name says that it classifies has no rival.
+    whose name says that it classifies has no rival, and one whose name says that it does not is none.
 
     Args:
         model: without wrappers such as DDP.
@@ -26,7 +26,8 @@ def other_heads(model: nn.Module, taken: str) -> list[str]:
         branch = _linear_layers(parent.get_submodule(name))
         reads = branch[0][1].in_features if branch else None
         for sibling, child in parent.named_children():
-            layers = _linear_layers(child) if sibling != name else []
+            beside = sibling == name or sibling.lower().startswith((*ASIDE, *NO_CLASSIFIERS))
+            layers = [] if beside else _linear_layers(child)
             if layers and layers[0][1].in_features == reads and layers[-1][1].out_features != reads:
                 found.append(".".join(part for part in (*path[:depth], sibling, layers[-1][0]) if part))
     return found

@@ -61,15 +61,20 @@ class Isolation:
         model: the user's module, unwrapped.
         update_buffers: take over what the forward has written into the buffers, as after a training forward.
         with_grad: give trainable parameters stand-ins, so that a backward pass meets none of the user's hooks.
+
+    Attributes:
+        names: of the model's parameters, by their identity; of a sharded model those of whole ones and of shards.
     """
 
     def __init__(self, model: nn.Module, *, update_buffers: bool, with_grad: bool) -> None:
         refuse_gradients_per_sample(model)
         self._sharded = with_grad and is_sharded(model)
         self._shards = _shards_of(model) if self._sharded else []
+        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._model = model
         if self._sharded:
             self._gather()
+            self.names |= {id(parameter): name for name, parameter in model.named_parameters()}
         self._modules = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
         self._originals = [vars(part) for part in self._modules]
         self._update_buffers = update_buffers
@@ -207,15 +212,6 @@ def _take_over(originals: dict[str, Any], written: dict[str, Any]) -> None:
             original.data.copy_(buffer)
         else:
             originals[name] = buffer
-
-
-def names_of_parameters(model: nn.Module) -> dict[int, str]:
-    """The names of all parameters by their identity; of a sharded model those of whole ones and of shards."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    if is_sharded(model):
-        _shards_of(model)
-        names |= {id(parameter): name for name, parameter in model.named_parameters()}
-    return names
 
 
 def _shards_of(model: nn.Module) -> list[Tensor]:
