@@ -95,17 +95,17 @@ def test_a_mapping_or_a_set_is_no_label_per_row(groups):
         GroupSampler(torch.arange(4), groups, batch_size=2)
 
 
-def test_a_continuous_column_is_refused_and_its_ranges_are_taken():
+def test_names_of_single_rows_are_refused_and_ranges_are_taken():
     column = torch.linspace(0.0, 1.0, 40) ** 2
     with pytest.raises(ValueError, match=r"40 values in 40 rows, so most groups are a single row. Cut a continuous column"):
-        GroupSampler(torch.arange(40), column, batch_size=8)
+        GroupSampler(torch.arange(40), [str(value) for value in column], batch_size=8)
     assert GroupSampler(torch.arange(40), column, fixed=0.0, batch_size=1).n_groups == 1  # one value is the user's to name
     ranges = torch.bucketize(column, column.quantile(torch.tensor([0.25, 0.5, 0.75])))
     assert GroupSampler(torch.arange(40), ranges, batch_size=8).n_groups == 4
 
 
 def test_many_groups_are_taken_with_a_word_on_what_they_cost():
-    many = [row % 101 for row in range(400)]
+    many = [str(row % 101) for row in range(400)]
     with pytest.warns(
         AuxiliaryDataWarning, match="101 values and a batch 8 rows, so each group occurs about once in 13"
     ) as caught:
@@ -113,4 +113,4 @@ def test_many_groups_are_taken_with_a_word_on_what_they_cost():
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        GroupSampler(torch.arange(400), [row % 100 for row in range(400)], batch_size=8)
+        GroupSampler(torch.arange(400), [str(row % 100) for row in range(400)], batch_size=8)

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Set
 from typing import Any
 
@@ -13,6 +14,9 @@ from .exceptions import AuxiliaryDataWarning
 #: Number of label values above which a column may be continuous, and above which a warning states their cost.
 FEW_GROUPS = 10
 MANY_GROUPS = 100
+#: Number of different numbers from which a column counts as a quantity, and number of ranges into which it is cut.
+MANY_NUMBERS = 20
+RANGES = 4
 #: Share of one value that triggers a check for batches with this value alone, and the share of such batches that is too much.
 LONE_VALUE = 0.9
 LONE_BATCHES = 0.1
@@ -70,6 +74,37 @@ def index_by_value(labels: list[Hashable]) -> dict[Hashable, Tensor]:
                 f"{type(value).__name__} in row {members[0]}. Give each value a name or a number"
             )
     return {value: torch.tensor(members, device="cpu") for value, members in rows.items()}
+
+
+def cut_into_ranges(labels: list[Hashable]) -> list[Hashable]:
+    """Replace numbers by the range that each belongs to, if there are more than 20 different ones; warn that this is done.
+
+    The limits are quantiles, so the ranges have about as many rows each. Other labels are returned as they are.
+
+    Args:
+        labels: one label per row, none missing.
+    """
+    numbers = [label for label in labels if isinstance(label, int | float) and not isinstance(label, bool)]
+    if len(numbers) < len(labels) or len(set(numbers)) <= MANY_NUMBERS or not all(map(math.isfinite, numbers)):
+        return labels
+    ordered = sorted(numbers)
+    above = next(number for number in ordered if number > ordered[0])
+    limits = sorted({ordered[len(ordered) * part // RANGES] for part in range(1, RANGES)} - {ordered[0]}) or [above]
+    places = [bisect_right(limits, number) for number in numbers]
+    members = [
+        [number for number, place in zip(numbers, places, strict=True) if place == each] for each in range(len(limits) + 1)
+    ]
+    names = [f"{min(range_):g} to {max(range_):g}" for range_ in members]
+    if len(set(names)) < len(names):
+        names = [f"{min(range_)!r} to {max(range_)!r}" for range_ in members]
+    warnings.warn(
+        f"`groups` has {len(set(numbers))} different numbers, which are cut into ranges: {', '.join(names)}. "
+        "Give ranges of your own as labels to choose others. "
+        "If the numbers are names, give them as text, `[str(value) for value in groups]`",
+        AuxiliaryDataWarning,
+        stacklevel=3,
+    )
+    return [names[place] for place in places]
 
 
 def check_not_too_many(values: int, *, rows: int, batch_size: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ._balance import CellOrder, classes_at_hand, numbered_cells, warn_if_confounded, warn_of_cells
 from ._checks import check_positive_integer
 from ._images import batch_of, by_position
-from ._labels import check_not_too_many, index_by_value, labels_of_rows, warn_of_a_lone_group
+from ._labels import check_not_too_many, cut_into_ranges, index_by_value, labels_of_rows, warn_of_a_lone_group
 from ._torch import agreed_share, checked_share, checksum, derive_seed
 
 ALL = "all"
@@ -108,6 +108,9 @@ class GroupSampler:
         if len(labels) != len(images):
             raise ValueError(f"`groups` must hold one label per image, got {len(labels)} labels for {len(images)} images")
         index = index_by_value(labels)
+        if fixed == ALL and (ranges := cut_into_ranges(labels)) is not labels:
+            labels = ranges
+            index = index_by_value(labels)
         self.values: tuple[Hashable, ...] = tuple(index) if fixed == ALL else (fixed,)
         self.n_groups = len(self.values)
         self._check_values(index)
