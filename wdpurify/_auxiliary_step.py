@@ -144,7 +144,7 @@ class AuxiliaryStep:
         mask = images.get("attention_mask") if isinstance(images, Mapping) else None
         own, keep = self._own_rows(raw, mask, finite, batch)
         rows = _of_all_ranks(own) if self.world > 1 else own
-        in_play = rows.population | (rows.groups >= 0)
+        in_play = rows.population | _in_a_group(rows.groups)
         if learn:
             controller.spread.record(feature_spread(rows.features, in_play), in_play)
             trainer.read_in_units_of(controller.spread.typical)
@@ -170,7 +170,8 @@ class AuxiliaryStep:
         keep = usable_rows(pooled)
         if finite is not None:
             keep = keep & moved(finite, keep.device)
-        groups = torch.where(keep, moved(batch.groups, keep.device), -1)
+        groups = moved(batch.groups, keep.device)
+        groups = torch.where(keep if groups.ndim == 1 else keep[:, None], groups, -1)
         return _Rows(blank_rows(pooled, keep), groups, moved(batch.population, keep.device) & keep), keep
 
     def _prepared(
@@ -208,6 +209,11 @@ class AuxiliaryStep:
         }
 
 
+def _in_a_group(groups: Tensor) -> Tensor:
+    """Whether a row belongs to a group of any label, shape ``(batch,)``."""
+    return groups >= 0 if groups.ndim == 1 else (groups >= 0).any(1)
+
+
 def _gap(weights: Tensor) -> Callable[[Tensor], Tensor]:
     """:func:`group_gap` by its weights, which the figures and the critic need too."""
     return lambda scores: (scores * weights).sum()
@@ -233,9 +239,11 @@ def _finite_rows(images: Any, count: int) -> tuple[Any, Tensor | None]:
 
 
 def _of_all_ranks(own: _Rows) -> _Rows:
-    rows = torch.cat([own.features, own.groups[:, None], own.population[:, None]], dim=1)
+    dim = own.features.shape[1]
+    rows = torch.cat([own.features, own.groups.view(len(own.groups), -1), own.population[:, None]], dim=1)
     rows = gather_ranks(rows).transpose(0, 1).flatten(0, 1)
-    return _Rows(rows[:, :-2].contiguous(), rows[:, -2].long(), rows[:, -1].bool())
+    groups = rows[:, dim:-1].long()
+    return _Rows(rows[:, :dim].contiguous(), groups if own.groups.ndim == 2 else groups[:, 0], rows[:, -1].bool())
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

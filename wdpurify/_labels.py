@@ -44,7 +44,7 @@ def labels_of_rows(groups: Any, name: str = "groups") -> list[Hashable]:
     return [label.item() if isinstance(label, Tensor) and label.ndim == 0 else label for label in labels]
 
 
-def _is_missing(label: Any) -> bool:
+def is_missing(label: Any) -> bool:
     """Whether a label is None, NaN of any kind, or a marker like pandas' NA, whose comparison raises an error."""
     try:
         return label is None or bool(label != label)
@@ -61,7 +61,7 @@ def index_by_value(labels: list[Hashable]) -> dict[Hashable, Tensor]:
     """
     rows: dict[Hashable, list[int]] = {}
     for row, label in enumerate(labels):
-        if _is_missing(label):
+        if is_missing(label):
             raise ValueError(f"`groups` has no label in row {row} ({label}). Leave such rows out of the auxiliary set")
         try:
             rows.setdefault(label, []).append(row)

@@ -11,6 +11,7 @@ from ._balance import CellOrder, classes_at_hand, numbered_cells, warn_if_confou
 from ._checks import check_positive_integer
 from ._images import batch_of, by_position
 from ._labels import check_not_too_many, cut_into_ranges, index_by_value, labels_of_rows, warn_of_a_lone_group
+from ._nuisances import columns_of_labels, numbered
 from ._torch import agreed_share, checked_share, checksum, derive_seed
 
 ALL = "all"
@@ -21,7 +22,8 @@ class GroupBatch(NamedTuple):
 
     Attributes:
         images: input of the extractor, batched along the first dimension.
-        groups: index of each row's group, which is its critic output, int64, shape ``(batch,)``; -1 for no group.
+        groups: index of each row's group, which is its critic output, int64, shape ``(batch,)``; -1 for no group. With several
+            labels per row the shape is ``(batch, labels)``.
         population: whether a row stands for the whole auxiliary set, bool, shape ``(batch,)``.
     """
 
@@ -58,7 +60,9 @@ class GroupSampler:
         images: tensor, array or any sized object that is indexed by row number; an item may be a tuple whose first member is
             the image, or a dict, which the extractor receives as keyword arguments. The sampler reads an image only when it
             draws it.
-        groups: one label per row (list, tuple, tensor or array of one dimension): text, a number, a date or a tuple of such.
+        groups: one label per row (list, tuple, tensor or array of one dimension): text, a number, a date or a tuple of such. Or
+            several labels per row, as columns of a data frame, of a mapping, of a list or of an array of two dimensions: one
+            critic separates the values of all of them, and a missing label counts for no group of its column.
         fixed: one label value, or ``"all"``.
         balance: one class per row, for rows whose classes depend on the groups. The sampler then draws evenly over the cells
             of group and class, which compares groups at equal class shares. Each row comes once before any row *of its cell*
@@ -85,7 +89,7 @@ class GroupSampler:
     def __init__(
         self,
         images: Any,
-        groups: Sequence[Hashable] | Tensor,
+        groups: Any,
         *,
         fixed: Hashable = ALL,
         balance: Sequence[Hashable] | Tensor | None = None,
@@ -104,26 +108,34 @@ class GroupSampler:
         self._given = images
         self._images = by_position(images)
         self._transform = transform
-        labels = labels_of_rows(groups)
+        columns = columns_of_labels(groups, len(images))
+        if columns is not None and fixed != ALL:
+            raise ValueError(f"`fixed` names a value of one label, got {fixed!r} for {len(columns)} labels. Give one column")
+        nuisances = None if columns is None else numbered(columns)
+        labels = labels_of_rows(groups) if nuisances is None else nuisances.combined
         if len(labels) != len(images):
             raise ValueError(f"`groups` must hold one label per image, got {len(labels)} labels for {len(images)} images")
         index = index_by_value(labels)
-        if fixed == ALL and (ranges := cut_into_ranges(labels)) is not labels:
+        if fixed == ALL and nuisances is None and (ranges := cut_into_ranges(labels)) is not labels:
             labels = ranges
             index = index_by_value(labels)
         self.values: tuple[Hashable, ...] = tuple(index) if fixed == ALL else (fixed,)
         self.n_groups = len(self.values)
         self._check_values(index)
-        if fixed == ALL:
+        if fixed == ALL and nuisances is None:
             check_not_too_many(len(index), rows=len(labels), batch_size=batch_size)
         self._counts = {value: len(rows) for value, rows in index.items()}
-        self._check_sizes(self._share[1] if self._share else 1)
         whole = torch.arange(len(labels), device="cpu")
         numbers = torch.empty(len(labels), dtype=torch.int64, device="cpu")
         for number, rows in enumerate(index.values()):
             numbers[rows] = number
         self._group_of_row = numbers if fixed == ALL else torch.full_like(numbers, -1)
         self._streams = {"population": whole} if fixed == ALL else {"group": index[fixed], "population": whole}
+        if nuisances is not None:
+            self.values, self.n_groups, self._group_of_row = nuisances.values, len(nuisances.values), nuisances.groups
+            counts = nuisances.groups[nuisances.groups >= 0].bincount(minlength=self.n_groups).tolist()
+            self._counts = dict(zip(self.values, counts, strict=True))
+        self._check_sizes(self._share[1] if self._share else 1)
         self._described = ", ".join(f"{value!r}: {self._counts[value]}" for value in self.values)
         self._checksum = checksum(numbers)
         self._balanced: dict[str, CellOrder] = {}
@@ -142,7 +154,7 @@ class GroupSampler:
     @property
     def rows(self) -> int:
         """Number of rows of the auxiliary set."""
-        return sum(self._counts.values())
+        return len(self._group_of_row)
 
     def _check_values(self, index: dict[Hashable, Tensor]) -> None:
         shown = _shown({value: len(rows) for value, rows in index.items()})
@@ -163,11 +175,11 @@ class GroupSampler:
                 f"the group {self.fixed!r} has {self._counts[self.fixed]} rows, fewer than {asked}; rows per value: "
                 f"{_shown(self._counts)}. Lower `batch_size` or set `fixed` to another value"
             )
-        if (total := sum(self._counts.values())) < joint:
+        if (total := self.rows) < joint:
             raise ValueError(f"the set has {total} rows, fewer than {asked}. Lower `batch_size`")
 
     def _warn_of_a_lone_group(self) -> None:
-        if self._share and self.fixed == ALL and not self._balanced:
+        if self._share and self.fixed == ALL and not self._balanced and self._group_of_row.ndim == 1:
             warn_of_a_lone_group(self._counts, batch_size=self.batch_size, ranks=self._share[1])
 
     def next_batch(self) -> GroupBatch:

@@ -22,7 +22,8 @@ def gap_weights(groups: Tensor, population: Tensor, n_groups: int) -> Tensor:
     the number of groups that occur in the batch. A group without a row has weight 0, as every group without a population.
 
     Args:
-        groups: group index of each row, int64, shape ``(batch,)``; -1 for a row that belongs to no group.
+        groups: group index of each row, int64, shape ``(batch,)``; -1 for a row that belongs to no group. A row with several
+            labels belongs to a group of each: shape ``(batch, labels)``.
         population: whether a row stands for the whole set, bool, shape ``(batch,)``.
         n_groups: number of critic outputs, at least 1.
 
@@ -35,14 +36,14 @@ def gap_weights(groups: Tensor, population: Tensor, n_groups: int) -> Tensor:
     >>> gap_weights(torch.tensor([0, 0, -1, -1]), torch.tensor([False, False, True, True]), 1).T
     tensor([[ 0.5000,  0.5000, -0.5000, -0.5000]])
     """
-    if groups.ndim != 1 or population.shape != groups.shape:
+    if groups.ndim not in (1, 2) or population.shape != groups.shape[:1]:
         raise ValueError(
             f"`groups` and `population` must both have shape (batch,), got {tuple(groups.shape)} and {tuple(population.shape)}"
         )
     if not n_groups >= 1:
         raise ValueError(f"`n_groups` must be at least 1, got {n_groups}")
     outputs = torch.arange(n_groups, device=groups.device)
-    member = (groups[:, None] == outputs).float()
+    member = (groups[:, None] == outputs).float() if groups.ndim == 1 else (groups[:, :, None] == outputs).any(1).float()
     whole = population.float()[:, None]
     member_count = member.sum(0)
     whole_count = whole.sum()

@@ -134,6 +134,9 @@ class GradientPenalty:
         generator: torch.Generator | None,
     ) -> Tensor:
         """Return the mean squared distance of the slope from 1, times the weight."""
+        if groups.ndim == 2:  # the slope of one output per row: that of one of its labels, at random
+            label = torch.randint(groups.shape[1], (len(groups), 1), device=groups.device, generator=generator)
+            groups = groups.gather(1, label)[:, 0]
         mix, order = torch.rand((2, len(features)), device=features.device, dtype=features.dtype, generator=generator)
         points = pair_with_population(features, groups, population, mix=mix, order=order)
         gradients = critic.slopes(points, groups.clamp(min=0)) if type(critic) is Critic else None

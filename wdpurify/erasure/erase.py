@@ -31,7 +31,7 @@ class ErasureReport(NamedTuple):
     Attributes:
         before: accuracy on the original features.
         after: accuracy on the erased features; both are NaN if there are too few rows.
-        chance: one over the number of label values.
+        chance: one over the number of label values. With several labels all three are means over them.
         directions: number of removed directions of the features.
         rows: number of different auxiliary rows.
         refitted: number of task rows in the classifier's refit; 0 without a refit.
@@ -103,7 +103,9 @@ class Erasing:
             refitted = len(labels)
         before, after = _leakage(rows, self._seed)
         layer.write(*self._agreed(_folded(eraser, weight, bias)))
-        return ErasureReport(before, after, 1.0 / len(rows.groups.unique()), eraser.rank, len(rows.groups), refitted)
+        values = [len(each.groups.unique()) for each in rows.of_each_label()]
+        chance = sum(1.0 / count for count in values) / len(values)
+        return ErasureReport(before, after, chance, eraser.rank, len(rows.groups), refitted)
 
     @property
     def _world(self) -> int:
@@ -136,5 +138,6 @@ def _leakage(rows: Rows, seed: int) -> tuple[float, float]:
     if len(fitted.groups.unique()) < 2:
         return float("nan"), float("nan")
     eraser = fit_eraser(*fitted)
-    before = decoded(*held_out)
-    return before, decoded(eraser(held_out.features), held_out.groups, held_out.weights)
+    erased = held_out._replace(features=eraser(held_out.features))
+    before, after = ([decoded(*each) for each in rows.of_each_label()] for rows in (held_out, erased))
+    return sum(before) / len(before), sum(after) / len(after)

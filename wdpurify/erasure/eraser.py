@@ -74,7 +74,8 @@ def fit_eraser(
 
     Args:
         features: shape ``(rows, dim)``, finite.
-        groups: number of each row's label value, int64, shape ``(rows,)``; at least two must occur.
+        groups: number of each row's label value, int64, shape ``(rows,)``; at least two must occur. Several labels are hidden
+            together, ``(rows, labels)``, with numbers of their own and -1 for a missing one.
         weights: weights of the rows, shape ``(rows,)``, positive; None weighs all rows equally.
         through_origin: make the map linear, for a classifier without a bias; the mean still does not change.
         shrinkage: see :func:`moments`.
@@ -85,14 +86,15 @@ def fit_eraser(
     Source: Belrose et al. 2023, "LEACE", arXiv:2306.03819, Theorem 4.3, with a shrunk covariance.
     """
     rows = features.detach().double().cpu()
-    values = groups.cpu().unique()
-    if len(values) < 2:
+    columns = list(groups.cpu().unbind(1)) if groups.ndim == 2 else [groups.cpu()]
+    if not all(len(column.unique()) > 1 for column in columns):
         raise ValueError("`groups` must hold at least two label values to erase, got one. Add rows with another label value")
     found = moments(
         rows, torch.ones(len(rows), dtype=torch.float64) if weights is None else weights.double().cpu(), shrinkage=shrinkage
     )
-    labels = (groups.cpu()[:, None] == values).double()
-    labels = labels - found.weights @ labels
+    has_label = [column >= 0 if groups.ndim == 2 else torch.ones_like(column, dtype=torch.bool) for column in columns]
+    pairs = zip(columns, has_label, strict=True)
+    labels = torch.cat([_centred_values(column, has, found.weights) for column, has in pairs], dim=1)
     shared = (found.centred * found.weights[:, None]).T @ labels
     directions, sizes, _ = torch.linalg.svd(shared, full_matrices=False)
     removed = directions[:, sizes > 1e-9 * torch.maximum(sizes.max(), rows.abs().mean())]  # smaller sizes are rounding errors
@@ -104,3 +106,10 @@ def fit_eraser(
         read = read - of_mean[:, None] * (found.mean @ read) / size
     read = read @ torch.linalg.pinv(removed.T @ read)
     return Eraser(removed, read, found.mean)
+
+
+def _centred_values(column: Tensor, has_label: Tensor, weights: Tensor) -> Tensor:
+    """The values of one label, each less its mean, shape ``(rows, values)``; 0 in rows without the label."""
+    values = (column[:, None] == column[has_label].unique()).double()
+    centred: Tensor = (values - weights @ values / (weights @ has_label.double())) * has_label[:, None]
+    return centred

@@ -26,7 +26,7 @@ class Rows(NamedTuple):
 
     Attributes:
         features: float64, shape ``(rows, dim)``.
-        groups: number of the label value, int64, shape ``(rows,)``.
+        groups: number of the label value, int64, shape ``(rows,)``; ``(rows, labels)`` of several, -1 where one is missing.
         weights: number of times that the sampler drew a row, float64, shape ``(rows,)``.
     """
 
@@ -37,6 +37,13 @@ class Rows(NamedTuple):
     def part(self, chosen: Tensor) -> "Rows":
         """Select rows."""
         return Rows(self.features[chosen], self.groups[chosen], self.weights[chosen])
+
+    def of_each_label(self) -> list["Rows"]:
+        """The rows that have each label, with that label alone."""
+        if self.groups.ndim == 1:
+            return [self]
+        columns = self.groups.unbind(1)
+        return [Rows(self.features[has], column[has], self.weights[has]) for column in columns for has in [column >= 0]]
 
 
 @torch.no_grad()
@@ -63,10 +70,9 @@ def auxiliary_rows(
         while world * sum(len(part) for part in parts) < wanted:
             batch = forward.draw(sampler, step=-2 - len(parts))
             features = _features(forward, batch.images, feature_dim, pool)
-            groups = torch.where(
-                moved(batch.population | (batch.groups >= 0), features.device), moved(batch.groups, features.device), -2
-            )
-            parts.append(torch.cat([features, groups[:, None].to(features)], dim=1))
+            groups = moved(batch.groups, features.device).view(len(features), -1)
+            counts = moved(batch.population, features.device) | (groups >= 0).any(1)
+            parts.append(torch.cat([features, torch.where(counts[:, None], groups, -2).to(features)], dim=1))
 
     try:
         _in_evaluation(forward, read)
@@ -74,8 +80,9 @@ def auxiliary_rows(
         sampler.load_state_dict(position)
     drawn = torch.cat(parts)
     drawn = (gather_ranks(drawn).transpose(0, 1).flatten(0, 1) if world > 1 else drawn)[:wanted].double().cpu()
-    usable = usable_rows(drawn) & (drawn[:, -1] > -2)
-    return _different(drawn[usable, :-1], drawn[usable, -1].long())
+    features, groups = drawn[:, :feature_dim], drawn[:, feature_dim:].long()
+    usable = usable_rows(drawn) & (groups > -2).all(1)
+    return _different(features[usable], groups[usable, 0] if groups.shape[1] == 1 else groups[usable])
 
 
 @torch.no_grad()
@@ -178,7 +185,7 @@ def _different(features: Tensor, groups: Tensor) -> Rows:
     generator = torch.Generator("cpu").manual_seed(0)
     directions = torch.randn((features.shape[1], 4), generator=generator, dtype=features.dtype)
     places = (features @ directions / spread / SAME).round()
-    pairs = torch.cat([places, groups.double()[:, None]], dim=1)
+    pairs = torch.cat([places, groups.double().view(len(groups), -1)], dim=1)
     _, number, counts = pairs.unique(dim=0, return_inverse=True, return_counts=True)
     first = torch.full((len(counts),), len(groups)).scatter_reduce(0, number, torch.arange(len(groups)), "amin")
     order = first.argsort()
