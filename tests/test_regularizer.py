@@ -132,7 +132,7 @@ def test_constraint_holds_at_the_start_after_steps_and_after_loading(constraint)
 
 def test_rare_values_and_values_missing_from_a_batch_are_handled():
     images = torch.randn(400, 4)
-    sampler = GroupSampler(images, list(range(100)) * 4, batch_size=8)
+    sampler = GroupSampler(images, [str(row % 100) for row in range(400)], batch_size=8)
     extract = nn.Linear(4, 3)
     purify = PurifyRegularizer(extract, sampler, feature_dim=3, every=1)
     for _ in range(3):

@@ -61,6 +61,7 @@ class AuxiliaryStep:
     Attributes:
         count: how many steps there were, which seeds whatever is random.
         sampler: draws auxiliary batches.
+        written: names of the model's parameters that the forward of the first step wrote to in place.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class AuxiliaryStep:
         check_objective(objective)
         check_pool(pool)
         self.count = 0
+        self.written: list[str] = []
         self._forward = forward
         self.sampler = sampler
         self._trainer = trainer
@@ -130,10 +132,16 @@ class AuxiliaryStep:
         return not self.acts_on_task_rows and self._controller.strength.value > 0
 
     def _isolated(self, iteration: Iteration, *, learn: bool) -> dict[str, Tensor]:
+        used: list[Isolation] = []
+
+        def work(isolation: Isolation) -> dict[str, Tensor]:
+            used.append(isolation)
+            return self._step(iteration, isolation, learn=learn)
+
         with torch.inference_mode(False):
-            return self._forward.isolated(
-                lambda isolation: self._step(iteration, isolation, learn=learn), with_grad=self._pulls
-            )
+            figures = self._forward.isolated(work, with_grad=self._pulls)
+        self.written = used[0].written_parameters() if self.count == 1 else []
+        return figures
 
     def _step(self, iteration: Iteration, isolation: Isolation, *, learn: bool) -> dict[str, Tensor]:
         assert iteration.batch is not None

@@ -93,7 +93,7 @@ class Diagnostics:
         """One figure on the host; NaN if it was never logged."""
         return float(self._figures[name]) if name in self._figures else math.nan
 
-    def say(self, finding: str, *, value: float = math.nan) -> None:
+    def say(self, finding: str, *, value: float = math.nan, names: str = "") -> None:
         """Warn of a finding, once, as seen from the user's own line."""
         if finding == "no task gradient" and self._layer is not None:
             finding = "no task gradient at layer"
@@ -101,7 +101,7 @@ class Diagnostics:
             return
         self._said.add(finding)
         category, what, remedy = FINDINGS[finding]
-        warn_at_caller(f"{what} {remedy}".format(value=value, layer=self._layer), category)
+        warn_at_caller(f"{what} {remedy}".format(value=value, layer=self._layer, names=names), category)
 
     def check(self) -> None:
         """Check the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""

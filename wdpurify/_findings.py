@@ -77,6 +77,11 @@ FINDINGS = {
         "The optimiser steps while the model is in evaluation mode, where `loss(features)` pulls nothing by itself.",
         "Call `model.train()` before training, or `purify.critic_step()` before each backward pass.",
     ),
+    "forward writes": Finding(
+        PurifyWarning,
+        "A forward of the model writes to its parameters in place ({names}), and the one on auxiliary rows did so too.",
+        "Write to them outside of `forward()`, or only where `self.training` and your own step say so.",
+    ),
     "negative factor": Finding(
         PullNotAppliedWarning,
         "`loss(features)` is multiplied by a number below 0, of which only the magnitude counts.",

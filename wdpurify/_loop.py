@@ -199,6 +199,8 @@ class Loop:
             self._log(**self._step.run(iteration))
         finally:
             self.before_step = None
+        if self._step.written:
+            self._diagnostics.say("forward writes", names=", ".join(self._step.written))
         self._diagnostics.check()
 
     def _renew(self, iteration: Iteration) -> None:

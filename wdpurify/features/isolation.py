@@ -60,7 +60,7 @@ class Isolation:
     Args:
         model: the user's module, unwrapped.
         update_buffers: take over what the forward has written into the buffers, as after a training forward.
-        with_grad: give trainable parameters stand-ins, so that a backward pass meets none of the user's hooks.
+        with_grad: the forward records a graph.
 
     Attributes:
         names: of the model's parameters, by their identity; of a sharded model those of whole ones and of shards.
@@ -80,10 +80,9 @@ class Isolation:
         self._update_buffers = update_buffers
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad] if with_grad else []
         self._stand_ins: dict[int, Tensor] = {}
-        if with_grad and not self._sharded:
-            # Other kinds (distributed, quantised, not yet initialised) stay what they are.
-            plain = [parameter for parameter in self._trainable if type(parameter) is nn.Parameter]
-            self._stand_ins = {id(parameter): nn.Parameter(parameter.detach()) for parameter in plain}
+        if not (self._sharded or is_sharded(model)):
+            self._stand_ins = _stand_ins_of(model)
+        self._versions = [parameter._version for parameter in model.parameters()]
         self._isolated = [self._isolated_dict(part) for part in self._modules]
 
     def enter(self) -> None:
@@ -93,6 +92,11 @@ class Isolation:
     def leave(self) -> None:
         """Give the model back; twice does the same as once."""
         _exchange(self._modules, self._originals)
+
+    def written_parameters(self) -> list[str]:
+        """Names of the user's parameters that were written to in place, after :meth:`leave`."""
+        parameters = zip(self._model.named_parameters(), self._versions, strict=False)
+        return [name for (name, parameter), version in parameters if parameter._version != version]
 
     def take_over_buffers(self) -> None:
         """Let the model's buffers hold what the forward has written, where that was asked for; after :meth:`leave`."""
@@ -159,7 +163,7 @@ class Isolation:
         if name == "_compiled_call_impl":  # of `module.compile()`: the stand-ins would have it compiled again
             return None
         if name == "_parameters":
-            return value if self._sharded else {key: self._stand_in(parameter) for key, parameter in value.items()}
+            return value if not self._stand_ins else {key: self._stand_in(parameter) for key, parameter in value.items()}
         if name == "_buffers":
             return {key: self._copied(buffer) for key, buffer in value.items()}
         if type(value) is Tensor:
@@ -182,6 +186,27 @@ class Isolation:
         if kind is list:  # recurrent layers keep their weights in one
             copied[:] = [self._stand_in(item) for item in copied]
         return copied
+
+
+def _stand_ins_of(model: nn.Module) -> dict[int, Tensor]:
+    """A stand-in for each plain parameter, by its identity: on the same memory, or a copy where a forward may write to it.
+
+    An embedding with ``max_norm`` rescales its weight in place (pytorch/pytorch#26596). Frozen parameters may be a slow copy of
+    trained ones (MoCo); if there are more of them than trained ones, they are a backbone, and a copy would cost too much.
+    Parameters of other kinds (distributed, quantised, not yet initialised) get no stand-in.
+    """
+    plain = [parameter for parameter in model.parameters() if type(parameter) is nn.Parameter]
+    frozen = [parameter for parameter in plain if not parameter.requires_grad]
+    few = 2 * sum(parameter.numel() for parameter in frozen) <= sum(parameter.numel() for parameter in plain)
+    written = {id(part.weight) for part in model.modules() if getattr(part, "max_norm", None) is not None}
+    written |= {id(parameter) for parameter in frozen} if few else set()
+    return {
+        id(parameter): nn.Parameter(
+            parameter.detach().clone() if id(parameter) in written else parameter.detach(),
+            requires_grad=parameter.requires_grad,
+        )
+        for parameter in plain
+    }
 
 
 def isolated(model: nn.Module, work: Callable[[Isolation], Result], *, update_buffers: bool, with_grad: bool) -> Result:

@@ -1,0 +1,108 @@
+"""A forward that writes to parameters: fenced where that is possible, and said where it is not."""
+
+import warnings
+
+import pytest
+import torch
+from small_loop import equal_states, state_of
+from torch import nn
+
+from wdpurify import FixedStrength, GroupSampler, PurifyRegularizer
+from wdpurify.exceptions import PurifyWarning
+
+
+class _Rescaled(nn.Module):
+    """An embedding that rescales its weight in place, tied to the output layer or not."""
+
+    def __init__(self, *, tied):
+        super().__init__()
+        self.embedding, self.hidden = nn.Embedding(50, 16, max_norm=1.0), nn.Linear(16, 16)
+        self.head = nn.Linear(16, 50, bias=False)
+        if tied:
+            self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        return self.head(torch.relu(self.hidden(self.embedding(tokens))).mean(1))
+
+
+class _Momentum(nn.Module):
+    """Keeps a slow copy of its encoder, as MoCo does, and updates it in each training forward."""
+
+    def __init__(self, *, in_place):
+        super().__init__()
+        self.embedding, self.hidden, self.head = nn.Embedding(50, 16), nn.Linear(16, 16), nn.Linear(16, 50)
+        self.slow = nn.Linear(16, 16).requires_grad_(False)
+        self.in_place = in_place
+
+    def forward(self, tokens):
+        for slow, fast in zip(self.slow.parameters(), self.hidden.parameters(), strict=True):
+            if self.in_place:
+                with torch.no_grad():
+                    slow.mul_(0.9).add_(fast, alpha=0.1)
+            else:
+                slow.data = 0.9 * slow.data + 0.1 * fast.data
+        rows = self.embedding(tokens)
+        return self.head((torch.relu(self.hidden(rows)) + self.slow(rows)).mean(1))
+
+
+class _Counting(nn.Module):
+    """Writes to a trained parameter in its forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(50, 16), nn.Linear(16, 50)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, tokens):
+        if self.training:
+            with torch.no_grad():
+                self.scale.mul_(0.99)
+        return self.head(self.embedding(tokens).mean(1))
+
+
+def _trained(make, strength):
+    torch.manual_seed(0)
+    model, criterion = make(), nn.CrossEntropyLoss()
+    tokens, auxiliary = torch.randint(25, (64, 6)), torch.randint(50, (64, 6))
+    if strength is not None:
+        sampler = GroupSampler(auxiliary, ["a", "b"] * 32, batch_size=16)
+        criterion = PurifyRegularizer.for_model(model, sampler, layer="head", strength=strength).criterion(criterion)
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    for batch in tokens.split(8):
+        loss = criterion(model(batch), batch[:, 0])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return state_of(model)
+
+
+FENCED = {
+    "an embedding that rescales its weight": lambda: _Rescaled(tied=False),
+    "a slow copy that is exchanged": lambda: _Momentum(in_place=False),
+    "a slow copy that is written to": lambda: _Momentum(in_place=True),
+}
+
+
+@pytest.mark.parametrize("make", FENCED.values(), ids=FENCED)
+def test_what_is_fenced_is_bit_identical_without_a_pull_and_silent(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert equal_states(_trained(make, 0.0), _trained(make, None))
+        assert not equal_states(_trained(make, FixedStrength(1.0)), _trained(make, None))
+
+
+def test_a_tied_embedding_that_rescales_its_weight_fails_or_trains_as_without_the_library():
+    def outcome(strength):
+        try:
+            return _trained(lambda: _Rescaled(tied=True), strength)
+        except RuntimeError as error:
+            return str(error)[:60]
+
+    plain, watched = outcome(None), outcome(0.0)
+    assert watched == plain if isinstance(plain, str) else equal_states(watched, plain)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5])
+def test_a_trained_parameter_that_a_forward_writes_to_is_named(strength):
+    with pytest.warns(PurifyWarning, match=r"writes to its parameters in place \(scale\)"):
+        _trained(_Counting, strength)
