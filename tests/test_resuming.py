@@ -1,0 +1,92 @@
+"""States saved between iterations: before a step that a loss scaler skips, between steps of SAM, before the first pass."""
+
+import copy
+
+import pytest
+import torch
+from small_loop import equal_states, small_network, small_sampler, state_of
+from torch import nn
+
+from wdpurify import PurifyRegularizer
+
+
+class _Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        network = small_network(norm=False)
+        self.features, self.head = network.features, network.head
+
+    def forward(self, images):
+        return self.head(self.features(images))
+
+
+def _data(step):
+    generator = torch.Generator().manual_seed(step)
+    return torch.rand((12, 3, 8, 8), generator=generator), torch.randint(4, (12,), generator=generator)
+
+
+def _made(every):
+    model = _Model()
+    purify = PurifyRegularizer.for_model(model, small_sampler(), critic_lr=3e-2, every=every)
+    return model, purify, torch.optim.AdamW(model.parameters(), 1e-2)
+
+
+def _backward(run, step):
+    images, labels = _data(step)
+    run[1].criterion(nn.CrossEntropyLoss())(run[0](images), labels).backward()
+
+
+def _skipping(run, step):
+    """A step that a loss scaler skips in every third iteration."""
+    for part in range(2):
+        _backward(run, 10 * step + part)
+    if step % 3 != 1:
+        run[2].step()
+    run[2].zero_grad()
+
+
+def _sharpness_aware(run, step):
+    _backward(run, step)
+    with torch.no_grad():
+        climbs = [0.05 * parameter.grad for parameter in run[0].parameters()]
+        for parameter, climb in zip(run[0].parameters(), climbs, strict=True):
+            parameter.add_(climb)
+    run[2].zero_grad()
+    _backward(run, step)
+    with torch.no_grad():
+        for parameter, climb in zip(run[0].parameters(), climbs, strict=True):
+            parameter.sub_(climb)
+    run[2].step()
+    run[2].zero_grad()
+
+
+def _least_squares(run, step):
+    """LBFGS-like: several passes, each at weights of its own, for one step."""
+
+    def closure():
+        run[2].zero_grad()
+        _backward(run, step)
+        return torch.zeros(())
+
+    for _ in range(2):
+        closure()
+    run[2].step()
+    run[2].zero_grad()
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("loop", [_skipping, _sharpness_aware, _least_squares])
+@pytest.mark.parametrize("saved", [0, 1, 2, 4])
+def test_a_state_saved_between_iterations_goes_on_bit_for_bit(loop, every, saved):
+    whole, first, resumed = _made(every), _made(every), _made(every)
+    for step in range(7):
+        loop(whole, step)
+    for step in range(saved):
+        loop(first, step)
+    for there, here in zip(resumed, first, strict=True):
+        there.load_state_dict(copy.deepcopy(here.state_dict()))
+    for step in range(saved, 7):
+        loop(resumed, step)
+    assert equal_states(state_of(resumed[0]), state_of(whole[0]))
+    assert equal_states(state_of(resumed[1].critic), state_of(whole[1].critic))
