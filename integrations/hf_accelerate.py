@@ -99,4 +99,4 @@ def log_metrics(
     if not every >= 1:
         raise ValueError(f"`every` must be at least 1, got {every}")
     if step % every == 0:
-        accelerator.log(purify.metrics().measured(prefix), step=step)
+        accelerator.log(purify.metrics().as_dict(prefix), step=step)

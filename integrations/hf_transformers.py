@@ -99,7 +99,7 @@ def purify_trainer(
     @functools.wraps(log)
     def logging(logs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
         if "loss" in logs:
-            logs = logs | purify.metrics().measured("purify_")
+            logs = logs | purify.metrics().as_dict("purify_")
         return log(logs, *arguments, **named)
 
     trainer.compute_loss = compute_loss

@@ -103,7 +103,7 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Log the metrics at every ``log_every``-th step."""
         if self.log_every and self.purify is not None and self._fitting and trainer.global_step % self.log_every == 0:
-            pl_module.log_dict(self.purify.metrics().measured())
+            pl_module.log_dict(self.purify.metrics().as_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the regularizer's state for the checkpoint."""

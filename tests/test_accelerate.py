@@ -110,7 +110,7 @@ def test_figures_reach_the_trackers_at_the_named_steps():
     tracker = _Memory()
     _train(BalancedStrength(2.0, fade=0), tracker=tracker)
     assert [step for step, _ in tracker.rows] == [0, 4, 8, 12]
-    assert tracker.rows[-1][1]["purify/feature_norm"] > 0
+    assert tracker.rows[-1][1]["purify/spread_kept"] > 0
     with pytest.raises(ValueError, match="`every` must be at least 1"):
         log_metrics(None, None, step=0, every=0)
 

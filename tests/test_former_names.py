@@ -38,3 +38,15 @@ def test_term_is_loss_without_an_argument():
     model(torch.rand(4, 3, 8, 8)).sum()
     with pytest.warns(DeprecationWarning, match=r"`term\(\)` is now `loss\(\)`"):
         assert purify.term().requires_grad
+
+
+def test_measured_is_all_of_as_dict():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 4))
+    purify = PurifyRegularizer.for_model(model, small_sampler())
+    model(torch.rand(4, 3, 8, 8)).sum()
+    purify.loss()
+    figures = purify.metrics()
+    with pytest.warns(DeprecationWarning, match=r"`measured\(\)` is now `as_dict\(everything=True\)`"):
+        assert figures.measured() == figures.as_dict(everything=True)
+    assert set(figures.as_dict("")) <= {"separation", "separation_by_chance", "gradient_ratio", "spread_kept"}
+    assert len(figures.as_dict("", everything=True)) > 10

@@ -61,10 +61,10 @@ def test_what_was_measured_is_ready_for_a_logger():
     purify.critic_step()
     metrics = purify.metrics()
     assert math.isnan(metrics.gradient_ratio)  # no backward pass yet
-    named = metrics.measured()
+    named = metrics.as_dict(everything=True)
     assert named["purify/separation"] == metrics.separation
     assert set(named) == {f"purify/{name}" for name, value in metrics._asdict().items() if value == value}
-    assert "purify_strength" in metrics.measured("purify_")
+    assert "purify_strength" in metrics.as_dict("purify_", everything=True)
 
 
 def test_gradient_ratio_reports_what_was_applied():

@@ -1,10 +1,13 @@
 """PurifyMetrics: the figures that a regularizer gives on request."""
 
 import math
+import warnings
 from typing import NamedTuple
 
 #: Separation from which groups count as apart.
 APART = 0.5
+#: The figures that are logged by default.
+MAIN = ("separation", "separation_by_chance", "gradient_ratio", "spread_kept")
 
 
 class PurifyMetrics(NamedTuple):
@@ -66,10 +69,17 @@ class PurifyMetrics(NamedTuple):
         figures = ", ".join(f"{name} {value:.3g}" for name, value in self._asdict().items())
         return f"{figures}. {self.advice}".rstrip()
 
-    def measured(self, prefix: str = "purify/") -> dict[str, float]:
+    def as_dict(self, prefix: str = "purify/", *, everything: bool = False) -> dict[str, float]:
         """The figures that are not NaN, by name, as loggers want them.
 
         Args:
             prefix: put before each name.
+            everything: all figures; otherwise the four that tell whether purifying works.
         """
-        return {prefix + name: value for name, value in self._asdict().items() if not math.isnan(value)}
+        names = self._fields if everything else MAIN
+        return {prefix + name: value for name in names if not math.isnan(value := getattr(self, name))}
+
+    def measured(self, prefix: str = "purify/") -> dict[str, float]:
+        """The former name of :meth:`as_dict` with ``everything``."""
+        warnings.warn("`measured()` is now `as_dict(everything=True)`. Write that.", DeprecationWarning, stacklevel=2)
+        return self.as_dict(prefix, everything=True)
