@@ -185,6 +185,7 @@ def test_swapped_arguments_are_refused(rows, labels):
         (["good", "bad"] * 24, GROUPS),
         (["good", "bad"] * 24, [row // 4 for row in range(ROWS)]),
         (GROUPS, ["a", "b"] * 24),
+        (["good", "bad"] * 24, [f"{row // 4}" for row in range(ROWS)]),
         (torch.arange(ROWS), [(row % 2, row % 3) for row in range(ROWS)]),
     ],
 )

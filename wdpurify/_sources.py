@@ -24,12 +24,12 @@ class _Kind(NamedTuple):
 ROWS = (
     _Kind(lambda rows: isinstance(rows, DataLoader), "got a DataLoader, which gives batches", "Give `images.dataset`"),
     _Kind(
-        lambda rows: any(kind.__name__ == "IterableDataset" for kind in type(rows).__mro__),
+        lambda rows: _is_a(rows, "IterableDataset"),
         "got a stream, which has no row numbers",
         f"Give `list(images)` if it fits in memory, or a Hugging Face stream to `{HF_SAMPLER}(images, group=...)`",
     ),
     _Kind(
-        lambda rows: type(rows).__name__ == "DataFrame",
+        lambda rows: _is_a(rows, "DataFrame"),
         "got a data frame, whose rows are no tensors",
         "Give `torch.tensor(images[columns].to_numpy(), dtype=torch.float32)` for columns of numbers, or texts as "
         "`images[column]`",
@@ -111,7 +111,7 @@ def refuse_mismatch(images: Any, groups: Any) -> None:
     Raises:
         TypeError, ValueError: with what is wrong and what to write.
     """
-    if _are_labels(images) and _are_rows(groups):
+    if hasattr(groups, "__len__") and len(groups) == len(images) and _are_labels(images) and _are_rows(groups):
         raise TypeError("`images` and `groups` are swapped: labels came first. Give `GroupSampler(groups, images)`, rows first")
     classes: Any = getattr(images, "classes", None)
     listed = isinstance(classes, list | tuple) and isinstance(groups, list | tuple)
@@ -127,6 +127,10 @@ def tensors_left_out(images: Any, *labels: list[Hashable]) -> int:
     tensors = getattr(images, "tensors", ())
     others = [tensor for tensor in tensors[1:] if isinstance(tensor, Tensor)] if isinstance(tensors, tuple) else []
     return sum(tensor.ndim != 1 or tensor.tolist() not in labels for tensor in others)
+
+
+def _is_a(rows: Any, name: str) -> bool:
+    return any(kind.__name__ == name for kind in type(rows).__mro__)
 
 
 def _first(rows: Any, count: int) -> list[Any]:
@@ -150,7 +154,7 @@ def _are_labels(rows: Any) -> bool:
 def _are_rows(labels: Any) -> bool:
     """Whether these are rows with dimensions, pictures, or texts that all differ."""
     if hasattr(labels, "ndim") and labels.ndim != 1:
-        return labels.ndim > 2 or "float" in str(labels.dtype)
+        return labels.ndim > 2 or "float" in str(getattr(labels, "dtype", ""))
     first: Any = next(iter(_first(labels, 1)), None)
     if isinstance(first, str):
         values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
