@@ -157,8 +157,8 @@ def as_tensor(cell: Any) -> Any:
         return torch.as_tensor(cell)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"`transform` must map the `image` column's {type(cell).__name__} to a tensor, got None. Give `collate_fn` for rows "
-            "that make no tensor by themselves, such as texts"
+            f"`transform` must map the `image` column's {type(cell).__name__} to a tensor, got None. Give `collate_fn` for "
+            "rows that make no tensor by themselves, such as texts"
         ) from error
 
 

@@ -165,7 +165,7 @@ def test_the_names_of_a_folders_classes_are_no_labels():
         NUMBERS.numpy(),
         [torch.zeros(3)] * ROWS,
         TensorDataset(NUMBERS),
-        [f"row {row}" for row in range(ROWS)],
+        [f"row {max(row, 2)}" for row in range(ROWS)],
         [Image.new("L", (2, 2))] * ROWS,
     ],
     ids=["pictures", "table", "array", "list", "data set", "texts", "PIL"],
