@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wdpurify import GroupSampler
 from wdpurify._checks import check_positive_integer
-from wdpurify._torch import checked_share, private_randomness
+from wdpurify._torch import checked_share, derive_seed, private_randomness
 
 try:
     from datasets import Dataset, Features, IterableDataset
@@ -28,6 +28,7 @@ def group_sampler(
     balance: str | None = None,
     image: str | Sequence[str] = "image",
     transform: Callable[[Any], Any] | None = None,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
     batch_size: int = 32,
     seed: int = 0,
     unlabelled: str = "raise",
@@ -60,6 +61,8 @@ def group_sampler(
         image: the column for the extractor, or several, which it receives as keyword arguments.
         transform: maps a decoded image (the column's value; a dict for several columns) to a tensor or a dict of tensors.
             None makes images float RGB of shape ``(3, height, width)`` in [0, 1] and does not change numbers.
+        collate_fn: makes a batch of the list of transformed rows, for example of texts by a tokenizer. With it, a
+            ``transform`` of None leaves rows as they are; without it, rows must be tensors of one shape.
         batch_size: rows per group, as in :class:`wdpurify.GroupSampler`.
         seed: seed of the order and of random transforms.
         unlabelled: ``"raise"`` or ``"drop"`` for rows without exactly one label: None, NaN, class -1, or none or more than one
@@ -105,20 +108,29 @@ def group_sampler(
         kept = Features({name: dataset.features[name] for name in stream.features}) if dataset.features else None
         read = kept.decode_example if kept else dict
         share = (0, 1) if getattr(dataset, "_distributed", None) else share  # the user has already split the stream
-    loader = RowLoader(read, image if isinstance(image, str) else columns, transform)
+    loader = RowLoader(read, image if isinstance(image, str) else columns, transform, collate_fn)
     return PrefetchedSampler(source, loader, share, seed, workers=num_workers, prefetch=prefetch, across_ranks=world_size != 1)
 
 
 class RowLoader:
     """Maps rows and seeds to a batch of tensors; worker processes run it."""
 
-    def __init__(self, read: Any, image: str | list[str], transform: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self,
+        read: Any,
+        image: str | list[str],
+        transform: Callable[[Any], Any] | None,
+        collate_fn: Callable[[list[Any]], Any] | None,
+    ) -> None:
         self._read = read
         self._image = image
-        self._transform = as_tensor if transform is None else transform
+        self._transform = transform or (as_it_is if collate_fn else as_tensor)
+        self._collate = collate_fn or _stacked
 
     def __getitem__(self, job: tuple[Sequence[Any], Sequence[int]]) -> Any:
-        return _stacked([self._load(row, seed) for row, seed in zip(*job, strict=True)])
+        rows = [self._load(row, seed) for row, seed in zip(*job, strict=True)]
+        with private_randomness(torch.device("cpu"), derive_seed(job[1][0], "collate_fn")):
+            return self._collate(rows)
 
     def _load(self, row: Any, seed: int) -> Any:
         # A seed per row makes a row's transform independent of its worker, of earlier rows and of the global generators.
@@ -127,6 +139,11 @@ class RowLoader:
             if isinstance(self._image, str):
                 return self._transform(cell_of(cells, self._image))
             return self._transform({name: cell_of(cells, name) for name in self._image})
+
+
+def as_it_is(cell: Any) -> Any:
+    """Return the cell; a function with a name, because worker processes receive it."""
+    return cell
 
 
 def as_tensor(cell: Any) -> Any:
@@ -139,7 +156,10 @@ def as_tensor(cell: Any) -> Any:
     try:
         return torch.as_tensor(cell)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"`transform` must map the `image` column's {type(cell).__name__} to a tensor, got None") from error
+        raise TypeError(
+            f"`transform` must map the `image` column's {type(cell).__name__} to a tensor, got None. Give `collate_fn` for "
+            "rows that make no tensor by themselves, such as texts"
+        ) from error
 
 
 def _stacked(items: list[Any]) -> Any:

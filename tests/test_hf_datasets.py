@@ -216,3 +216,52 @@ def test_a_missing_library_is_named_with_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r'pip install "wdpurify\[datasets\]"'):
         importlib.import_module("wdpurify.integrations.hf_datasets")
+
+
+# Texts and ragged rows
+
+
+def _padded(rows):
+    """Texts as numbers of their letters, padded; one number of the batch is drawn at random."""
+    ids = [torch.tensor(list(text.encode())) for text in rows]
+    return {"ids": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True), "noise": torch.rand(2)}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_texts_reach_the_collator_as_they_are_and_batches_do_not_depend_on_workers(num_workers):
+    texts = Dataset.from_dict({"text": ["x" * (1 + row) for row in range(20)], "source": ["a", "b"] * 10})
+    options = {"group": "source", "image": "text", "batch_size": 4, "seed": 3, "collate_fn": _padded}
+    sampler = group_sampler(texts, num_workers=num_workers, **options)
+    same = GroupSampler(torch.arange(20), ["a", "b"] * 10, batch_size=4, seed=3)
+    plain = group_sampler(texts, **options)
+    before = torch.get_rng_state()
+    for _ in range(6):
+        batch, expected, alone = sampler.next_batch(), same.next_batch(), plain.next_batch()
+        assert [int((row > 0).sum()) - 1 for row in batch.images["ids"]] == expected.images.tolist()
+        assert torch.equal(batch.groups, expected.groups)
+        assert torch.equal(batch.images["noise"], alone.images["noise"])
+    sampler.close()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_collator_comes_after_the_transform_and_gets_the_rows_of_several_columns(either):
+    def together(rows):
+        return torch.tensor([[row["row"], row["image"]] for row in rows])
+
+    sampler = group_sampler(
+        either,
+        group="bool",
+        image=["image", "row"],
+        batch_size=4,
+        transform=lambda row: {"row": row["row"], "image": row["image"].getpixel((0, 0))[0]},
+        collate_fn=together,
+    )
+    for _ in range(3):
+        images = sampler.next_batch().images
+        assert torch.equal(images[:, 0], images[:, 1])
+
+
+def test_texts_without_a_collator_are_refused_with_the_remedy():
+    texts = Dataset.from_dict({"text": ["x"] * 20, "source": ["a", "b"] * 10})
+    with pytest.raises(TypeError, match=r"column's str to a tensor, got None. Give `collate_fn`"):
+        group_sampler(texts, group="source", image="text", batch_size=4).next_batch()

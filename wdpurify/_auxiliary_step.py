@@ -1,6 +1,6 @@
 """AuxiliaryStep: auxiliary rows through the extractor, the critic trained on them, and the pull prepared from its scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ._iteration import Iteration, PreparedPull
 from ._sampler import GroupBatch, Sampler
-from ._torch import gather_ranks, is_free_to_read, moved, own_part, rank_and_world
+from ._torch import gather_ranks, is_free_to_read, leaves_of, mapped, moved, own_part, rank_and_world
 from .critic import CriticTrainer
 from .features import (
     LARGEST_INPUT,
@@ -149,7 +149,7 @@ class AuxiliaryStep:
         batch = iteration.batch
         images, finite = _finite_rows(self._forward.placed(batch.images), len(batch.groups))
         raw = self._forward(images, step=self.count - 1, with_grad=self._pulls)
-        mask = images.get("attention_mask") if isinstance(images, Mapping) else None
+        mask = self._forward.attention_mask(images)
         own, keep = self._own_rows(raw, mask, finite, batch)
         rows = _of_all_ranks(own) if self.world > 1 else own
         in_play = rows.population | _in_a_group(rows.groups)
@@ -233,17 +233,15 @@ def _formula(objective: Objective, rows: _Rows) -> Callable[[Tensor], Tensor]:
 
 def _finite_rows(images: Any, count: int) -> tuple[Any, Tensor | None]:
     """Images with rows that are not finite replaced, and which rows are as they were; None where that cannot be told."""
-    entries = images if isinstance(images, Mapping) else {"": images}
-    floating = {
-        name: value
-        for name, value in entries.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0 and len(value) == count
-    }
-    if not floating or any(value.is_nested for value in floating.values()):
+
+    def is_checked(leaf: Any) -> bool:
+        return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 0 and len(leaf) == count
+
+    checked = [leaf for leaf in leaves_of(images) if is_checked(leaf)]
+    if not checked or any(tensor.is_nested for tensor in checked):
         return images, None
-    keep = torch.stack([usable_rows(value, largest=LARGEST_INPUT) for value in floating.values()]).all(0)
-    replaced = {name: replace_rows(value, keep) for name, value in floating.items()}
-    return ({**entries, **replaced} if isinstance(images, Mapping) else replaced[""]), keep
+    keep = torch.stack([usable_rows(tensor, largest=LARGEST_INPUT) for tensor in checked]).all(0)
+    return mapped(lambda leaf: replace_rows(leaf, keep) if is_checked(leaf) else leaf, images), keep
 
 
 def _of_all_ranks(own: _Rows) -> _Rows:

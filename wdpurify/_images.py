@@ -1,11 +1,15 @@
 """Reads the images of auxiliary rows and collates some of them to a batch."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
+from pathlib import PurePath
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
+
+#: Makes a batch of a list of rows.
+Collator = Callable[[list[Any]], Any]
 
 
 def by_position(images: Any) -> Any:
@@ -21,26 +25,66 @@ def by_position(images: Any) -> Any:
     return getattr(images, "iloc", images)
 
 
-def batch_of(images: Any, rows: Tensor) -> Any:
+def batch_of(images: Any, rows: Tensor, collate_fn: Collator | None = None) -> Any:
     """Collate some rows to one batch.
 
     Args:
         images: result of :func:`by_position`; an item may be a tuple whose first member is the image.
         rows: row numbers, int64, shape ``(batch,)``.
+        collate_fn: function of the list of whole items. A list that it makes of tuples, one entry per member, becomes a tuple.
 
     Raises:
-        TypeError, RuntimeError, ValueError: if the types or sizes of the items do not allow a batch.
+        TypeError, RuntimeError, ValueError: if the types or sizes of the items do not allow a batch, or if the items begin
+            with their number.
     """
+    if collate_fn is not None:
+        items = [images[row] for row in rows.tolist()]
+        batch = collate_fn(items)
+        per_member = type(batch) is list and isinstance(items[0], tuple) and len(batch) == len(items[0])
+        return tuple(batch) if per_member and isinstance(batch[0], Tensor) else batch
     if isinstance(images, Tensor):
         return images[rows.to(images.device)]
     if type(images).__module__ == "numpy" and not images.dtype.hasobject:
-        return torch.from_numpy(images[rows.numpy()])
+        drawn = images[rows.numpy()]
+        return drawn.tolist() if drawn.dtype.kind in "US" else torch.from_numpy(drawn)
     items = [images[row] for row in rows.tolist()]
+    if all(isinstance(item, PurePath) for item in items):
+        return items
+    _refuse_numbered(items, rows)
     try:
         return default_collate([item[0] if isinstance(item, tuple) else item for item in items])
     except (TypeError, RuntimeError, ValueError) as error:
         raise type(error)(
             "`images` must hold items that collate to a batch, such as tensors of one shape. Give the data set the task's "
-            "transform, or, for a Hugging Face data set, use "
+            "transform, or `collate_fn` for rows of several lengths, or, for a Hugging Face data set, use "
             f"`wdpurify.integrations.hf_datasets.group_sampler(..., transform=...)`. Collating failed with: {error}"
         ) from error
+
+
+def _refuse_numbered(items: list[Any], rows: Tensor) -> None:
+    """Raise TypeError for tuples that begin with a whole number, where a later member is more likely the input.
+
+    This is a tensor, array or picture with dimensions, or a tensor behind Python integers that are the row numbers.
+    """
+    if not all(isinstance(item, tuple) and _is_whole_number(item[0]) for item in items):
+        return
+    numbered = [item[0] for item in items] == rows.tolist() and all(type(item[0]) is int for item in items)
+    later = [place for place, member in enumerate(items[0]) if _has_dimensions(member)]
+    later += [place for place, member in enumerate(items[0]) if place and numbered and isinstance(member, Tensor)]
+    if later:
+        kinds = ", ".join(type(member).__name__ for member in items[0])
+        raise TypeError(
+            f"`images` has rows ({kinds}) that begin with a whole number, and the model would get only this number. Give "
+            f"`collate_fn=lambda rows: torch.utils.data.default_collate([row[{later[0]}] for row in rows])`, or "
+            "`collate_fn=torch.utils.data.default_collate` for a model that takes every member"
+        )
+
+
+def _is_whole_number(member: Any) -> bool:
+    if isinstance(member, Tensor):
+        return member.ndim == 0 and not member.is_floating_point()
+    return hasattr(member, "__index__") and getattr(member, "ndim", 0) == 0
+
+
+def _has_dimensions(member: Any) -> bool:
+    return getattr(member, "ndim", 0) > 0 or hasattr(member, "convert")  # a PIL image, recognised without an import of PIL

@@ -59,6 +59,7 @@ def assembled(
         raise ValueError("`extract` is a plain function: say with `model=...` whose BatchNorm statistics it runs through")
     refuse_some_of_the_ranks(owner)
     forward = AuxiliaryForward(extract, owner, update_statistics=update_statistics, seed=seed)
+    forward.warn_of_left_out(sampler)
     if feature_dim is None:
         feature_dim = forward.width(sampler, pool=pool)
     trainer = CriticTrainer(

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ._balance import CellOrder, classes_at_hand, numbered_cells, warn_if_confounded, warn_of_cells
 from ._checks import check_positive_integer
-from ._images import batch_of, by_position
+from ._images import Collator, batch_of, by_position
 from ._labels import check_not_too_many, cut_into_ranges, index_by_value, labels_of_rows, warn_of_a_lone_group
 from ._nuisances import columns_of_labels, numbered
+from ._sources import refuse_images, refuse_labels, refuse_mismatch, tensors_left_out
 from ._torch import agreed_share, checked_share, checksum, derive_seed
 
 ALL = "all"
@@ -57,9 +58,9 @@ class GroupSampler:
     share a row of an epoch, and together they draw the rows of a single process.
 
     Args:
-        images: tensor, array or any sized object that is indexed by row number; an item may be a tuple whose first member is
-            the image, or a dict, which the extractor receives as keyword arguments. The sampler reads an image only when it
-            draws it.
+        images: tensor, array or any sized object that is indexed by row number: pictures, rows of a table, texts. An item may
+            be a tuple, whose first member is the input; a dict, whose entries the extractor receives as keyword arguments; or
+            a list of tensors. The sampler reads an item only when it draws it.
         groups: one label per row (list, tuple, tensor or array of one dimension): text, a number, a date or a tuple of such. Or
             several labels per row, as columns of a data frame, of a mapping, of a list or of an array of two dimensions: one
             critic separates the values of all of them, and a missing label counts for no group of its column.
@@ -69,13 +70,19 @@ class GroupSampler:
             comes twice.
         batch_size: rows per group (m in the paper), at least 1 and at most the size of the group and of the set.
         seed: seed of the order.
-        transform: function of each batch of images, for example to scale bytes to floats.
+        collate_fn: makes a batch of the list of drawn items, for example ragged rows or texts; items that are tuples come
+            whole. The extractor receives a dict or ``BatchEncoding`` by keyword, or whole if it takes one argument of another
+            name, and a tuple by position. None stacks tensors, entry by entry in dicts and lists, and leaves texts a list.
+        transform: function of each batch, after ``collate_fn``, for example to scale bytes to floats or to tokenize.
         rank, world_size: this process's share; None reads them from ``torch.distributed`` at the first draw, 0 of 1 without
             it. With a ``world_size`` of 1 the regularizer trains its critic without the other ranks.
 
+    Attributes:
+        left_out: number of tensors per row of a ``TensorDataset`` that are neither the input nor a label.
+
     Raises:
-        TypeError: if a label is not hashable or its ``repr`` differs between processes, or if ``images`` or ``groups`` is a
-            mapping or a set.
+        TypeError: if a label is not hashable or its ``repr`` differs between processes, or if ``images`` or ``groups`` has no
+            rows by number: a mapping, a data loader, a stream, a data frame, a sparse matrix, paths that nothing opens.
         ValueError: if lengths differ, a label is missing (None or NaN), most label values have a single row (a continuous
             column), ``fixed`` is no label, the set has one label only, a group is smaller than ``batch_size`` times the ranks,
             each class of ``balance`` has one group only, or only one of ``rank`` and ``world_size`` is given.
@@ -95,6 +102,7 @@ class GroupSampler:
         balance: Sequence[Hashable] | Tensor | None = None,
         batch_size: int = 32,
         seed: int = 0,
+        collate_fn: Collator | None = None,
         transform: Callable[[Any], Any] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
@@ -107,8 +115,14 @@ class GroupSampler:
         self.fixed = fixed
         self._given = images
         self._images = by_position(images)
-        self._transform = transform
+        refuse_images(images, prepared=not (transform is None and collate_fn is None))
+        refuse_mismatch(images, groups)
+        refuse_labels(balance, "balance")
         columns = columns_of_labels(groups, len(images))
+        if columns is None:
+            refuse_labels(groups, "groups")
+        self._collate_fn = collate_fn
+        self._transform = transform
         if columns is not None and fixed != ALL:
             raise ValueError(f"`fixed` names a value of one label, got {fixed!r} for {len(columns)} labels. Give one column")
         nuisances = None if columns is None else numbered(columns)
@@ -139,8 +153,9 @@ class GroupSampler:
         self._described = ", ".join(f"{value!r}: {self._counts[value]}" for value in self.values)
         self._checksum = checksum(numbers)
         self._balanced: dict[str, CellOrder] = {}
+        classes = [] if balance is None else labels_of_rows(balance)
+        self.left_out = 0 if collate_fn else tensors_left_out(images, labels, classes)
         if balance is not None:
-            classes = labels_of_rows(balance)
             cells = numbered_cells(labels, classes)
             warn_of_cells(labels, classes)
             self._balanced = {name: CellOrder(rows, cells[rows], seed=seed, name=name) for name, rows in self._streams.items()}
@@ -203,7 +218,7 @@ class GroupSampler:
         if "group" in self._streams:
             groups[: self.batch_size] = 0
             population[: self.batch_size] = False
-        images = batch_of(self._images, rows)
+        images = batch_of(self._images, rows, self._collate_fn)
         return GroupBatch(self._transform(images) if self._transform else images, groups, population)
 
     def _next_rows(self, name: str, rank: int, world_size: int) -> Tensor:

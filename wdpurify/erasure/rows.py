@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wdpurify._sampler import GroupSampler, Sampler
 from wdpurify._torch import derive_seed, gather_ranks, moved, of_every_rank, private_randomness
-from wdpurify.features import AuxiliaryForward, Pool, pool_features, usable_rows
+from wdpurify.features import AuxiliaryForward, Pool, call_with, pool_features, usable_rows
 
 from .affine import AffineLayer, evaluating
 
@@ -139,8 +139,7 @@ def _features(forward: AuxiliaryForward, inputs: Any, feature_dim: int, pool: Po
             f"the refit needs features of shape (batch, dim), got {tuple(raw.shape)}. "
             "Call `erase()` without batches to keep the classifier's weights"
         )
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-    return pool_features(raw, feature_dim, pool=pool, mask=mask)
+    return pool_features(raw, feature_dim, pool=pool, mask=forward.attention_mask(inputs))
 
 
 def _unpacked(batch: Any) -> tuple[Any, Tensor]:
@@ -161,7 +160,7 @@ def _check_is_last(forward: AuxiliaryForward, inputs: Any, scores: Tensor) -> No
     assert forward.tap is not None
     inputs = forward.placed(inputs)
     with torch.autocast(scores.device.type, enabled=False):
-        output = forward.tap.model(**inputs) if isinstance(inputs, Mapping) else forward.tap.model(inputs)
+        output = call_with(forward.tap.model, inputs)
     output = getattr(output, "logits", output)
     output = output[0] if isinstance(output, tuple | list) else output
     if not (isinstance(output, Tensor) and output.shape == scores.shape and _alike(output.double().cpu(), scores)):

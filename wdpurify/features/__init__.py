@@ -2,6 +2,7 @@
 
 from .auxiliary import AuxiliaryForward
 from .criterion import PurifiedCriterion, purified, sources_of
+from .inputs import attention_mask_of, call_with, takes_several
 from .isolation import Isolation
 from .pooling import (
     LARGEST_INPUT,

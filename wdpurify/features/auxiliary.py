@@ -1,14 +1,27 @@
 """The auxiliary forward: the user's extractor on auxiliary rows, leaving no trace in model, random state or autocast cache."""
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wdpurify._sampler import GroupBatch, Sampler
-from wdpurify._torch import AutocastState, current_autocast, derive_seed, moved, private_randomness, replayed, unwrap
+from wdpurify._torch import (
+    AutocastState,
+    current_autocast,
+    derive_seed,
+    leaves_of,
+    mapped,
+    moved,
+    private_randomness,
+    replayed,
+    unwrap,
+)
+from wdpurify.exceptions import AuxiliaryDataWarning
 
+from .inputs import attention_mask_of, call_with, takes_several
 from .isolation import Isolation, Result, isolated, refuse_gradients_per_sample
 from .pooling import Pool, pool_features
 from .tap import FeatureTap
@@ -64,9 +77,35 @@ class AuxiliaryForward:
         return current_autocast(self.place()[0].type) or self.replayed
 
     def placed(self, images: Any) -> Any:
-        """Images on the model's device, floating ones in its dtype (float32 under autocast); mappings become dicts."""
+        """Images with all their tensors on the model's device, floating ones in its dtype (float32 under autocast).
+
+        Mappings become dicts; what is no tensor but moves itself, such as a packed sequence, keeps its dtype.
+        """
         device, dtype = self.place()
-        return _to(images, device, torch.float32 if self.autocast() else dtype)
+        wanted = torch.float32 if self.autocast() else dtype
+
+        def placed(leaf: Any) -> Any:
+            if isinstance(leaf, Tensor):
+                return moved(leaf, device, wanted if leaf.is_floating_point() else None)
+            return leaf.to(device) if hasattr(leaf, "to") else leaf
+
+        return mapped(placed, images)
+
+    def attention_mask(self, images: Any) -> Tensor | None:
+        """The mask that tells tokens from padding in :meth:`placed` images, if they have one."""
+        return attention_mask_of(self._extract, images)
+
+    def warn_of_left_out(self, sampler: Sampler) -> None:
+        """Warn of tensors in the rows that the extractor could take by position and is not given."""
+        inputs = 1 + getattr(sampler, "left_out", 0)
+        if inputs > 1 and takes_several(self._extract, inputs):
+            warnings.warn(
+                f"the auxiliary set has rows of {inputs} tensors that are not the labels, and the model gets the first alone. "
+                "Give `collate_fn=torch.utils.data.default_collate` to pass every tensor by position, or a `TensorDataset` of "
+                "one tensor",
+                AuxiliaryDataWarning,
+                stacklevel=4,
+            )
 
     def isolated(self, work: Callable[[Isolation], Result], *, with_grad: bool) -> Result:
         """What ``work`` returns, called while the model is isolated, for auxiliary forwards and their backward passes."""
@@ -76,17 +115,18 @@ class AuxiliaryForward:
         """Features of ``images``, which are :meth:`placed`; a graph is recorded only ``with_grad``."""
         randomness = private_randomness(self.place()[0], derive_seed(self._seed, "auxiliary forward", step))
         if with_grad and self.inputs_need_grad:
-            images = _with_grad(images)
+            images = mapped(_with_grad, images)
         with torch.set_grad_enabled(with_grad), replayed(self.autocast()), randomness:
             try:
-                features = self._extract(**images) if isinstance(images, Mapping) else self._extract(images)
+                features = call_with(self._extract, images)
                 self._reached = not with_grad or getattr(features, "requires_grad", False)
                 return features
             except Exception as error:
                 if hasattr(error, "add_note"):  # Python 3.11
                     error.add_note(
                         "This was wdpurify's forward of auxiliary rows: they must be prepared like the task's images; rows "
-                        "that are dicts are given by keyword; and a model that takes more than images is tapped further in, "
+                        "that are dicts are given by keyword, of tuples the first member unless `collate_fn` says otherwise; "
+                        "and a model that takes more than images is tapped further in, "
                         '`PurifyRegularizer.for_model(model.encoder, sampler, layer="...")`'
                     )
                 raise
@@ -99,10 +139,13 @@ class AuxiliaryForward:
     def width(self, sampler: Sampler, *, pool: Pool) -> int:
         """Width of the extractor's features, by a forward of two auxiliary rows that leaves sampler and model as they were."""
         position = sampler.state_dict()
-        images = self.placed(self.draw(sampler, step=-1).images)
+        batch = self.draw(sampler, step=-1)
+        images = self.placed(batch.images)
         sampler.load_state_dict(position)
-        two = {name: value[:2] for name, value in images.items()} if isinstance(images, Mapping) else images[:2]
-        features = self.isolated(lambda _: self(two, step=-1, with_grad=False), with_grad=False)
+        leaves = leaves_of(images)
+        if all(isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == len(batch.groups) for leaf in leaves):
+            images = mapped(lambda leaf: leaf[:2], images)
+        features = self.isolated(lambda _: self(images, step=-1, with_grad=False), with_grad=False)
         return int(pool_features(features, None, pool=pool).shape[1])
 
     def remember(self, features: Tensor) -> None:
@@ -115,14 +158,4 @@ class AuxiliaryForward:
 
 
 def _with_grad(images: Any) -> Any:
-    if isinstance(images, Mapping):
-        return {name: _with_grad(value) for name, value in images.items()}
     return images.detach().requires_grad_() if isinstance(images, Tensor) and images.is_floating_point() else images
-
-
-def _to(images: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    if isinstance(images, Tensor):
-        return moved(images, device, dtype if images.is_floating_point() else None)
-    if isinstance(images, Mapping):
-        return {name: _to(value, device, dtype) for name, value in images.items()}
-    return images

@@ -1,0 +1,193 @@
+"""What people hand to GroupSampler that holds no rows or no labels: refused when the sampler is made, with a line that runs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import scipy.sparse
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from wdpurify import GroupSampler
+
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor", "ignore:The PyTorch API of nested")
+
+ROWS = 48
+GROUPS = [row % 2 for row in range(ROWS)]
+NUMBERS = torch.arange(ROWS * 3.0).view(ROWS, 3)
+
+
+class _Stream(IterableDataset):
+    def __iter__(self):
+        return iter(NUMBERS)
+
+
+def _frame():
+    return pandas.DataFrame(NUMBERS.numpy(), columns=list("abc"), index=range(ROWS, 0, -1))
+
+
+def _masked():
+    return np.ma.masked_array(NUMBERS.numpy(), mask=np.zeros((ROWS, 3), dtype=bool))
+
+
+#: Name: what comes as `images`, what the message says of it.
+SOURCES = {
+    "loader": (lambda: DataLoader(TensorDataset(NUMBERS), batch_size=4), "a DataLoader"),
+    "stream": (_Stream, "a stream"),
+    "iterator": (lambda: iter(NUMBERS), "cannot be indexed"),
+    "frame": (_frame, "a data frame"),
+    "csr": (lambda: scipy.sparse.csr_matrix(NUMBERS.numpy()), "a sparse matrix"),
+    "coo array": (lambda: scipy.sparse.coo_array(NUMBERS.numpy()), "a sparse matrix"),
+    "sparse tensor": (NUMBERS.to_sparse, "a sparse tensor"),
+    "sparse rows": (NUMBERS.to_sparse_csr, "a sparse tensor"),
+    "masked array": (_masked, "a masked array"),
+}
+
+
+def _written(error, **names):
+    """The remedy of a message, carried out: its line behind `Give`."""
+    message = str(error.value)
+    assert re.fullmatch(r"(?s)[^.]*(\.\w[^.]*)*\. Give .*[^.]", message), message  # two sentences
+    return eval(re.search(r"Give `(.+?)`", message)[1], {"torch": torch, "np": np, "GroupSampler": GroupSampler, **names})
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_has_no_rows_by_number_is_refused_at_once_and_the_line_given_runs(name):
+    make, what = SOURCES[name]
+    with pytest.raises(TypeError, match=f"`images`.*{what}") as error:
+        GroupSampler(make(), GROUPS, batch_size=8)
+    images = _written(error, images=make(), columns=["a", "b", "c"])
+    images = [row[0] if isinstance(row, tuple) else row for row in images]
+    assert torch.equal(torch.stack([torch.as_tensor(row) for row in images]), NUMBERS)
+    batch = GroupSampler(images, GROUPS, batch_size=8).next_batch()
+    assert batch.images.shape == (8, 3)
+    assert torch.equal(batch.images, GroupSampler(NUMBERS, GROUPS, batch_size=8).next_batch().images)
+
+
+def test_ragged_tensors_are_refused_with_the_collator_that_takes_them():
+    rows = torch.nested.nested_tensor([torch.ones(1 + row % 3) for row in range(ROWS)])
+    with pytest.raises(TypeError, match=r"a nested tensor.*`collate_fn`") as error:
+        GroupSampler(rows, GROUPS, batch_size=8)
+    images = _written(error, images=rows)
+    assert len(GroupSampler(images, GROUPS, batch_size=8, collate_fn=lambda rows: rows).next_batch().images) == 8
+
+
+def test_streams_of_hugging_face_are_sent_to_their_sampler():
+    datasets = pytest.importorskip("datasets")
+    stream = datasets.Dataset.from_dict({"x": [[1.0]] * ROWS}).to_iterable_dataset()
+    with pytest.raises(TypeError, match=r"a stream.*`wdpurify.integrations.hf_datasets.group_sampler\(images, group=...\)`"):
+        GroupSampler(stream, GROUPS, batch_size=8)
+
+
+def test_a_text_column_of_a_frame_is_named_among_what_to_give():
+    with pytest.raises(TypeError, match=r"texts as `images\[column\]`"):
+        GroupSampler(pandas.DataFrame({"text": ["a"] * ROWS}), GROUPS, batch_size=8)
+
+
+@pytest.mark.parametrize("as_rows", [list, lambda paths: [Path(path) for path in paths], np.array, pandas.Series])
+def test_paths_of_pictures_are_refused_with_the_collator_that_opens_them(as_rows, tmp_path):
+    paths = [str(tmp_path / f"{row}.PNG") for row in range(ROWS)]
+    for row, path in enumerate(paths):
+        Image.new("L", (2, 2), row).save(path)
+    with pytest.raises(TypeError, match=r"`images` holds paths of pictures.*Give `collate_fn=") as error:
+        GroupSampler(as_rows(paths), GROUPS, batch_size=8)
+    line = re.search(r"Give `collate_fn=(.+?)`", str(error.value))[1]
+    collate_fn = eval(line, {"torch": torch, "Image": Image, "transform": lambda picture: torch.tensor(np.array(picture))})
+    batch = GroupSampler(as_rows(paths), GROUPS, batch_size=8, collate_fn=collate_fn).next_batch()
+    assert [GROUPS[row] for row in batch.images[:, 0, 0, 0].tolist()] == batch.groups.tolist()
+    transformed = GroupSampler(as_rows(paths), GROUPS, batch_size=8, transform=lambda paths: len(paths))
+    assert transformed.next_batch().images == 8
+
+
+@pytest.mark.parametrize("texts", [["see a.png and b.png", "no"], ["a", "b.png"], [".png", "x"]])
+def test_texts_are_no_paths(texts):
+    assert len(GroupSampler(texts * 24, GROUPS, batch_size=8).next_batch().images) == 8
+
+
+def test_a_text_in_place_of_rows_is_refused():
+    with pytest.raises(TypeError, match=r"`images` must hold one entry per row, got the text 'image'. Give"):
+        GroupSampler("image", GROUPS[:5], batch_size=2)
+
+
+# Labels.
+
+
+def test_a_columns_name_is_no_column():
+    frame = pandas.DataFrame({"sex": GROUPS})
+    with pytest.raises(TypeError, match=r"`groups` must hold one label per row, got the text 'sex'") as error:
+        GroupSampler(NUMBERS, "sex", batch_size=8)
+    assert _written(error, frame=frame) == GROUPS
+    with pytest.raises(TypeError, match=r"`balance` must hold one label per row, got the text 'sex'"):
+        GroupSampler(NUMBERS, GROUPS, balance="sex", batch_size=8)
+    with pytest.raises(TypeError, match=r"got the text 'sex'"):  # even if there are as many rows as it has letters
+        GroupSampler(NUMBERS[:3], "sex", batch_size=1)
+
+
+def test_masked_labels_are_refused_and_masks_that_hide_nothing_are_not():
+    mask = np.arange(ROWS) < 2
+    groups = np.ma.masked_array(GROUPS, mask=mask)
+    with pytest.raises(ValueError, match=r"`groups` is a masked array.*2 labels") as error:
+        GroupSampler(NUMBERS, groups, batch_size=8)
+    assert _written(error, images=NUMBERS.numpy(), groups=groups).rows == ROWS - 2
+    with pytest.raises(ValueError, match=r"`balance` is a masked array"):
+        GroupSampler(NUMBERS, GROUPS, balance=groups, batch_size=8)
+    assert GroupSampler(NUMBERS, np.ma.masked_array(GROUPS), batch_size=8).n_groups == 2
+
+
+class _Folder:
+    """As a folder of pictures: names of classes, and the number of one for each row."""
+
+    classes = ("cat", "dog", "cow")
+    targets = tuple(row % 3 for row in range(ROWS))
+
+    def __len__(self):
+        return ROWS
+
+    def __getitem__(self, row):
+        return NUMBERS[row], self.targets[row]
+
+
+def test_the_names_of_a_folders_classes_are_no_labels():
+    with pytest.raises(ValueError, match=r"`groups` holds the 3 names of the classes") as error:
+        GroupSampler(_Folder(), list(_Folder.classes), batch_size=8)
+    groups = _written(error, images=_Folder())
+    assert GroupSampler(_Folder(), groups, batch_size=8).values == ("cat", "dog", "cow")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        torch.zeros(ROWS, 3, 2, 2),
+        NUMBERS,
+        NUMBERS.numpy(),
+        [torch.zeros(3)] * ROWS,
+        TensorDataset(NUMBERS),
+        [f"row {max(row, 2)}" for row in range(ROWS)],
+        [Image.new("L", (2, 2))] * ROWS,
+    ],
+    ids=["pictures", "table", "array", "list", "data set", "texts", "PIL"],
+)
+@pytest.mark.parametrize("labels", [GROUPS, torch.tensor(GROUPS), np.array(["a", "b"] * 24), list("ab") * 24])
+def test_swapped_arguments_are_refused(rows, labels):
+    with pytest.raises(TypeError, match=r"`images` and `groups` are swapped") as error:
+        GroupSampler(labels, rows, batch_size=8)
+    if not isinstance(rows, list) or not isinstance(rows[0], Image.Image):
+        assert _written(error, images=labels, groups=rows).rows == ROWS
+
+
+@pytest.mark.parametrize(
+    ("images", "groups"),
+    [
+        (torch.arange(ROWS) % 5, GROUPS),  # a number to embed per row
+        (["good", "bad"] * 24, GROUPS),
+        (["good", "bad"] * 24, [row // 4 for row in range(ROWS)]),
+        (GROUPS, ["a", "b"] * 24),
+        (["good", "bad"] * 24, [f"{row // 4}" for row in range(ROWS)]),
+        (torch.arange(ROWS), [(row % 2, row % 3) for row in range(ROWS)]),
+    ],
+)
+def test_rows_that_repeat_are_not_taken_for_labels(images, groups):
+    assert GroupSampler(images, groups, batch_size=8).rows == ROWS

@@ -1,0 +1,163 @@
+"""What came as rows or labels and holds none: refused when the sampler is made, with what to write instead."""
+
+from collections.abc import Callable, Hashable
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+HF_SAMPLER = "wdpurify.integrations.hf_datasets.group_sampler"
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+class _Kind(NamedTuple):
+    """What came, told without an import of its library, what is wrong with it, and what to write."""
+
+    came: Callable[[Any], bool]
+    wrong: str
+    write: str
+
+
+#: Kinds of `images` without rows by number; the first that fits is named.
+ROWS = (
+    _Kind(lambda rows: isinstance(rows, DataLoader), "got a DataLoader, which gives batches", "Give `images.dataset`"),
+    _Kind(
+        lambda rows: _is_a(rows, "IterableDataset"),
+        "got a stream, which has no row numbers",
+        f"Give `list(images)` if it fits in memory, or a Hugging Face stream to `{HF_SAMPLER}(images, group=...)`",
+    ),
+    _Kind(
+        lambda rows: _is_a(rows, "DataFrame"),
+        "got a data frame, whose rows are no tensors",
+        "Give `torch.tensor(images[columns].to_numpy(), dtype=torch.float32)` for columns of numbers, or texts as "
+        "`images[column]`",
+    ),
+    _Kind(
+        lambda rows: hasattr(rows, "toarray") and hasattr(rows, "nnz"),
+        "got a sparse matrix",
+        "Give `torch.tensor(images.toarray(), dtype=torch.float32)`",
+    ),
+    _Kind(
+        lambda rows: isinstance(rows, Tensor) and rows.is_nested,
+        "got a nested tensor, whose rows differ in length",
+        "Give `list(images.unbind())` with a `collate_fn` that pads them",
+    ),
+    _Kind(
+        lambda rows: isinstance(rows, Tensor) and rows.layout != torch.strided,
+        "got a sparse tensor",
+        "Give `images.to_dense()`",
+    ),
+    _Kind(
+        lambda rows: hasattr(rows, "filled") and hasattr(rows, "mask"),
+        "got a masked array, whose hidden numbers the model would read",
+        "Give `images.filled(0.0)` or another number that stands for a missing one",
+    ),
+    _Kind(
+        lambda rows: not (hasattr(rows, "__getitem__") and hasattr(rows, "__len__")),
+        "got an object that cannot be indexed or has no length",
+        "Give `list(images)`, or a data set with `__getitem__` and `__len__`",
+    ),
+)
+
+
+def refuse_images(images: Any, *, prepared: bool) -> None:
+    """Refuse what has no rows by number.
+
+    Args:
+        images: as the user gave them.
+        prepared: whether a ``collate_fn`` or ``transform`` may read files.
+
+    Raises:
+        TypeError: with what is wrong and what to write.
+    """
+    if isinstance(images, str | bytes):
+        raise TypeError(
+            f"`images` must hold one entry per row, got the text {images!r}. Give a list or data set of rows; a Hugging Face "
+            f"data set and the names of its columns go to `{HF_SAMPLER}(dataset, image=..., group=...)`"
+        )
+    for kind in ROWS:
+        if kind.came(images):
+            raise TypeError(f"`images` must be indexed by row number, {kind.wrong}. {kind.write}")
+    if not prepared and (first := _first(images, 3)) and all(map(_is_picture_path, first)):
+        raise TypeError(
+            "`images` holds paths of pictures, which nothing opens. Give `collate_fn=lambda paths: "
+            'torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])` with the task\'s `transform`'
+        )
+
+
+def refuse_labels(labels: Any, name: str) -> None:
+    """Refuse a column's name and masked labels.
+
+    Raises:
+        TypeError, ValueError: with what is wrong and what to write.
+    """
+    if isinstance(labels, str | bytes):
+        raise TypeError(
+            f"`{name}` must hold one label per row, got the text {labels!r}. Give `frame[{labels!r}].tolist()` for a column of "
+            f"a data frame; names of columns go to `{HF_SAMPLER}(dataset, group=...)`"
+        )
+    if hasattr(labels, "filled") and hasattr(labels, "mask") and (hidden := int(labels.mask.sum())):
+        raise ValueError(
+            f"`{name}` is a masked array that hides {hidden} labels. Give "
+            f"`GroupSampler(images[~{name}.mask], {name}[~{name}.mask].data)` to leave these rows out"
+        )
+
+
+def refuse_mismatch(images: Any, groups: Any) -> None:
+    """Refuse labels that come before their rows, and a folder's names of classes as its labels.
+
+    Raises:
+        TypeError, ValueError: with what is wrong and what to write.
+    """
+    if hasattr(groups, "__len__") and len(groups) == len(images) and _are_labels(images) and _are_rows(groups):
+        raise TypeError("`images` and `groups` are swapped: labels came first. Give `GroupSampler(groups, images)`, rows first")
+    classes: Any = getattr(images, "classes", None)
+    listed = isinstance(classes, list | tuple) and isinstance(groups, list | tuple)
+    if listed and list(groups) == list(classes) and len(groups) != len(images):
+        raise ValueError(
+            f"`groups` holds the {len(groups)} names of the classes, not one label per row. Give "
+            "`[images.classes[target] for target in images.targets]`"
+        )
+
+
+def tensors_left_out(images: Any, *labels: list[Hashable]) -> int:
+    """Count the tensors of a ``TensorDataset`` behind the first that are none of these labels."""
+    tensors = getattr(images, "tensors", ())
+    others = [tensor for tensor in tensors[1:] if isinstance(tensor, Tensor)] if isinstance(tensors, tuple) else []
+    return sum(tensor.ndim != 1 or tensor.tolist() not in labels for tensor in others)
+
+
+def _is_a(rows: Any, name: str) -> bool:
+    return any(kind.__name__ == name for kind in type(rows).__mro__)
+
+
+def _first(rows: Any, count: int) -> list[Any]:
+    """The first rows of what is in memory, such as a list, an array or a column; a data set that may read files has none."""
+    in_memory = isinstance(rows, list | tuple) or hasattr(rows, "tolist") or hasattr(rows, "tensors")
+    return [getattr(rows, "iloc", rows)[row] for row in range(min(count, len(rows)))] if in_memory else []
+
+
+def _is_picture_path(row: Any) -> bool:
+    return isinstance(row, str | PurePath) and PurePath(row).suffix.lower() in PICTURES
+
+
+def _are_labels(rows: Any) -> bool:
+    """Whether these are texts or whole numbers of which most occur several times."""
+    if not (isinstance(rows, list | tuple) or getattr(rows, "ndim", None) == 1):
+        return False
+    values = rows.tolist() if hasattr(rows, "tolist") else rows
+    return all(isinstance(value, str | int) for value in values) and len(set(values)) <= len(values) / 2
+
+
+def _are_rows(labels: Any) -> bool:
+    """Whether these are rows with dimensions, pictures, or texts of which hardly any repeats."""
+    if hasattr(labels, "ndim") and labels.ndim != 1:
+        return labels.ndim > 2 or "float" in str(getattr(labels, "dtype", ""))
+    first: Any = next(iter(_first(labels, 1)), None)
+    if isinstance(first, str):
+        values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+        return len(set(values)) > 0.9 * len(values)
+    first = first[0] if hasattr(labels, "tensors") else first
+    return getattr(first, "ndim", 0) > 0 or hasattr(first, "convert")

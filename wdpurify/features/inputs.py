@@ -1,0 +1,80 @@
+"""Calls a function with a batch of any structure: by keyword, by position or as one argument."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from .tap import FeatureTap
+
+#: Entry that tells tokens from padding.
+MASK = "attention_mask"
+
+
+def call_with(function: Callable[..., Any], inputs: Any) -> Any:
+    """Call a function with a batch.
+
+    A mapping is given by keyword. A function that has none of its names and can be called with one argument gets the mapping
+    whole. A tuple is given by position if the function takes so many arguments. A list is given whole, or by position if the
+    function needs so many arguments.
+    """
+    positional, named = _arguments(function, inputs)
+    return function(*positional, **named)
+
+
+def takes_several(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments by position; False if that is unknown."""
+    signature = _signature(function)
+    return signature is not None and _binds(signature, *[None] * count)
+
+
+def attention_mask_of(function: Callable[..., Any], inputs: Any) -> Tensor | None:
+    """Return the batch's attention mask, which may be nested or given by position; None without one or with several."""
+    if isinstance(inputs, Tensor):
+        return None
+    positional, named = _arguments(function, inputs)
+    signature = _signature(function)
+    if signature is not None and _binds(signature, *positional, **named):
+        inputs = signature.bind(*positional, **named).arguments
+    found = _masks(inputs)
+    return found[0] if len(found) == 1 else None
+
+
+def _arguments(function: Callable[..., Any], inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    signature = _signature(function)
+    if isinstance(inputs, Mapping):
+        if signature is None or signature.parameters.keys() & inputs.keys() or _binds(signature, **inputs):
+            return (), inputs
+        return ((dict(inputs),), {}) if _binds(signature, inputs) else ((), inputs)  # a copy, because models write to it
+    is_list = type(inputs) is list
+    if signature is None or not (is_list or type(inputs) is tuple) or (is_list and _binds(signature, inputs)):
+        return (inputs,), {}
+    return (tuple(inputs) if _binds(signature, *inputs) else (inputs,)), {}
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    function = function.model if isinstance(function, FeatureTap) else function
+    try:
+        return inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+    except (TypeError, ValueError):  # a function without a readable signature, such as a scripted one
+        return None
+
+
+def _binds(signature: inspect.Signature, *positional: Any, **named: Any) -> bool:
+    try:
+        signature.bind(*positional, **named)
+    except TypeError:
+        return False
+    return True
+
+
+def _masks(value: Any) -> list[Tensor]:
+    """The attention masks of a nested batch; one of an outer level hides those of inner ones."""
+    if isinstance(value, Mapping):
+        if isinstance(mask := value.get(MASK), Tensor):
+            return [mask]
+        value = list(value.values())
+    return [mask for entry in value for mask in _masks(entry)] if isinstance(value, list | tuple) else []
