@@ -10,7 +10,7 @@ SPHINX = $(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --do
 .PHONY: demo test test-audit test-benchmarks test-slow check docs bench gpu soak mutants clean
 
 demo: $(VENV)/.bench
-	$(BIN)/python benchmarks/digits.py
+	$(BIN)/python benchmarks/demo.py
 
 test: $(VENV)/.test
 	$(PYTEST) -m "not slow" --ignore tests/audit --ignore tests/benchmarks --ignore wdpurify/audit

@@ -1,6 +1,6 @@
 """The main job: what purifying gains on handwritten digits, beside its controls and a tuned opponent.
 
-    python benchmarks/digits.py                 embedded data, under five minutes on two cores
+    python benchmarks/digits.py                 embedded data, all methods, about ten minutes on two cores
     accelerate launch benchmarks/digits.py      the same, on whatever Accelerate finds
     python benchmarks/digits.py --tasks colour  one of the embedded tasks, or one of your own in `TASKS`
     python benchmarks/digits.py --train ylecun/mnist --aux ufldl-stanford/svhn:cropped_digits --test Mike0307/MNIST-M

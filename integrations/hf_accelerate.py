@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ._extras import install
+
 try:
     from accelerate import Accelerator
 except ImportError as error:
-    raise ImportError('this needs Accelerate: pip install "wdpurify[accelerate]"') from error
+    raise ImportError(f"this needs Accelerate: {install('accelerate')}") from error
 from torch import nn
 
 from wdpurify import PurifyRegularizer

@@ -10,10 +10,12 @@ from wdpurify import GroupSampler
 from wdpurify._checks import check_positive_integer
 from wdpurify._torch import checked_share, derive_seed, private_randomness
 
+from ._extras import install
+
 try:
     from datasets import Dataset, Features, IterableDataset
 except ImportError as error:
-    raise ImportError('this integration needs the datasets library: pip install "wdpurify[datasets]"') from error
+    raise ImportError(f"this integration needs the datasets library: {install('datasets')}") from error
 
 from ._columns import Labels, cell_of, classes_of_rows, labelled_rows
 from ._prefetching import PrefetchedSampler

@@ -5,11 +5,13 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._extras import install
+
 try:
     from transformers import Trainer, TrainerCallback
     from transformers.trainer_utils import get_last_checkpoint
 except ImportError as error:
-    raise ImportError('this needs transformers: pip install "wdpurify[transformers]"') from error
+    raise ImportError(f"this needs transformers: {install('transformers')}") from error
 import torch
 
 from wdpurify import PurifyRegularizer

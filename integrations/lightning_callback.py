@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from wdpurify import PurifyRegularizer
 from wdpurify.pull import with_pull
 
+from ._extras import install
+
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
@@ -31,7 +33,7 @@ def _callback_classes() -> tuple[type, ...]:
         try:
             from pytorch_lightning import Callback
         except ImportError as error:
-            raise ImportError('this needs Lightning: pip install "wdpurify[lightning]"') from error
+            raise ImportError(f"this needs Lightning: {install('lightning')}") from error
     return (Callback,)
 
 

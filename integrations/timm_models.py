@@ -6,13 +6,15 @@ Older timm has no tasks: wrap the criterion instead, ``PurifyRegularizer.for_mod
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from ._extras import install
+
 try:
     from timm.task import TrainingTask
 
     TrainingTask.get_trainable_module  # noqa: B018 - the first versions of tasks lack it
 except (ImportError, AttributeError) as error:
     raise ImportError(
-        'this needs the training tasks of timm 1.0.27 or later: pip install --upgrade "wdpurify[timm]". With an older timm '
+        f"this needs the training tasks of timm 1.0.27 or later: {install('timm')}, with `--upgrade`. With an older timm "
         "wrap the criterion: `PurifyRegularizer.for_model(model, sampler).criterion(criterion)`"
     ) from error
 from torch import Tensor, nn

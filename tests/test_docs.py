@@ -35,13 +35,14 @@ def test_every_page_is_listed_once_on_the_first_page():
     assert sorted(_toctree_entries(DOCS / "index.md")) == names
 
 
-def test_the_first_page_marks_the_two_lines_of_the_readme():
+def test_the_first_page_marks_the_two_lines_and_the_last_call_of_the_readme():
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[:1]
     (marked,) = re.findall(r":emphasize-lines: (.*)", (DOCS / "index.md").read_text())
     lines = block.splitlines()
-    first, second = (lines[int(number) - 1] for number in marked.split(","))
-    assert "purify.critic_step()" in first
-    assert "purify.loss(features)" in second
+    first, second, last = (lines[int(number) - 1] for number in marked.split(","))
+    assert "PurifyRegularizer.for_model(" in first
+    assert "purify.criterion(" in second
+    assert "purify.erase(" in last
 
 
 def test_every_figure_is_in_the_gallery_below_a_command_whose_script_exists():

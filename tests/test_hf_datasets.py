@@ -214,7 +214,7 @@ def test_a_missing_library_is_named_with_the_command(monkeypatch):
     for name in ("hf_datasets", "_streaming"):
         monkeypatch.delitem(sys.modules, f"wdpurify.integrations.{name}")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ImportError, match=r'pip install "wdpurify\[datasets\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[datasets\]"'):
         importlib.import_module("wdpurify.integrations.hf_datasets")
 
 

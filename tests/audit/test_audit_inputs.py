@@ -128,7 +128,7 @@ def test_a_missing_library_is_named_with_the_command():
     script = "import sys; sys.modules['sklearn'] = None\nimport wdpurify\nimport wdpurify.audit"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.returncode == 1
-    assert re.search(r'ImportError: the label audit needs.*pip install "wdpurify\[audit\]"', run.stderr)
+    assert re.search(r'ImportError: the label audit needs.*pip install "\.\[audit\]"', run.stderr)
 
 
 def test_the_core_does_not_import_the_audit():

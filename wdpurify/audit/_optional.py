@@ -3,6 +3,9 @@
 import importlib
 from typing import Any
 
+#: How the libraries of the audit are installed.
+INSTALL = 'pip install ".[audit]" in a clone of wdpurify'
+
 
 def optional(name: str, purpose: str) -> Any:
     """The module of that name.
@@ -13,4 +16,4 @@ def optional(name: str, purpose: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f'{purpose} needs {name.partition(".")[0]}: pip install "wdpurify[audit]"') from error
+        raise ImportError(f"{purpose} needs {name.partition('.')[0]}: {INSTALL}") from error

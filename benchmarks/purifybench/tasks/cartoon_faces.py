@@ -27,6 +27,7 @@ def build(
     auxiliary: str = "same",
     keep_hair: bool = False,
     every_hair: bool = False,
+    other_sets: bool = True,
 ) -> Task:
     """Train on one set, test on unseen people of it and on both other sets.
 
@@ -45,10 +46,13 @@ def build(
         keep_hair: say of every split which hair colour its faces have.
         every_hair: show each person of the ``unbiased`` test with every hair colour, so that each pair of expression and hair
             has many rows.
+        other_sets: test on the two other sets too; without them they are not drawn.
     """
     if not 0 <= bias <= 1:
         raise ValueError(f"`bias` must be in [0, 1], got {bias}")
-    faces = {name: task_faces(name, seed=seed, size=image_size, cache=cache) for name in TASK_SETS}
+    faces = {
+        name: task_faces(name, seed=seed, size=image_size, cache=cache) for name in (TASK_SETS if other_sets else (train,))
+    }
     others = auxiliary_faces(train if auxiliary == "same" else auxiliary, seed=seed, size=image_size, cache=cache)
     own = faces[train]
     split = partial(_split, keep_hair=keep_hair)
