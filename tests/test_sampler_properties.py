@@ -18,7 +18,7 @@ labels = st.one_of(st.integers(0, 4), st.booleans(), st.text("ab", max_size=1), 
 def auxiliary_sets(draw):
     """Labels of any hashable kind, one value that occurs, a batch size that its group can fill, and a seed."""
     groups = draw(st.lists(labels, min_size=2, max_size=40))
-    assume(len(set(groups)) >= 2)
+    assume(2 <= len(set(groups)) <= 10)
     fixed = draw(st.sampled_from(groups))
     batch_size = draw(st.integers(1, groups.count(fixed)))
     return groups, fixed, batch_size, draw(st.integers(0, 5))
