@@ -262,6 +262,10 @@ class GroupSampler:
             return False
         return (other.values, other._checksum) == (self.values, self._checksum)
 
+    def __repr__(self) -> str:
+        groups = f"{self.n_groups} groups" if self.fixed == ALL else f"fixed={self.fixed!r}"
+        return f"GroupSampler({self.rows} rows, {groups}, batch_size={self.batch_size}, seed={self.seed})"
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "GroupSampler":
         copied = copy.copy(self)  # the copies can share the rows, because no code writes to them
         copied._orders = {}

@@ -64,6 +64,9 @@ class FixedStrength:
     def __init__(self, value: float = 1.0) -> None:
         self.value = check_not_negative("value", value)
 
+    def __repr__(self) -> str:
+        return f"FixedStrength({self.value})"
+
     def factor(self, gradient_norm: Tensor, separation: Tensor, kept: Tensor) -> Tensor:
         return torch.full((), self.value, device=gradient_norm.device)
 
@@ -122,6 +125,9 @@ class BalancedStrength:
             raise ValueError(f"`keep` must be at most 1, a share of the features' largest spread, got {keep}")
         self._norms = WeightedWindow(MEMORY)
         self.task_norm = self._norms.mean()
+
+    def __repr__(self) -> str:
+        return f"BalancedStrength({self.value}, fade={self.fade}, keep={self.keep}, most={self.most})"
 
     def factor(self, gradient_norm: Tensor, separation: Tensor, kept: Tensor) -> Tensor:
         norm = gradient_norm.float()
