@@ -80,6 +80,6 @@ class PurifyMetrics(NamedTuple):
         return {prefix + name: value for name in names if not math.isnan(value := getattr(self, name))}
 
     def measured(self, prefix: str = "purify/") -> dict[str, float]:
-        """The former name of :meth:`as_dict` with ``everything``."""
+        """The former name of ``as_dict(everything=True)``."""
         warnings.warn("`measured()` is now `as_dict(everything=True)`. Write that.", DeprecationWarning, stacklevel=2)
         return self.as_dict(prefix, everything=True)

@@ -281,7 +281,7 @@ class PurifyRegularizer:
             self.tap.remove()
 
     def term(self) -> Tensor:
-        """The former name of :meth:`loss` without an argument."""
+        """The former name of ``loss()`` without an argument."""
         warnings.warn("`term()` is now `loss()` without an argument. Write that.", DeprecationWarning, stacklevel=2)
         return self.loss()
 
