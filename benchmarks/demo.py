@@ -3,7 +3,8 @@
     python benchmarks/demo.py                   digits on coloured ground, then cartoon faces
     python benchmarks/demo.py --tasks colour    the digits alone
 
-Fewer seeds and steps than on the pages of the benchmarks. `digits.py` and `fer.py` make the full tables.
+Fewer seeds and steps than on the pages of the benchmarks. With one tuning seed, gradient reversal may come out far better or
+worse than there. `digits.py` and `fer.py` make the full tables.
 """
 
 import os
@@ -43,7 +44,7 @@ class Bench:
         title: above its table.
         tests: what its test sets are called, by their names in the task.
         build: makes the task from a seed and a folder for drawn faces.
-        seeds, tuning_seeds: one run of each method each; no reported seed takes part in tuning.
+        seeds, tuning_seeds: one run of each method each; tuning reads validation rows alone.
         steps: optimiser steps per run.
     """
 
@@ -71,16 +72,16 @@ BENCHES: Mapping[str, Bench] = {
         {"clean": "colour as in training %", "shifted": "colour at random %"},
         coloured_digits,
         seeds=(0, 1, 2),
-        tuning_seeds=(1001, 1002),
-        steps=400,
+        tuning_seeds=(1001,),
+        steps=300,
     ),
     "faces": Bench(
         "Which expression? In 95 % of the training faces the hair colour gives the expression away.",
         {"within": "hair as in training %", "unbiased": "hair at random %"},
         cartoon_people,
         seeds=(0,),
-        tuning_seeds=(1001,),
-        steps=500,
+        tuning_seeds=(0,),  # to draw a second set takes long; tuning reads validation rows alone
+        steps=250,
     ),
 }
 
@@ -116,6 +117,7 @@ def main() -> None:
     store = ResultsStore(arguments.out / "results.jsonl")
     for name in arguments.tasks:
         run(name, arguments, store)
+    console.print("The weight of gradient reversal is chosen on one seed here, so that its row depends on chance.")
     console.print("All methods: python benchmarks/digits.py. All sets of faces: accelerate launch benchmarks/fer.py")
 
 
@@ -124,7 +126,7 @@ def run(name: str, arguments: Arguments, store: ResultsStore) -> None:
     bench = BENCHES[name]
     builder = partial(build_task, cache=arguments.cache)
     if name == "faces":
-        for seed in (*bench.seeds, *bench.tuning_seeds):  # drawn once, on all cores
+        for seed in {*bench.seeds, *bench.tuning_seeds}:  # drawn once, on all cores
             bench.build(seed=seed, cache=arguments.cache)
     plan = Plan(
         task=name,

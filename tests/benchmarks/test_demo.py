@@ -24,10 +24,10 @@ def test_the_demo_makes_its_four_rows(tmp_path, monkeypatch, capsys):
     for _ in range(2):  # the second time makes its runs anew
         monkeypatch.setattr(sys, "argv", ["demo.py", *options])
         demo.main()
-        last = capsys.readouterr().out.rpartition("Which digit?")[2].partition("All methods")[0]
+        last = capsys.readouterr().out.rpartition("Which digit?")[2].partition("The weight")[0]
         assert all(name in last for name in demo.ROWS.values())
         assert "..." not in last
-        assert len(ResultsStore(tmp_path / "results.jsonl").records()) == 4 + 4
+        assert len(ResultsStore(tmp_path / "results.jsonl").records()) == 4 + 4  # four rows, and four weights
 
 
 class _NoAuxiliaryFacesError(Exception):
