@@ -30,7 +30,6 @@ class Iteration:
     """One iteration of the user's training.
 
     Args:
-        number: of this iteration, from 0.
         model: the user's model, unwrapped.
 
     Attributes:
@@ -40,8 +39,7 @@ class Iteration:
         carried: whether a term has carried a pull.
     """
 
-    def __init__(self, number: int, model: nn.Module) -> None:
-        self.number = number
+    def __init__(self, model: nn.Module) -> None:
         self.announced = False
         self.batch: GroupBatch | None = None
         self.pull: PreparedPull | None = None

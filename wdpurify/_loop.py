@@ -80,7 +80,7 @@ class Loop:
         if self._iteration is None or counts_passes or self._only_measured(self._iteration):
             self._end_iteration()
             self._count.begin_iteration()
-            self._iteration = Iteration(self._count.number, self._forward.model)
+            self._iteration = Iteration(self._forward.model)
             if self._count.number % self._every == 0:
                 self._act(self._iteration)
         else:
@@ -171,7 +171,7 @@ class Loop:
         self._diagnostics.matched = self._step.count > 0  # or it would have been said before
         self.release()
         if state["open"]:
-            self._iteration = Iteration(state["number"], self._forward.model)
+            self._iteration = Iteration(self._forward.model)
         if self._iteration is not None and "pull.value" in state:
             parameters = dict(self._forward.model.named_parameters())
             saved = {key.removeprefix("pull.gradient."): value for key, value in state.items() if "pull.gradient." in key}

@@ -80,7 +80,7 @@ class Isolation:
         self._update_buffers = update_buffers
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad] if with_grad else []
         self._stand_ins: dict[int, Tensor] = {}
-        if not (self._sharded or is_sharded(model)):
+        if not is_sharded(model):
             self._stand_ins = _stand_ins_of(model)
         self._versions = [parameter._version for parameter in model.parameters()]
         self._isolated = [self._isolated_dict(part) for part in self._modules]
@@ -94,7 +94,12 @@ class Isolation:
         _exchange(self._modules, self._originals)
 
     def written_parameters(self) -> list[str]:
-        """Names of the user's parameters that were written to in place, after :meth:`leave`."""
+        """Names of the user's parameters that were written to in place, after :meth:`leave`.
+
+        Of a sharded model that cannot be told, since FSDP exchanges its parameters around each forward.
+        """
+        if not self._stand_ins:
+            return []
         parameters = zip(self._model.named_parameters(), self._versions, strict=False)
         return [name for (name, parameter), version in parameters if parameter._version != version]
 
