@@ -83,7 +83,7 @@ class CriticTrainer:
             zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = {"step": torch.zeros((), device="cpu"), **zeros}
         constraint.project_(critic)
-        self._versions = self._current_versions()
+        self._versions: list[int] | None = self._current_versions()
         self._agreed = False
         self._before: list[Tensor] | None = None
         self._memory: list[Tensor] = []
@@ -127,6 +127,7 @@ class CriticTrainer:
         """
         self._move_to(features.device)
         self._before = self._copies()
+        self._versions = None  # an interrupt may come before they are read again
         try:
             self._fit(features, groups, population, weights=weights, step=step)
         except BaseException:  # also an interrupt, because no uninterrupted run has the critic of an incomplete step
@@ -181,7 +182,7 @@ class CriticTrainer:
 
     def changed_by_others(self) -> bool:
         """Whether other code has written to the critic's parameters since :meth:`fit`; compares version counters only."""
-        return self._versions != self._current_versions()
+        return self._versions is not None and self._versions != self._current_versions()
 
     def state_dict(self) -> dict[str, Any]:
         """Return copies of the weights and the optimiser state; during :meth:`fit`, of those before the call."""
