@@ -60,6 +60,7 @@ class AuxiliaryStep:
 
     Attributes:
         count: how many steps there were, which seeds whatever is random.
+        pool: how tokens become one row.
         sampler: draws auxiliary batches.
         written: names of the model's parameters that the forward of the first step wrote to in place.
     """
@@ -84,7 +85,7 @@ class AuxiliaryStep:
         self._trainer = trainer
         self._controller = controller
         self._objective = objective
-        self._pool = pool
+        self.pool = pool
         self._every = every
 
     @property
@@ -99,7 +100,7 @@ class AuxiliaryStep:
 
     def check(self, features: object) -> None:
         """Refuse features that cannot be pooled to what the critic reads; errors as those of ``check_features``."""
-        check_features(features, None if callable(self._pool) else self._trainer.feature_dim)
+        check_features(features, None if callable(self.pool) else self._trainer.feature_dim)
 
     def run(self, iteration: Iteration) -> dict[str, Tensor]:
         """Draw the iteration's rows, train the critic on them and prepare the pull; the figures as scalar tensors."""
@@ -120,11 +121,11 @@ class AuxiliaryStep:
     def at_task_rows(self, forwards: list[Forward]) -> tuple[Tensor, list[Tensor]]:
         """The objective on the task's rows, and its gradients at their features, both sized; unusable rows get none."""
         detached = [features.detach() for _, features in forwards]
-        rows = torch.cat([pool_features(each, self._trainer.feature_dim, pool=self._pool) for each in detached])
+        rows = torch.cat([pool_features(each, self._trainer.feature_dim, pool=self.pool) for each in detached])
         keep = usable_rows(rows)
         found = self._trainer.differentiate(blank_rows(rows, keep), lambda scores: self._objective(scores, None, None))
         parts = blank_rows(found.gradient, keep).split([len(each) for each in detached])
-        gradients = [unpooled(each, part, pool=self._pool) for each, part in zip(detached, parts, strict=True)]
+        gradients = [unpooled(each, part, pool=self.pool) for each, part in zip(detached, parts, strict=True)]
         return self._controller.size_at_task_rows(found.value, gradients, ranks=self.world)
 
     @property
@@ -174,7 +175,7 @@ class AuxiliaryStep:
     def _own_rows(self, raw: Any, mask: Tensor | None, finite: Tensor | None, batch: GroupBatch) -> tuple[_Rows, Tensor]:
         """The pooled features with their roles, and which rows are usable."""
         raw = raw.detach() if isinstance(raw, Tensor) else raw
-        pooled = pool_features(raw, self._trainer.feature_dim, pool=self._pool, mask=mask)
+        pooled = pool_features(raw, self._trainer.feature_dim, pool=self.pool, mask=mask)
         keep = usable_rows(pooled)
         if finite is not None:
             keep = keep & moved(finite, keep.device)
@@ -189,7 +190,7 @@ class AuxiliaryStep:
         world = self.world
         rank = rank_and_world()[0] if world > 1 else 0
         own = gradient[rank::world] * world
-        at_raw = unpooled(raw, own, pool=self._pool, mask=mask)
+        at_raw = unpooled(raw, own, pool=self.pool, mask=mask)
         # Pooling spreads each row's gradient over its tokens or places, which changes the norm.
         norm = at_raw.norm() if world == 1 else gradient.norm() * _ratio(at_raw.norm(), own.norm())
         factor = self._controller.factor(norm)

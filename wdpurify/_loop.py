@@ -263,6 +263,8 @@ class Loop:
     def _log(self, **figures: Tensor | None) -> None:
         latest = self._controller.task_gradients.latest
         known = {"task_norm": latest.norm, "prepared_norm": self._controller.prepared_norm, **figures}
+        if self._step.pool == "mean":
+            known["tokens_read"] = latest.tokens
         if self._forward.tap is None:
             known["term_factor"] = latest.factor
         if self._checks.lost:

@@ -22,11 +22,13 @@ class TaskGradient:
     Attributes:
         factor: by which the last term was multiplied, with its sign, scalar; None before a backward pass.
         passes: how many backward passes came to a term.
+        tokens: largest number of tokens of one row at which a gradient arrived, scalar; None for features without tokens.
     """
 
     def __init__(self) -> None:
         self.factor: Tensor | None = None
         self.passes = 0
+        self.tokens: Tensor | None = None
         self._weight: Tensor | None = None
         self._norm: Tensor | None = None
         self._sums: Tensor | None = None
