@@ -10,6 +10,7 @@ from torch import Tensor
 from wdpurify import GroupSampler
 from wdpurify._checks import check_positive_integer
 from wdpurify._torch import checked_share, derive_seed, private_randomness
+from wdpurify.exceptions import AuxiliaryDataWarning
 
 from ._extras import install
 
@@ -21,6 +22,9 @@ except ImportError as error:
 from ._columns import Labels, cell_of, classes_of_rows, is_one_hot, labelled_rows, rows_of_several_labels
 from ._prefetching import PrefetchedSampler
 from ._streaming import StreamPlan, StreamSource
+
+#: Column that tells tokens from padding.
+MASK = "attention_mask"
 
 
 def group_sampler(
@@ -99,6 +103,9 @@ def group_sampler(
             _check_columns(dataset, name, [given] if isinstance(given, str) else list(given))
     if not transformed:
         _check_columns(dataset, "image", columns)
+    if columns == ["input_ids"] and MASK in (dataset.column_names or ()):
+        message = f"`dataset` has a column {MASK!r}, which the model does not get. Give `image=['input_ids', {MASK!r}]`"
+        warnings.warn(message, AuxiliaryDataWarning, stacklevel=2)
     if balance is not None:
         _check_columns(dataset, "balance", [balance])
     if (

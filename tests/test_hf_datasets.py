@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from wdpurify import GroupSampler
+from wdpurify.exceptions import AuxiliaryDataWarning
 
 datasets = pytest.importorskip("datasets")
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value  # noqa: E402
@@ -297,3 +298,13 @@ def test_texts_without_a_collator_are_refused_with_the_remedy():
     texts = Dataset.from_dict({"text": ["x"] * 20, "source": ["a", "b"] * 10})
     with pytest.raises(TypeError, match=r"column's str to a tensor, got None. Give `collate_fn`"):
         group_sampler(texts, group="source", image="text", batch_size=4).next_batch()
+
+
+def test_tokens_without_their_mask_are_named():
+    tokens = Dataset.from_dict({"input_ids": [[1, 2]] * 8, "attention_mask": [[1, 0]] * 8, "k": [0, 1] * 4})
+    with pytest.warns(AuxiliaryDataWarning, match=r"Give `image=\['input_ids', 'attention_mask'\]`"):
+        group_sampler(tokens, group="k", image="input_ids", batch_size=4)
+    assert set(group_sampler(tokens, group="k", image=["input_ids", "attention_mask"], batch_size=4).next_batch().images) == {
+        "input_ids",
+        "attention_mask",
+    }
