@@ -1,5 +1,7 @@
 """Purified Learning in all its forms: the two lines of the README around the plain loss."""
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,6 +29,7 @@ class Purified(Plain):
         strength, fade, keep, most: of a `BalancedStrength` of the run's own; by default the library's.
         published: the paper's own settings; `objective` is then the only option.
         batch_size: auxiliary rows per acting step, of all groups together.
+        labels: names of the task's label columns, where it has some; all by default.
         balance: draw evenly over the cells of group and class, for a task whose auxiliary rows have classes.
         **options: of `PurifyRegularizer`.
     """
@@ -43,6 +46,7 @@ class Purified(Plain):
         shuffled: bool = False,
         published: bool = False,
         batch_size: int = BATCH_SIZE,
+        labels: Sequence[str] | None = None,
         balance: bool = False,
         strength: float | None = None,
         fade: float | None = None,
@@ -52,12 +56,16 @@ class Purified(Plain):
     ) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps)
         self.task = task
-        groups = list(task.auxiliary.groups)
+        single = fixed or published
+        groups: Any = list(task.auxiliary.groups)
+        order = torch.arange(len(groups))
         if shuffled:
             order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
-            groups = [groups[row] for row in order.tolist()]
-        self.groups = groups
-        single = fixed or published
+        self.groups = groups = [groups[row] for row in order.tolist()]
+        if task.auxiliary.columns is not None and not single:
+            columns = task.auxiliary.columns if labels is None else {name: task.auxiliary.columns[name] for name in labels}
+            groups = {name: [column[row] for row in order.tolist()] for name, column in columns.items()}
+        warnings.filterwarnings("ignore", "`groups` has .* different numbers, which are cut into ranges")
         sampler = GroupSampler(
             task.auxiliary.images,
             groups,

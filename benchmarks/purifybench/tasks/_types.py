@@ -1,6 +1,6 @@
 """What a benchmark task is: labelled task rows, auxiliary rows with another label, and test sets that are read once."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,6 +30,8 @@ class Auxiliary:
         images: as in a `Split`.
         groups: the irrelevant label of each.
         fixed: the value that single-group methods take for group A.
+        columns: labels by name of their column, for purifying, where there are several or one is a number; `groups` then names
+            their combination, for methods that take one label of a few values.
         classes: the task label of each, where the task's own rows serve as auxiliary ones; None where nobody knows it.
     """
 
@@ -37,6 +39,7 @@ class Auxiliary:
     groups: list[Hashable]
     fixed: Hashable
     classes: list[int] | None = None
+    columns: Mapping[str, Sequence[Hashable]] | None = None
 
 
 @dataclass(frozen=True)

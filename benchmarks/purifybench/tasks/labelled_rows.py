@@ -1,6 +1,6 @@
 """A task from rows that are all at hand with class and nuisance, and nuisances given to rows that came without one."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import torch
@@ -25,6 +25,7 @@ def task_of_rows(
     bias: float,
     sizes: Sizes,
     seed: int,
+    columns: Mapping[str, Sequence[Hashable]] | None = None,
 ) -> Task:
     """The task whose class i is paired with nuisance i in the share ``bias`` of its training rows; tests as for pictures.
 
@@ -36,6 +37,7 @@ def task_of_rows(
         bias: share in [0, 1].
         sizes: rows of the splits; all of them shrink alike where a cell has too few.
         seed: which rows.
+        columns: labels of each row by name of their column, for the auxiliary rows.
 
     Raises:
         ValueError: if there are too few rows for the smallest splits.
@@ -46,7 +48,11 @@ def task_of_rows(
     def split(rows: Tensor) -> Split:
         return Split(images[rows], labels[rows], groups[rows])
 
-    return replace(_task(parts, split, names, group_names), name=name)
+    task = replace(_task(parts, split, names, group_names), name=name)
+    if columns is None:
+        return task
+    chosen = {column: [values[row] for row in parts.auxiliary.tolist()] for column, values in columns.items()}
+    return replace(task, auxiliary=replace(task.auxiliary, columns=chosen))
 
 
 def fitting(sizes: Sizes, labels: Tensor, groups: Tensor, *, bias: float) -> Sizes:
