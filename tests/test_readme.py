@@ -55,13 +55,11 @@ def _users_loop():
 
 
 def _shorten_the_audit(monkeypatch):
-    """Fewer steps, trainings and permutations by default: what the page shows is that its calls are right."""
-    from wdpurify.audit import audit, leakage
+    """Fewer steps and trainings by default: what the page shows is that its calls are right."""
+    from wdpurify.audit import audit
 
     monkeypatch.setitem(audit.__kwdefaults__, "steps", 3)
     monkeypatch.setitem(audit.__kwdefaults__, "repeats", 2)
-    for function in (audit, leakage):
-        monkeypatch.setitem(function.__kwdefaults__, "permutations", 3)
 
 
 def test_the_readmes_snippet_runs_when_pasted_and_prints_what_stands_below_it(capsys):
