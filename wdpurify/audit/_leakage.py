@@ -71,7 +71,7 @@ def leakage(
     max_rows: int = 1000,
     device: torch.device | str | None = None,
     seed: int = 0,
-) -> Leakage | Leakages:
+) -> Any:
     """How well a linear probe decodes a label from what a model's classifier reads.
 
     A linear discriminant on standardised features, five folds, balanced accuracy; the same with permuted labels. Use it before
