@@ -9,12 +9,13 @@ pytest.importorskip("sklearn")
 from audit_rows import small_net, striped_rows
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import cross_val_score
 
 from wdpurify._balance import cramers_v
 from wdpurify.audit import leakage
 from wdpurify.audit._association import associate, independence_weights
 from wdpurify.audit._discriminant import _prepared, _scores
-from wdpurify.audit._probe import balanced_weights
+from wdpurify.audit._probe import balanced_weights, folds, linear_probe
 from wdpurify.audit._transfer import crossed_interval
 
 
@@ -78,6 +79,16 @@ def test_the_shared_factorisation_gives_the_scores_of_each_labelling_by_itself(s
         slopes = torch.linalg.solve(covariance, means.T)
         expected = others @ slopes - (means.T * slopes).sum(0) / 2
         torch.testing.assert_close(scores, expected)
+
+
+def test_a_direction_of_hardly_any_variance_counts_as_little_as_for_a_logistic_regression():
+    generator = torch.Generator().manual_seed(0)
+    hair = torch.arange(400) % 2
+    rows = torch.randn(400, 1, generator=generator) * torch.ones(400, 16)
+    rows[:, ::2] += 0.003 * hair[:, None] + 0.001 * torch.randn(400, 8, generator=generator)
+    regression = cross_val_score(linear_probe(), rows, hair, cv=folds(0), scoring="balanced_accuracy").mean()
+    assert leakage(None, rows, hair, permutations=5).balanced_accuracy == pytest.approx(regression, abs=0.03)
+    assert regression < 0.6
 
 
 def test_collapsed_features_are_at_chance():

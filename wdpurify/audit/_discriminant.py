@@ -7,10 +7,11 @@ from torch import Tensor
 
 from wdpurify._torch import derive_seed
 
-from ._probe import folds
+from ._probe import PENALTY, folds
 
-#: Least shrinkage: with it the covariance of features that depend on each other has an inverse.
-LEAST = 1e-3
+#: Least ridge, in units of the mean variance over the number of rows. A logistic regression with ``PENALTY`` has about this one,
+#: as the curvature of its loss is at most a quarter of the variance. Without it, directions of hardly any variance would count.
+RIDGE = 4 / PENALTY
 #: Columns (labellings times values) that are solved for at once.
 COLUMNS = 2000
 
@@ -18,8 +19,9 @@ COLUMNS = 2000
 def recalls_across(features: Tensor, codes: Tensor, *, permutations: int, seed: int) -> tuple[Tensor, Tensor]:
     """Predict labels across folds, and labels permuted within the folds likewise.
 
-    Standardised features, one covariance for all values, shrunk after Ledoit and Wolf, every value equally likely. Labels that
-    are permuted within folds leave each fold as many rows of a value, so all labellings are alike if the features say nothing.
+    Standardised features, one covariance for all values, shrunk after Ledoit and Wolf or more, every value equally likely.
+    Labels that are permuted within folds leave each fold as many rows of a value, so all labellings are alike if the features
+    say nothing.
 
     Args:
         features: shape ``(rows, dim)``, on the CPU.
@@ -56,7 +58,8 @@ def _prepared(learned: Tensor, judged: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     spread = torch.where(spread > 1e-12 * (1 + mean.abs()), spread, torch.inf)  # a constant tells nothing
     learned, judged = (learned - mean) / spread, (judged - mean) / spread
     target = float(learned.square().mean()) or 1.0
-    shrinkage = max(LEAST, float(ledoit_wolf_shrinkage(learned.numpy(), assume_centered=True)))
+    least = RIDGE / (RIDGE + len(learned))
+    shrinkage = max(least, float(ledoit_wolf_shrinkage(learned.numpy(), assume_centered=True)))
     if learned.shape[1] > len(learned):
         directions = torch.linalg.svd(learned, full_matrices=False).Vh.T
         learned, judged = learned @ directions, judged @ directions
