@@ -74,6 +74,7 @@ def test_the_readmes_snippet_runs_when_pasted_and_prints_what_stands_below_it(ca
     assert all(abs(float(one[:-1]) - float(other[:-1])) < 3 for one, other in pairs)  # other machines round differently
 
 
+@pytest.mark.filterwarnings("ignore:.*which are cut into ranges")  # as the page on tables says
 @pytest.mark.parametrize("path", PAGES[1:], ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_blocks_run_one_after_another(path, monkeypatch):
     if path.stem == "audit":

@@ -129,10 +129,12 @@ def test_the_audit_takes_vectors_and_texts():
 
 def test_what_the_sampler_refuses_is_refused_with_the_same_remedy():
     rows = _vectors()
-    with pytest.raises(TypeError, match=r"DataLoader"):
+    with pytest.raises(TypeError, match=r"`rows` must be indexed by row number, got a DataLoader.* Give `rows.dataset`"):
         leakage(_net(), torch.utils.data.DataLoader(rows), SITES)
     with pytest.raises(TypeError, match="paths of pictures, which nothing opens"):
         leakage(_net(), ["a.png"] * 120, SITES)
+    with pytest.raises(ValueError, match="got 119 for 120. Let `collate_fn` and `transform` keep every row"):
+        leakage(_net(), rows, SITES, transform=lambda batch: batch[:-1])
 
 
 def test_the_former_name_of_the_rows_works_and_says_so():

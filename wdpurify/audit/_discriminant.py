@@ -9,8 +9,9 @@ from wdpurify._torch import derive_seed
 
 from ._probe import PENALTY, folds
 
-#: Least ridge, in units of the mean variance over the number of rows. A logistic regression with ``PENALTY`` has about this one,
-#: as the curvature of its loss is at most a quarter of the variance. Without it, directions of hardly any variance would count.
+#: Least ridge, in units of the mean variance over the number of rows. A logistic regression with ``PENALTY`` has about this
+#: one, as the curvature of its loss is a quarter of the variance at most. Without it, hardly any variance would count as much
+#: as a lot of it.
 RIDGE = 4 / PENALTY
 #: Columns (labellings times values) that are solved for at once.
 COLUMNS = 2000

@@ -80,6 +80,11 @@ class Extractor:
         """Features of all rows in evaluation mode, ``(rows, dim)``, on the CPU."""
         self.model.eval()
         found = torch.cat([self.features(rows[places]).cpu() for places in watched(rows.chunks(), "features")])
+        if len(found) != len(rows):
+            raise ValueError(
+                f"the model must give one row of features per row, got {len(found)} for {len(rows)}. Let `collate_fn` and "
+                "`transform` keep every row"
+            )
         if not found.isfinite().all():
             raise ValueError(f"features of {int((~found.isfinite()).any(1).sum())} of {len(found)} rows are not finite")
         return found

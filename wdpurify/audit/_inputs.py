@@ -36,8 +36,11 @@ class Inputs:
         chosen: Tensor | None = None,
     ) -> None:
         self._given = rows
-        self._rows = by_position(rows)
-        refuse_images(rows, prepared=not (transform is None and collate_fn is None))
+        try:
+            self._rows = by_position(rows)
+            refuse_images(rows, prepared=not (transform is None and collate_fn is None))
+        except TypeError as error:  # in the sampler's words, whose argument has another name
+            raise TypeError(str(error).replace("images", "rows")) from error
         self._collate_fn = collate_fn
         self._transform = transform
         self._chosen = torch.arange(len(rows)) if chosen is None else chosen
