@@ -133,7 +133,7 @@ def test_what_the_sampler_refuses_is_refused_with_the_same_remedy():
         leakage(_net(), torch.utils.data.DataLoader(rows), SITES)
     with pytest.raises(TypeError, match="paths of pictures, which nothing opens"):
         leakage(_net(), ["a.png"] * 120, SITES)
-    with pytest.raises(ValueError, match="got 119 for 120. Let `collate_fn` and `transform` keep every row"):
+    with pytest.raises(ValueError, match=r"got 119 for 120\. Let `collate_fn` and `transform` keep every row"):
         leakage(_net(), rows, SITES, transform=lambda batch: batch[:-1])
 
 
