@@ -158,7 +158,7 @@ def test_a_run_is_reported_and_resumed(start, parquet, tmp_path, monkeypatch, ca
     table = (folder / "report.md").read_text()
     assert "| method | paired % | unbiased % | worst cell % | leakage % |" in table
     rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
-    assert rows[1:] == ["| ---", "| goal 1 only", "| upper bound", "| MMD", "| MMD, oracle weight"]
+    assert rows[1:] == ["| ---", "| plain", "| upper bound", "| MMD", "| MMD, oracle weight"]
     assert {path.name for path in folder.glob("*.png")} == {"accuracy.png", "components.png", "critic.png"}
     said = json.loads((folder / "report.json").read_text())
     assert said["arguments"]["fine_tuning"]["network_options"] == ["width=5"]
