@@ -36,6 +36,8 @@ def test_the_figures_are_those_counted_by_hand():
     expected = leakage(Reads(0), ROWS, HAIR)
     assert found.table.loc["honest", "leakage"] == 100 * expected.balanced_accuracy
     assert found.table.loc["honest", "chance"] == 100 * expected.baseline
+    assert found.table.loc["honest", "output leakage"] == 80  # the class tells the hair of so many rows
+    assert found.table.loc["biased", "output leakage"] == 100
     assert found.cells["rows"].to_dict() == {(0, 0): 40, (0, 1): 10, (1, 0): 10, (1, 1): 40}
     assert found.cells["biased"].to_dict() == {(0, 0): 100, (0, 1): 0, (1, 0): 0, (1, 1): 100}
     assert str(found).split()[:2] == ["accuracy", "mean"]

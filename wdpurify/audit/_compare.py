@@ -24,7 +24,8 @@ class Comparison:
 
     Attributes:
         table: data frame with a row per model: ``accuracy`` over all rows, ``mean over cells`` and ``worst cell`` of class and
-            nuisance, ``leakage`` of the nuisance and its ``chance``. With several nuisances a row per nuisance and model.
+            nuisance, ``leakage`` of the nuisance from the features, ``output leakage`` from the outputs, and ``chance``. The
+            second sees what was erased inside the classifier. With several nuisances a row per nuisance and model.
         cells: data frame of the accuracy per class and nuisance, with a column per model and the number of ``rows``.
     """
 
@@ -74,7 +75,7 @@ def compare(
     >>> rows, hair = torch.eye(2).repeat(20, 1), list("ab") * 20
     >>> found = compare({"net": nn.Linear(2, 2)}, rows, [0, 0, 1, 1] * 10, hair)
     >>> list(found.table), found.cells["rows"].tolist()
-    (['accuracy', 'mean over cells', 'worst cell', 'leakage', 'chance'], [10, 10, 10, 10])
+    (['accuracy', 'mean over cells', 'worst cell', 'leakage', 'output leakage', 'chance'], [10, 10, 10, 10])
     """
     pandas = optional("pandas", "the table")
     if not models:
@@ -87,7 +88,7 @@ def compare(
     if lengths := {len(cells) for cells in (truth, *columns.values())} - {len(inputs)}:
         raise ValueError(f"`labels` and `groups` must have one entry per row, got {lengths.pop()} for {len(inputs)} rows")
     options: dict[str, Any] = {"layer": layer, "features": features, "device": device, "seed": seed}
-    hits, leaks = {}, {}
+    hits, leaks, told = {}, {}, {}
     for name, model in models.items():
         scores = read_features(model, inputs, layer=None, features=_scores, device=device, seed=seed)
         guessed = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
@@ -99,6 +100,7 @@ def compare(
             )
         hits[name] = (100.0 * (guessed == torch.tensor(places))).tolist()
         leaks[name] = leakage(model, rows, columns, collate_fn=collate_fn, transform=transform, max_rows=max_rows, **options)
+        told[name] = leakage(None, scores, columns, max_rows=max_rows, seed=seed)
     tables, cells = {}, {}
     for nuisance, values in columns.items():
         frame = pandas.DataFrame({"class": truth, "nuisance": values} | hits).groupby(["class", "nuisance"])
@@ -110,6 +112,7 @@ def compare(
                 "mean over cells": mean,
                 "worst cell": worst,
                 "leakage": {name: 100 * found[nuisance].balanced_accuracy for name, found in leaks.items()},
+                "output leakage": {name: 100 * found[nuisance].balanced_accuracy for name, found in told.items()},
                 "chance": {name: 100 * found[nuisance].baseline for name, found in leaks.items()},
             }
         )
