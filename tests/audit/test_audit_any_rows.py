@@ -78,6 +78,14 @@ def test_texts_go_through_the_collate_fn_and_padding_does_not_count():
     assert drawn.models[0].leakage == found
 
 
+def test_embeddings_in_an_array_need_no_model():
+    rows = _vectors()
+    expected = leakage(None, rows, SITES, **QUICK)
+    assert leakage(None, rows.double().numpy(), SITES, **QUICK) == expected
+    drawn = feature_map({"embeddings": rows.numpy()}, None, SITES, SITES, projection="pca", **QUICK)
+    assert drawn.models[0].leakage == expected
+
+
 def test_a_folder_of_pictures_is_read_as_it_is(tmp_path):
     folders = pytest.importorskip("torchvision.datasets")
     for row in range(24):

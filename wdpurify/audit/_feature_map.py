@@ -94,7 +94,7 @@ class FeatureMap:
 
 @renamed("images", "rows")
 def feature_map(
-    models: Mapping[str, nn.Module | Tensor],
+    models: Mapping[str, Any],
     rows: Any,
     classes: Sequence[Any] | Tensor,
     nuisance: Sequence[Any] | Tensor,
@@ -116,7 +116,7 @@ def feature_map(
     Use rows that took no part in training or purifying. The models are copied, never run or changed themselves.
 
     Args:
-        models: by name, models or their features of the same rows, ``(rows, dim)``.
+        models: by name, models or their features of the same rows, tensor or array of shape ``(rows, dim)``.
         rows: what :class:`wdpurify.GroupSampler` takes, prepared like the models' own; None if all of ``models`` are features.
         classes: task label per row.
         nuisance: irrelevant label per row; a column of numbers, such as an age, is cut into four ranges.
@@ -146,6 +146,8 @@ def feature_map(
     check_positive_integer("permutations", permutations)
     check_positive_integer("max_rows", max_rows)
     check_choice("projection", projection, ("tsne", "pca"))
+    if isinstance(models, Mapping):
+        models = {name: torch.as_tensor(own) if type(own).__module__ == "numpy" else own for name, own in models.items()}
     inputs = None if rows is None else Inputs(rows, collate_fn=collate_fn, transform=transform)
     used = drawn(torch.arange(_count(models, inputs, classes, nuisance)), max_rows, seed)
     labels = [labels_of_rows(classes, "classes"), cut(labels_of_rows(nuisance, "nuisance"))]
