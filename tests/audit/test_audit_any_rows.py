@@ -10,6 +10,7 @@ from torch import nn
 pytest.importorskip("sklearn")
 from wdpurify import GroupSampler
 from wdpurify.audit import audit, feature_map, leakage
+from wdpurify.audit._progress import watched
 from wdpurify.exceptions import AuxiliaryDataWarning
 
 QUICK = {"permutations": 20}
@@ -143,6 +144,13 @@ def test_what_the_sampler_refuses_is_refused_with_the_same_remedy():
         leakage(_net(), ["a.png"] * 120, SITES)
     with pytest.raises(ValueError, match=r"got 119 for 120\. Let `collate_fn` and `transform` keep every row"):
         leakage(_net(), rows, SITES, transform=lambda batch: batch[:-1])
+
+
+def test_a_bar_is_shown_in_a_terminal_and_takes_no_entry(monkeypatch, capsys):
+    assert list(watched(range(3), "features")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert list(watched(range(3), "features")) == [0, 1, 2]
 
 
 def test_the_former_name_of_the_rows_works_and_says_so():

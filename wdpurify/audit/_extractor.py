@@ -76,10 +76,11 @@ class Extractor:
         return leaf.to(self.device) if hasattr(leaf, "to") else leaf
 
     @torch.no_grad()
-    def all_features(self, rows: Inputs) -> Tensor:
-        """Features of all rows in evaluation mode, ``(rows, dim)``, on the CPU."""
+    def all_features(self, rows: Inputs, *, bar: bool = False) -> Tensor:
+        """Features of all rows in evaluation mode, ``(rows, dim)``, on the CPU; with a bar where somebody looks."""
         self.model.eval()
-        found = torch.cat([self.features(rows[places]).cpu() for places in watched(rows.chunks(), "features")])
+        chunks = watched(rows.chunks(), "features") if bar else rows.chunks()
+        found = torch.cat([self.features(rows[places]).cpu() for places in chunks])
         if len(found) != len(rows):
             raise ValueError(
                 f"the model must give one row of features per row, got {len(found)} for {len(rows)}. Let `collate_fn` and "

@@ -144,7 +144,7 @@ def read_features(
     with private_randomness(torch.device(device or "cpu"), derive_seed(seed, "leakage")):
         if model is None:
             return features_of(inputs)
-        return Extractor(model, layer=layer, features=features, device=device).all_features(inputs)
+        return Extractor(model, layer=layer, features=features, device=device).all_features(inputs, bar=True)
 
 
 def drawn(rows: Tensor, count: int, seed: int) -> Tensor:
