@@ -1,6 +1,9 @@
 """Names of earlier tables are still taken: by commands, and in stored runs."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import digits
 import pytest
@@ -44,3 +47,11 @@ def test_stored_runs_are_found_under_the_present_names(tmp_path):
     path.write_text(json.dumps({"key": {"method": "AMTL", "row": "AMTL, oracle weight"}, "accuracy": {}}) + "\n")
     key = {"method": "adversarial multi-task", "row": "adversarial multi-task, oracle weight"}
     assert ResultsStore(path).find(key)["key"] == key
+
+
+def test_no_command_of_a_page_uses_a_former_name():
+    root = Path(__file__).parents[2]
+    for page in [*root.glob("benchmarks/*.md"), *root.glob("docs/**/*.md"), *root.glob("benchmarks/*.py")]:
+        for given in re.findall(r"--(?:methods|variants) ([^`\n]*)", page.read_text()):
+            names = shlex.split(given.replace("\\", ""))
+            assert not set(names) & set(FORMER_NAMES), page
