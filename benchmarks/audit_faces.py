@@ -3,7 +3,7 @@
     python benchmarks/audit_faces.py
 
 For each seed: which of hair, smiling and style is fit to purify of, for a classifier of expressions that is trained on one set
-and judged on the two others; then how well a probe decodes the hair colour from the features of Goal 1, of the purified
+and judged on the two others; then how well a probe decodes the hair colour from the features of plain training, of the purified
 network and of the control with shuffled labels, on auxiliary faces that took no part in training. Writes `report.md`,
 `audit-SEED.json` and `audit.png` to `--out`; drawn faces are kept in `--cache`.
 """
@@ -31,8 +31,8 @@ from wdpurify.audit import Audit, Leakage, audit, leakage
 mpl.use("Agg")
 COLUMNS = ("hair", "smiling", "style")
 TRAINED = {
-    "goal 1 only": "goal 1 only",
-    "purified of hair": "PL all groups (default)",
+    "plain": "plain",
+    "purified of hair": "wdpurify",
     "control: shuffled": "control: shuffled groups",
 }
 #: Auxiliary faces that no training sees: the leakage after training is measured on them.

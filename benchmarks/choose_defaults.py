@@ -2,7 +2,7 @@
 
     python benchmarks/choose_defaults.py --backbones small-bn small-gn
     python benchmarks/choose_defaults.py --data PATH.parquet --class-column label --nuisance-column style --image-size 64 \\
-        --network purifybench.pretrained:efficientnet_lite0 --variants "goal 1 only" "upper bound" default
+        --network purifybench.pretrained:efficientnet_lite0 --variants "plain" "upper bound" default
 
 Every variant trains on the two embedded digit tasks of `benchmarks/digits.py`, on the three cartoon face sets of
 `benchmarks/fer.py` with a bias of 0.95, and on the pictures of `benchmarks/pictures.py`, on tuning seeds, and is judged by
@@ -25,6 +25,7 @@ from purifybench import cross_table
 from purifybench.arguments import refuse_unknown
 from purifybench.backbones import BACKBONES
 from purifybench.faces.sets import TASK_SETS
+from purifybench.former_names import with_present_names
 from purifybench.frontier import TASK_ROWS, forms, in_proportion
 from purifybench.jobs import Job, run_jobs
 from purifybench.methods import METHODS, PUBLISHED_CRITIC, Method
@@ -58,7 +59,7 @@ def variants(task_rows: int = TASK_ROWS) -> Mapping[str, Callable[..., Method]]:
     usual = in_proportion(BATCH_SIZE, task_rows)
     default = partial(Purified, batch_size=usual)
     return {
-        "goal 1 only": METHODS["goal 1 only"],
+        "plain": METHODS["plain"],
         "upper bound": METHODS["upper bound"],
         "default": default,
         **forms(task_rows),
@@ -87,7 +88,7 @@ def variants(task_rows: int = TASK_ROWS) -> Mapping[str, Callable[..., Method]]:
         "spectral clipping": partial(default, constraint=SpectralClipping()),
         "weight clipping": partial(default, constraint=WeightClipping(0.1)),
         "one group": partial(default, fixed=True),
-        "one-sided, one group": partial(METHODS["PL one-sided, balanced"], batch_size=usual),
+        "one-sided, one group": partial(METHODS["wdpurify, one-sided, balanced"], batch_size=usual),
     }
 
 
@@ -170,7 +171,7 @@ def prepare(arguments: Arguments) -> None:
 
 def main() -> None:
     """Run every variant and print a table per network."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+    arguments = with_present_names(tyro.cli(Arguments, description=__doc__))
     datasets.disable_progress_bars()
     check(arguments)
     store = ResultsStore(arguments.out / "results.jsonl")

@@ -21,6 +21,7 @@ from accelerate import PartialState
 from purifybench import paper_tables
 from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.backbones import BACKBONES
+from purifybench.former_names import with_present_names
 from purifybench.jobs import Job
 from purifybench.methods import METHODS
 from purifybench.plan import Chosen, Plan, carry_out
@@ -68,7 +69,7 @@ class Arguments:
         real: data of your own; the embedded digits otherwise.
         tasks: names of tasks; by default colour and photo, or real where --train is given.
         backbones: names of networks.
-        methods: names of methods; all by default. Goal 1 is always among them.
+        methods: names of methods; all by default. Plain training is always among them.
         seeds: one run each.
         steps: optimiser steps per run; 400 for embedded, 1,500 for real data by default.
         batch_size: task rows per step; 64 for embedded, 128 for real data by default.
@@ -95,7 +96,7 @@ class Arguments:
 
 def main() -> None:
     """Tune what is to be tuned, run everything, report."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+    arguments = with_present_names(tyro.cli(Arguments, description=__doc__))
     check(arguments)
     state = PartialState()
     console = Console(width=max(Console().width, 110))  # narrower than that, the table would be unreadable

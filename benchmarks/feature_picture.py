@@ -23,7 +23,7 @@ from wdpurify.audit import FeatureMap, feature_map
 
 mpl.use("Agg")
 #: What the picture calls the methods.
-TRAINED = {"plain": "goal 1 only", "purified": "PL all groups (default)"}
+TRAINED = {"plain": "plain", "purified": "wdpurify"}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from purifybench import paper_tables
 from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.backbones import BACKBONES, reads
 from purifybench.faces.sets import TASK_SETS, auxiliary_faces, task_faces
+from purifybench.former_names import with_present_names
 from purifybench.jobs import Job
 from purifybench.methods import FACE_METHODS
 from purifybench.plan import Plan, carry_out
@@ -73,7 +74,7 @@ class Arguments:
         table: which of the paper's tables, or the accuracy against the bias.
         sets: names of cartoon sets to train on; all three by default.
         backbones: names of networks; small-bn for CPU, alexnet, vgg19 and resnet34 as published (224 pixels).
-        methods: names of methods; all by default. Goal 1 is always among them.
+        methods: names of methods; all by default. Plain training is always among them.
         seeds: one run each.
         steps: optimiser steps per run.
         image_size: pixels.
@@ -104,7 +105,7 @@ class Arguments:
 
 def main() -> None:
     """Draw the faces, run everything, report."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+    arguments = with_present_names(tyro.cli(Arguments, description=__doc__))
     check(arguments)
     state = PartialState()
     store = ResultsStore(arguments.out / "results.jsonl")

@@ -1,6 +1,6 @@
 """The first picture of the README: training, auxiliary and test faces, and how accurate plain and purified networks are.
 
-    python benchmarks/fer.py --bias 0.95 --seeds 0 1 2 3 4 --methods "upper bound" AMTL "PL all groups (default)"
+    python benchmarks/fer.py --bias 0.95 --seeds 0 1 2 3 4 --methods "upper bound" "adversarial multi-task" wdpurify
     python benchmarks/first_picture.py results/faces --out docs/first-picture.png
 
 The bars are the stored runs; faces are drawn larger than they were trained on.
@@ -24,7 +24,7 @@ mpl.use("Agg")
 #: What the bars are called, in their order.
 BARS = {
     report.BASELINE: "plain",
-    "AMTL": "gradient reversal, tuned",
+    "adversarial multi-task": "gradient reversal, tuned",
     report.DEFAULT: "purified",
     report.UPPER_BOUND: "trained without the bias",
 }

@@ -50,9 +50,7 @@ def shares(records: list[Record]) -> dict[str, dict[str, float]]:
     names = [frontier.form_name(*form) for form in frontier.FORMS]
     return {
         task: {
-            name: 100.0
-            * (mean[task, name] - mean[task, "goal 1 only"])
-            / (mean[task, "upper bound"] - mean[task, "goal 1 only"])
+            name: 100.0 * (mean[task, name] - mean[task, "plain"]) / (mean[task, "upper bound"] - mean[task, "plain"])
             for name in names
             if (task, name) in mean
         }

@@ -65,11 +65,11 @@ class Arguments:
 
 
 class TwoUpdates(Plain):
-    """Alg. 1 to the letter: Goal 1 and Goal 2 as two forwards and two updates of the network."""
+    """Alg. 1 to the letter: plain training and Goal 2 as two forwards and two updates of the network."""
 
     def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int, batch_size: int) -> None:
         super().__init__(network, task, seed=seed, device=device, steps=steps)
-        published = METHODS["PL as published, to population"]
+        published = METHODS["as published, to population"]
         self.inner = published(network, task, seed=seed, device=device, steps=steps, batch_size=batch_size)
         self.optimizer: torch.optim.Optimizer | None = None
 
@@ -84,20 +84,18 @@ class TwoUpdates(Plain):
 
 def compared(task_rows: int, *, frontier: bool) -> dict[str, Callable[..., Method]]:
     """The methods, with auxiliary rows in proportion to the task's."""
-    plain = {"plain loop": METHODS["goal 1 only"]}
+    plain = {"plain loop": METHODS["plain"]}
     if frontier:
         return plain | dict(forms(task_rows))
     half = {"batch_size": task_rows // 2}
     return plain | {
         **{
-            f"PL all groups (default), {share}": partial(
-                METHODS["PL all groups (default)"], batch_size=max(1, task_rows // part)
-            )
+            f"wdpurify, {share}": partial(METHODS["wdpurify"], batch_size=max(1, task_rows // part))
             for share, part in (("a sixth", 6), ("a third", 3), ("half", 2))
         },
-        "PL one-sided": partial(METHODS["PL one-sided, balanced"], **half),
-        "PL, two updates (Alg. 1)": partial(TwoUpdates, **half),
-        "gradient reversal (DANN, AMTL)": partial(METHODS["gradient reversal"], **half),
+        "wdpurify, one-sided": partial(METHODS["wdpurify, one-sided, balanced"], **half),
+        "wdpurify, two updates (the paper's Alg. 1)": partial(TwoUpdates, **half),
+        "gradient reversal": partial(METHODS["gradient reversal"], **half),
     }
 
 

@@ -29,6 +29,7 @@ from pictures import sizes
 from purifybench import figures, paper_tables
 from purifybench.arguments import refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.faces.sets import TASK_SETS
+from purifybench.former_names import with_present_names
 from purifybench.jobs import Job
 from purifybench.methods import OWN_ROWS_METHODS
 from purifybench.picture_options import FineTuning, Pictures, Rows
@@ -62,7 +63,7 @@ class Arguments:
             sets of faces have small-bn and SGD.
         tasks: colour; the sets of cartoon faces, whose hair colour goes with the expression; pictures; shapes. All by default,
             pictures alone with `--data`.
-        methods: names of methods; all by default. Goal 1 is always among them.
+        methods: names of methods; all by default. Plain training is always among them.
         biases: shares of the training rows of a class that have its nuisance; several make a plot.
         seeds: one run each.
         steps: optimiser steps per run; by default 400 for colour and shapes, 500 for faces, and 200 for pictures of your own.
@@ -99,7 +100,7 @@ class AtBias(Arguments):
 
 def main() -> None:
     """Tune what is to be tuned, run everything, report."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+    arguments = with_present_names(tyro.cli(Arguments, description=__doc__))
     datasets.disable_progress_bars()
     check(arguments)
     store = ResultsStore(arguments.out / "results.jsonl")

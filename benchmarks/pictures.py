@@ -22,6 +22,7 @@ from purifybench import paper_tables
 from purifybench.adapted import network_named
 from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.backbones import BACKBONES, reads
+from purifybench.former_names import with_present_names
 from purifybench.jobs import Job
 from purifybench.methods import PICTURE_METHODS
 from purifybench.picture_options import FineTuning, Pictures, Rows, network_options, recipe
@@ -47,7 +48,7 @@ class Arguments:
         pictures: which pictures.
         rows: rows of each split.
         fine_tuning: network and training.
-        methods: names of methods; all by default. Goal 1 is always among them.
+        methods: names of methods; all by default. Plain training is always among them.
         seeds: one run each.
         steps: optimiser steps per run; 500 for the cartoon faces, 200 for data of your own by default.
         bias: share of the training pictures of a class that have its nuisance.
@@ -72,7 +73,7 @@ class Arguments:
 
 def main() -> None:
     """Draw or open the pictures, tune what is to be tuned, run everything, report."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+    arguments = with_present_names(tyro.cli(Arguments, description=__doc__))
     datasets.disable_progress_bars()
     check(arguments)
     state = PartialState()

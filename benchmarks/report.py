@@ -3,7 +3,7 @@
     python benchmarks/report.py results/faces results/digits --out results/report
 
 Each table stands beside the paper's own figures, with means, 95 % intervals, pairs won, tied and lost and a paired test against
-Goal 1; `accuracy.csv` has every accuracy in a line of its own.
+plain training; `accuracy.csv` has every accuracy in a line of its own.
 """
 
 from dataclasses import dataclass

@@ -21,8 +21,8 @@ class CrossTable:
     Attributes:
         cells: by pair ``"train → test"`` and method.
         average: by method, over the pairs.
-        verdicts: by method, beside Goal 1: pairs won, tied and lost by mean, and the p value of a paired t test over the seeds'
-            averages (NaN for fewer than two seeds, or equal gains in all).
+        verdicts: by method, beside plain training: pairs won, tied and lost by mean, and the p value of a paired t test over
+            the seeds' averages (NaN for fewer than two seeds, or equal gains in all).
     """
 
     cells: dict[str, dict[str, Estimate]]

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from .former_names import present_name
+
 Record = dict[str, Any]
 
 
@@ -31,9 +33,12 @@ class ResultsStore:
         found = []
         for line in self.path.read_text().splitlines():
             try:
-                found.append(json.loads(line))
+                record = json.loads(line)
             except json.JSONDecodeError:
                 continue
+            if isinstance(key := record.get("key"), dict):
+                key |= {name: present_name(key[name]) for name in ("method", "row") if isinstance(key.get(name), str)}
+            found.append(record)
         return found
 
     def find(self, key: dict[str, Any]) -> Record | None:

@@ -96,15 +96,15 @@ def test_a_layer_or_a_function_may_say_where_features_are():
 
 def test_twenty_values_have_looks_of_their_own_and_the_rest_is_grey():
     assert len(COLOURS) * len(MARKS) >= MOST
-    cells = [value for value in range(30) for _ in range(11 if value < MOST else 10)] + [None]
+    cells = [f"{value:02}" for value in range(30) for _ in range(11 if value < MOST else 10)] + [None]
     found = feature_map({"net": torch.randn(len(cells), 3)}, None, [0] * len(cells), cells, nuisance_name="who", **FAST)
-    assert found.nuisance.values == tuple(map(str, range(MOST)))
+    assert found.nuisance.values == tuple(f"{value:02}" for value in range(MOST))
     assert (found.nuisance.others, int((found.nuisance.codes < 0).sum())) == (10, 101)
     assert found.models[0].leakage.values == 30
     assert found.models[0].kept is None  # of one class
     classes, who = (axes.get_legend() for axes in found.figure().axes if axes.get_legend())
     assert [text.get_text() for text in classes.get_texts()] == ["0"]
-    assert [text.get_text() for text in who.get_texts()] == [*map(str, range(MOST)), "10 other values"]
+    assert [text.get_text() for text in who.get_texts()] == [*(f"{value:02}" for value in range(MOST)), "10 other values"]
     figure = found.figure()
     figure.draw_without_rendering()
     legend = [axes.get_legend() for axes in figure.axes if axes.get_legend()][1].get_window_extent()
@@ -144,8 +144,8 @@ def test_names_and_values_are_shown_harmlessly(tmp_path):
         ({"models": {"a": torch.zeros(40, 3, 2)}}, ValueError, r"of shape \(rows, dim\), got \(40, 3, 2\) for 'a'"),
         ({"models": {"a": torch.full((40, 3), torch.nan)}}, ValueError, "features must be finite"),
         ({"models": {"a": torch.zeros(39, 3)}}, ValueError, "as many rows each, got 39 of the features of 'a', 40 of"),
-        ({"images": torch.zeros(41, 3)}, ValueError, "41 of `images`"),
-        ({"models": {"a": nn.Linear(3, 2)}}, TypeError, "`images` must be a floating point tensor .* got NoneType"),
+        ({"rows": torch.zeros(41, 3)}, ValueError, "41 of `rows`"),
+        ({"models": {"a": nn.Linear(3, 2)}}, TypeError, "`rows` must hold what the model 'a' reads, got None"),
         ({"nuisance": [0] * 40}, ValueError, "`nuisance` must have two values or more to tell apart, got: all rows"),
         ({"projection": "umap"}, ValueError, "`projection` must be one of 'tsne', 'pca', got 'umap'"),
         ({"permutations": 0}, ValueError, "`permutations` must be at least 1"),
@@ -154,6 +154,6 @@ def test_names_and_values_are_shown_harmlessly(tmp_path):
 )
 def test_wrong_inputs_are_named(changes, error, message):
     halves = [0, 1] * 20
-    given = {"models": {"a": torch.zeros(40, 3)}, "images": None, "classes": halves, "nuisance": halves} | FAST | changes
+    given = {"models": {"a": torch.zeros(40, 3)}, "rows": None, "classes": halves, "nuisance": halves} | FAST | changes
     with pytest.raises(error, match=message):
         feature_map(**given)

@@ -9,11 +9,13 @@ pytest.importorskip("sklearn")
 from audit_rows import small_net, striped_rows
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import cross_val_score
 
 from wdpurify._balance import cramers_v
 from wdpurify.audit import leakage
 from wdpurify.audit._association import associate, independence_weights
-from wdpurify.audit._probe import balanced_weights
+from wdpurify.audit._discriminant import _prepared, _scores
+from wdpurify.audit._probe import balanced_weights, folds, linear_probe
 from wdpurify.audit._transfer import crossed_interval
 
 
@@ -60,6 +62,39 @@ def test_p_values_of_labels_that_say_nothing_are_uniform():
     assert counts.sum() == 24
 
 
+@pytest.mark.parametrize("shape", [(60, 5), (40, 90)], ids=["more rows", "more dimensions"])
+def test_the_shared_factorisation_gives_the_scores_of_each_labelling_by_itself(shape):
+    generator = torch.Generator().manual_seed(0)
+    rows, others = (torch.randn(*shape, generator=generator).double() for _ in range(2))
+    labels = torch.stack([torch.randperm(shape[0], generator=generator) % 3 for _ in range(4)])
+    rows[:, 0] += 2 * labels[0]
+    learned, judged, factor, shrinkage = _prepared(rows, others)
+    found = _scores(learned, judged, factor, shrinkage, nn.functional.one_hot(labels, 3).double())
+    mean, spread = rows.mean(0), rows.std(0, unbiased=False)
+    rows, others = (rows - mean) / spread, (others - mean) / spread
+    for scores, own in zip(found, labels, strict=True):
+        means = torch.stack([rows[own == value].mean(0) for value in range(3)])
+        within = rows - means[own]
+        covariance = (1 - shrinkage) * within.T @ within / len(rows) + shrinkage * torch.eye(shape[1])
+        slopes = torch.linalg.solve(covariance, means.T)
+        expected = others @ slopes - (means.T * slopes).sum(0) / 2
+        torch.testing.assert_close(scores, expected)
+
+
+def test_a_direction_of_hardly_any_variance_counts_as_little_as_for_a_logistic_regression():
+    generator = torch.Generator().manual_seed(0)
+    hair = torch.arange(400) % 2
+    rows = torch.randn(400, 1, generator=generator) * torch.ones(400, 16)
+    rows[:, ::2] += 0.003 * hair[:, None] + 0.001 * torch.randn(400, 8, generator=generator)
+    regression = cross_val_score(linear_probe(), rows, hair, cv=folds(0), scoring="balanced_accuracy").mean()
+    assert leakage(None, rows, hair, permutations=5).balanced_accuracy == pytest.approx(regression, abs=0.03)
+    assert regression < 0.6
+
+
+def test_collapsed_features_are_at_chance():
+    assert leakage(None, torch.ones(40, 3), [0, 1] * 20, permutations=5).balanced_accuracy == 0.5
+
+
 def test_known_tables_have_their_cramers_v():
     assert cramers_v(torch.tensor([[50, 0], [0, 50]])) == pytest.approx(1.0, abs=1e-6)
     assert cramers_v(torch.tensor([[25, 25], [25, 25]])) == 0
@@ -102,10 +137,15 @@ def test_the_interval_covers_the_true_gain_about_as_often_as_it_says():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((None, torch.zeros(20, 3, 8, 8), [0, 1] * 10), ValueError, r"features of shape \(rows, dim\) without a `model`"),
+        (
+            (None, torch.zeros(20, 3, 8, 8), [0, 1] * 10),
+            ValueError,
+            r"features of shape \(rows, dim\) without a `model`",
+        ),
         ((None, torch.zeros(20, 3), [0, 1]), ValueError, "got 2 labels for 20 rows"),
         ((None, torch.zeros(20, 3), [0] * 20), ValueError, "all rows have the same value, 0"),
-        ((None, [[1.0]], [0]), TypeError, "`images` must be a floating point tensor, got list"),
+        ((None, [[1.0]], [0]), ValueError, "all rows have the same value"),
+        ((None, ["a", "b"] * 10, [0, 1] * 10), TypeError, "`rows` must be floating point features .* got list"),
         ((None, torch.zeros(20, 3).long(), [0, 1] * 10), TypeError, "got torch.int64"),
         ((nn.Sequential(nn.Flatten(), nn.Linear(1, 2)), torch.full((20, 1), torch.nan), [0, 1] * 10), ValueError, "not finite"),
     ],

@@ -32,7 +32,7 @@ def test_it_ranks_labels_and_measures_what_is_left(start, capsys):
     out = start("--seeds", "1", "--steps", "3", "--repeats", "2", "--task-steps", "2", "--permutations", "3")
     text = (out / "report.md").read_text()
     assert len(re.findall(r"^\| 1 \| ", text, flags=re.MULTILINE)) == 2
-    assert "| seed | goal 1 only | purified of hair | control: shuffled |" in text
+    assert "| seed | plain | purified of hair | control: shuffled |" in text
     found = json.loads((out / "audit-1.json").read_text())
     assert sorted(entry["column"]["name"] for entry in found["columns"]) == ["hair", "smiling", "style"]
     assert found["settings"]["evaluation rows"] == 48

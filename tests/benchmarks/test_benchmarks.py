@@ -129,7 +129,7 @@ def test_a_grid_has_all_its_points_but_for_options_that_are_given():
 @pytest.fixture
 def tuned(tmp_path):
     """A plan with two tuned methods, and its store, where the runs of the tuning seeds are already."""
-    methods = {"goal 1 only": Plain, "scaled": _Scaled, "given": partial(_Scaled, scale=0.5)}
+    methods = {"plain": Plain, "scaled": _Scaled, "given": partial(_Scaled, scale=0.5)}
     settings = partial(Settings, steps=1)
     plan = Plan(
         "tiny", methods, tuple(methods), ("small-bn",), (0,), (1001, 1002), lambda name, seed: settings(name, seed=seed)
@@ -157,7 +157,7 @@ def test_every_method_with_a_grid_is_tuned_by_validation_rows_and_by_the_oracle(
     }
     rows = [(job.row, dict(job.options)) for job in plan.reported_jobs(chosen)]
     assert rows == [
-        ("goal 1 only", {}),
+        ("plain", {}),
         ("scaled", {"bend": 1, "scale": 0.0}),
         ("scaled, oracle bend and scale", {"bend": 2, "scale": 1.0}),
         ("given", {"bend": 1}),
@@ -200,7 +200,7 @@ def test_a_newcomers_data_set_needs_a_line_in_the_table(tmp_path, monkeypatch, c
     monkeypatch.setattr(sys, "argv", ["digits.py", "--tasks", "newcomer", *options])
     digits.main()
     report = json.loads((tmp_path / "newcomer-small-bn" / "report.json").read_text())
-    assert [row["method"] for row in report["rows"]] == ["goal 1 only", "upper bound"]
+    assert [row["method"] for row in report["rows"]] == ["plain", "upper bound"]
     assert {path.name for path in tmp_path.glob("*-small-bn")} == {"newcomer-small-bn"}
 
 
@@ -216,7 +216,7 @@ def test_a_builder_gets_the_options_that_it_names_and_lacks():
 
 def test_processes_share_all_jobs_whatever_another_has_finished(tmp_path, monkeypatch):
     store = ResultsStore(tmp_path / "results.jsonl")
-    jobs = [Job("tiny", "goal 1 only", Settings(steps=1, batch_size=8, seed=seed)) for seed in range(4)]
+    jobs = [Job("tiny", "plain", Settings(steps=1, batch_size=8, seed=seed)) for seed in range(4)]
     for rank in (0, 1):  # one after the other: the second finds the first one's records already there
         state = SimpleNamespace(
             process_index=rank, num_processes=2, is_main_process=False, device=CPU, wait_for_everyone=lambda: None
@@ -234,7 +234,7 @@ def _tiny_task(job):
 
 def test_finished_runs_are_not_run_again_and_a_cut_line_is_passed_over(tmp_path):
     store = ResultsStore(tmp_path / "results.jsonl")
-    jobs = [Job("tiny", "goal 1 only", Settings(steps=1, batch_size=8, seed=seed)) for seed in range(3)]
+    jobs = [Job("tiny", "plain", Settings(steps=1, batch_size=8, seed=seed)) for seed in range(3)]
     run = partial(run_jobs, build_task=_tiny_task, workers=1, title="test")
     run(jobs[:2], store=store)
     with store.path.open("a") as file:
@@ -251,7 +251,7 @@ def test_a_batch_size_that_is_named_is_taken():
         assert sizes == [usual, 7]
 
 
-METHODS_OF_THE_JOB = ("gradient reversal", "upper bound", "PL all groups (default)")
+METHODS_OF_THE_JOB = ("gradient reversal", "upper bound", "wdpurify")
 
 
 def _main_job(monkeypatch, out, *arguments):
@@ -268,12 +268,12 @@ def test_main_job_writes_table_json_and_figures_and_resumes(tmp_path, monkeypatc
         folder = tmp_path / f"{task}-small-bn"
         report = json.loads((folder / "report.json").read_text())
         assert {"commit", "versions", "machine", "arguments", "rows"} <= report.keys()
-        assert {row["method"] for row in report["rows"]} >= {*METHODS_OF_THE_JOB, "goal 1 only"}
+        assert {row["method"] for row in report["rows"]} >= {*METHODS_OF_THE_JOB, "plain"}
         chosen = {(one["method"], one["by"]) for one in report["chosen"]}
         assert chosen == {("gradient reversal", by) for by in ("validation", "oracle")}
         written = (folder / "report.md").read_text()
         assert written.count("\n|") >= 6
-        found = next(row["looseness"]["mean"] for row in report["rows"] if row["method"] == "PL all groups (default)")
+        found = next(row["looseness"]["mean"] for row in report["rows"] if row["method"] == "wdpurify")
         assert found >= 1.0
         assert re.search(rf"Theorem 1 bounds the error on the shifted set, .* by {found:.1f}.* times what it is", written)
         assert all((folder / name).stat().st_size > 5000 for name in ("accuracy.png", "critic.png", "components.png"))
@@ -305,14 +305,14 @@ def test_main_job_on_two_processes(tmp_path, launcher, methods):
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=540)
     assert run.returncode == 0, run.stderr
     report = json.loads((tmp_path / "photo-small-bn" / "report.json").read_text())
-    assert {row["method"] for row in report["rows"]} >= {*methods, "goal 1 only"}
+    assert {row["method"] for row in report["rows"]} >= {*methods, "plain"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--backbones", "resnet19"], "--backbones: 'resnet19' is none of 'small-bn'"),
-        (["--methods", "magic"], "--methods: 'magic' is none of 'goal 1 only'"),
+        (["--methods", "magic"], "--methods: 'magic' is none of 'plain'"),
         (["--tasks", "ck+"], "--tasks: 'ck\\+' is none of 'colour', 'photo', 'shapes', 'real'$"),
         (["--tasks", "real"], "--tasks real needs --train"),
         (["--seeds"], "--seeds: name at least one"),

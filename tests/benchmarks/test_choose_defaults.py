@@ -27,14 +27,14 @@ def test_auxiliary_rows_of_every_variant_are_in_proportion_to_the_tasks(task_row
     assert tuple(made[name].keywords["batch_size"] for name in some) == drawn
     assert made["default"].keywords == {"batch_size": BATCH_SIZE * task_rows // 64}
     assert {name for name, make in made.items() if "batch_size" not in getattr(make, "keywords", {})} == {
-        "goal 1 only",
+        "plain",
         "upper bound",
     }
 
 
 def test_the_default_on_pictures_is_that_of_the_picture_benchmark():
     default = choose_defaults.variants(choose_defaults.FineTuning().batch_size)["default"]
-    assert default.keywords == PICTURE_METHODS["PL all groups (default)"].keywords
+    assert default.keywords == PICTURE_METHODS["wdpurify"].keywords
 
 
 def test_variants_train_on_digits_and_on_pictures_of_ones_own_and_read_no_test(start, parquet, monkeypatch, tmp_path):
@@ -43,7 +43,7 @@ def test_variants_train_on_digits_and_on_pictures_of_ones_own_and_read_no_test(s
     monkeypatch.setitem(choose_defaults.STEPS, "colour", 2)
     own = ["--data", str(parquet), "--class-column", "shade", "--nuisance-column", "colour", "--image-size", "16"]
     rows = ["--rows", "40", "--auxiliary-rows", "16", "--validation-rows", "16", "--test-rows", "40"]
-    wanted = ["--variants", "goal 1 only", "default", "--backbones", "small-gn", "--steps", "2"]
+    wanted = ["--variants", "plain", "default", "--backbones", "small-gn", "--steps", "2"]
     found = start(*own, *rows, *wanted, "--tasks", "colour", "pictures")
     assert all(record["accuracy"].keys() == {"validation", "oracle"} for record in found)
     made = [(record["key"]["task"], record["key"]["settings"]["backbone"]) for record in found]

@@ -56,7 +56,7 @@ def _record(row, seed, *, warned=()):
 def test_rows_that_are_not_there_yet_are_dots():
     class Store:
         def found(self, keys):
-            return [_record("goal 1 only", 0), _record("PL all groups (default)", 0, warned=["collapsed features"])]
+            return [_record("plain", 0), _record("wdpurify", 0, warned=["collapsed features"])]
 
     rows = demo.table(demo.BENCHES["colour"], [], Store())
     assert list(rows.columns[0].cells) == [

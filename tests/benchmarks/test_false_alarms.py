@@ -6,7 +6,7 @@ from purifybench.methods import METHODS
 from purifybench.tasks import TASKS
 from purifybench.training import Settings, train
 
-HEALTHY = ("PL all groups (default)", "PL two-sided, one group", "control: shuffled groups")
+HEALTHY = ("wdpurify", "wdpurify, one group", "control: shuffled groups")
 RUNS = 50
 
 

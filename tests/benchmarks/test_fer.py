@@ -62,19 +62,19 @@ def test_wrong_arguments_are_named(arguments, message, monkeypatch, tmp_path):
 
 
 def test_sets_are_those_asked_for_and_tested_on_all():
-    chosen = fer.plans(fer.Arguments(sets=("mmi-like",), methods=("AMTL",)))
+    chosen = fer.plans(fer.Arguments(sets=("mmi-like",), methods=("adversarial multi-task",)))
     assert {plan.task for plan in chosen} == {"mmi-like"}
     assert {plan.task for plan in fer.plans(fer.Arguments())} == set(sets.TASK_SETS)
 
 
 def test_table_1_has_every_pair_the_papers_figures_and_other_auxiliary_faces(start):
-    methods = ["--methods", "AMTL", fer.DEFAULT, "upper bound"]
+    methods = ["--methods", "adversarial multi-task", fer.DEFAULT, "upper bound"]
     out = start("--seeds", "0", "1", *methods, "--auxiliary", "same", "other")
     folder = out / "faces-small-bn-bias-0.7-3-steps"
     text = (folder / "report.md").read_text()
     assert text.count("\n| ck-like → ") == 2
     header = next(line for line in text.splitlines() if line.startswith("| train → test"))
-    for name in ("AMTL, oracle weight", f"{fer.DEFAULT}, auxiliary faces: other", "paper: AMTL", "paper: PL"):
+    for name in ("adversarial multi-task, oracle weight", f"{fer.DEFAULT}, auxiliary faces: other", "paper: AMTL", "paper: PL"):
         assert f"| {name} |" in header
     assert "| won/tied/lost |" in text
     assert "averages over its three networks" in text
@@ -95,13 +95,13 @@ def test_tables_share_their_runs_and_only_those_asked_for_are_made_anew(start, m
     assert len(made) == 3  # smiling, on each set
     text = (out / "faces-small-bn-bias-0.7-3-steps" / "report.md").read_text()
     assert text.startswith("Table III analogue")
-    assert "| PL (smiling) |" in text
+    assert "| wdpurify (smiling) |" in text
     assert "| paper: PL (smiling) |" in text
     made.clear()
     start("--seeds", "0", "--table", "3")
     assert len(made) == 9
     after = ResultsStore(out / "results.jsonl").records()
-    assert {record["key"]["row"] for record in after} == {*before, "PL (smiling)"}
+    assert {record["key"]["row"] for record in after} == {*before, "wdpurify (smiling)"}
     assert len(after) == 9
 
 

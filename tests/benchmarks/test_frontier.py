@@ -21,11 +21,11 @@ def measured(tmp_path):
     """Two seeds of one task, a cost of every form, and a run on another network."""
     store = ResultsStore(tmp_path / "results.jsonl")
     for seed, shift in ((1, -1.0), (2, 1.0)):
-        store.add(_record("colour", "goal 1 only", seed, 40.0 + shift))
+        store.add(_record("colour", "plain", seed, 40.0 + shift))
         store.add(_record("colour", "upper bound", seed, 90.0 + shift))
         for number, form in enumerate(forms.FORMS):
             store.add(_record("colour", forms.form_name(*form), seed, 60.0 + number + shift))
-    other = _record("colour", "goal 1 only", 1, 0.0)
+    other = _record("colour", "plain", 1, 0.0)
     other["key"]["settings"]["backbone"] = "small-gn"
     store.add(other)
     cost = {forms.form_name(*form): {"ratio": 1.1 + 0.1 * number} for number, form in enumerate(forms.FORMS)}

@@ -14,7 +14,7 @@ def test_the_cost_of_the_forms_is_measured_in_place_of_other_methods():
     assert list(overhead.compared(64, frontier=True)) == ["plain loop", *forms.forms()]
     usual = overhead.compared(48, frontier=False)
     shares = ("a sixth", "a third", "half")
-    assert [usual[f"PL all groups (default), {share}"].keywords["batch_size"] for share in shares] == [8, 16, 24]
+    assert [usual[f"wdpurify, {share}"].keywords["batch_size"] for share in shares] == [8, 16, 24]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_networks_of_the_benchmarks_and_of_ones_own_are_measured_side_by_side(st
 @pytest.mark.parametrize(("name", "width"), [("small-gn", 128), ("test_picture_networks:Tiny", 6)])
 def test_what_is_measured_is_the_network_of_that_name(name, width):
     task = overhead.random_task(overhead.Arguments(batch_size=6, image_size=16))
-    turn = overhead.Turn(METHODS["goal 1 only"], name, task, torch.device("cpu"))
+    turn = overhead.Turn(METHODS["plain"], name, task, torch.device("cpu"))
     assert turn.method.network.head.in_features == width
 
 

@@ -119,14 +119,14 @@ def test_weights_in_the_gap_give_each_class_of_a_group_an_equal_share(task):
 
 def test_a_table_per_bias_and_a_plot_over_the_biases(tmp_path, monkeypatch):
     options = ["--tasks", "colour", "--biases", "0.5", "1.0", "--seeds", "0", "1", "--steps", "3", "--workers", "1"]
-    chosen = ["--methods", "balanced batches", "PL and batches, balanced", "--out", str(tmp_path)]
+    chosen = ["--methods", "balanced batches", "wdpurify, balanced", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["own_labels.py", *options, *chosen])
     own_labels.main()
     keys = [json.loads(line)["key"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    balanced = {"goal 1 only", "balanced batches"}
+    balanced = {"plain", "balanced batches"}
     assert {key["method"] for key in keys if key["data"]["bias"] == 1.0} == balanced  # there the library refuses the rest
-    assert {key["method"] for key in keys if key["data"]["bias"] == 0.5} == balanced | {"PL and batches, balanced"}
-    assert "PL and batches, balanced" in (tmp_path / "colour-0.5" / "report.md").read_text()
+    assert {key["method"] for key in keys if key["data"]["bias"] == 0.5} == balanced | {"wdpurify, balanced"}
+    assert "wdpurify, balanced" in (tmp_path / "colour-0.5" / "report.md").read_text()
     assert (tmp_path / "colour-bias.png").stat().st_size > 10_000
     rows = (tmp_path / "accuracy.csv").read_text().splitlines()
     assert len(rows) > 12

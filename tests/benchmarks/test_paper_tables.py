@@ -21,7 +21,7 @@ def _record(task, row, seed, data=None, backbone="small-bn", **accuracy):
 
 
 def test_the_cross_table_counts_pairs_and_tests_the_seeds_averages():
-    rows = [("goal 1 only", (30.0, 40.0), (32.0, 40.0)), ("PL", (40.0, 39.0), (44.0, 39.0))]
+    rows = [("plain", (30.0, 40.0), (32.0, 40.0)), ("PL", (40.0, 39.0), (44.0, 39.0))]
     records = [_record("a", name, seed, b=runs[seed][0], c=runs[seed][1]) for name, *runs in rows for seed in (0, 1)]
     table = cross_table.cross_table(records)
     assert list(table.cells) == ["a → b", "a → c"]
@@ -57,7 +57,7 @@ def stored(tmp_path):
     """Runs of faces and digits in two folders."""
     face = {"label": "hair", "auxiliary": "same", "image_size": 32, "bias": 0.7}
     digit = {"bias": 0.95, "image_size": 16, "real": {"train": None}}
-    names, values = ("goal 1 only", "PL all groups (default)"), (40.0, 60.0)
+    names, values = ("plain", "wdpurify"), (40.0, 60.0)
     for folder, records in {
         "faces": [
             _record(train, name, seed, face, within=90.0, unbiased=value, **{test: value + seed})
@@ -98,7 +98,7 @@ def test_report_puts_stores_together_beside_the_papers_figures(stored, monkeypat
         ('{"a": 1}\n', ["."], "results.jsonl: holds no results of a benchmark"),
         ("", ["results.jsonl"], "results.jsonl: holds no results of a benchmark"),
         (
-            json.dumps(_record("photo", "goal 1 only", 0, clean=1.0, shifted=1.0)),
+            json.dumps(_record("photo", "plain", 0, clean=1.0, shifted=1.0)),
             [".", "--tables", "3"],
             "hold none of the tables 3",
         ),
@@ -115,7 +115,7 @@ def test_report_names_what_is_wrong_with_its_sources(content, arguments, message
 
 def test_only_the_named_runs_are_forgotten(tmp_path):
     store = ResultsStore(tmp_path / "results.jsonl")
-    records = [_record("a", "goal 1 only", seed, b=1.0) for seed in range(3)]
+    records = [_record("a", "plain", seed, b=1.0) for seed in range(3)]
     for record in records:
         store.add(record)
     store.forget([records[1]["key"]])

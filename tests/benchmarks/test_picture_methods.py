@@ -67,7 +67,7 @@ def test_the_mean_distance_is_over_pairs_of_groups_with_two_rows():
 def test_protected_statistics_are_those_of_the_task_rows_alone(parquet):
     task = build_pictures(parquet)
     found = {}
-    for name in ("goal 1 only", "gradient reversal", "gradient reversal, protected statistics"):
+    for name in ("plain", "gradient reversal", "gradient reversal, protected statistics"):
         torch.manual_seed(0)
         network = network_named("test_picture_networks:Tiny", 2, {})
         options = {"batch_size": 8} if "reversal" in name else {}
@@ -83,7 +83,7 @@ def test_protected_statistics_are_those_of_the_task_rows_alone(parquet):
 def test_every_new_method_trains_and_resumes_to_the_same_weights(name, parquet, tmp_path, monkeypatch):
     task = build_pictures(parquet)
     monkeypatch.setattr("purifybench.training.CHECKPOINT_EVERY", 3)
-    options = {} if name == "goal 1, head on unbiased rows" else {"batch_size": 16}
+    options = {} if name == "plain, head on unbiased rows" else {"batch_size": 16}
     settings = Settings(steps=6, batch_size=8, lr=1e-3, recipe=Recipe(augment=True))
 
     def make(*given, **named):

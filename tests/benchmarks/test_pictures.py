@@ -93,10 +93,10 @@ def test_clipping_limits_the_step(parquet):
 
 def test_keys_of_older_stores_stay_as_they_were():
     old = {"backbone": "small-bn", "steps": 400, "batch_size": 64, "lr": 0.01, "seed": 3}
-    assert Job("photo", "goal 1 only", Settings(seed=3)).key()["settings"] == old
+    assert Job("photo", "plain", Settings(seed=3)).key()["settings"] == old
     new = replace(Settings(seed=3), recipe=Recipe(clip=2.0), network_options=(("width", 9),))
     added = {"recipe": asdict(Recipe(clip=2.0)), "network_options": [["width", 9]]}
-    assert json.loads(json.dumps(Job("photo", "goal 1 only", new).key()["settings"])) == old | added
+    assert json.loads(json.dumps(Job("photo", "plain", new).key()["settings"])) == old | added
 
 
 def test_worst_cell_and_leakage_are_of_the_features_given():
@@ -158,7 +158,7 @@ def test_a_run_is_reported_and_resumed(start, parquet, tmp_path, monkeypatch, ca
     table = (folder / "report.md").read_text()
     assert "| method | paired % | unbiased % | worst cell % | leakage % |" in table
     rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
-    assert rows[1:] == ["| ---", "| goal 1 only", "| upper bound", "| MMD", "| MMD, oracle weight"]
+    assert rows[1:] == ["| ---", "| plain", "| upper bound", "| MMD", "| MMD, oracle weight"]
     assert {path.name for path in folder.glob("*.png")} == {"accuracy.png", "components.png", "critic.png"}
     said = json.loads((folder / "report.json").read_text())
     assert said["arguments"]["fine_tuning"]["network_options"] == ["width=5"]
@@ -184,10 +184,10 @@ def test_embedded_faces_go_with_their_style(start, faces_cache, monkeypatch, cap
     monkeypatch.setattr(styles, "ROWS_PER_CELL", 6)
     picture_task._faces.cache_clear()
     rows = ["--rows", "30", "--auxiliary-rows", "60", "--validation-rows", "30", "--test-rows", "30", "--bias", "0.5"]
-    out = start("--cache", faces_cache, "--methods", "PL all groups (default)", *rows)
+    out = start("--cache", faces_cache, "--methods", "wdpurify", *rows)
     picture_task._faces.cache_clear()
     found = ResultsStore(out / "results.jsonl").records()
-    assert [record["key"]["row"] for record in found] == ["goal 1 only", "PL all groups (default)"]
+    assert [record["key"]["row"] for record in found] == ["plain", "wdpurify"]
     assert set(found[0]["accuracy"]) == {"validation", "paired", "unbiased"}
     assert found[0]["key"]["data"]["sizes"] == {"rows": 30, "auxiliary_rows": 60, "validation_rows": 30, "test_rows": 30}
     assert set(found[0]["measures"]) == {"worst cell", "statistics re-estimated"}  # six rows of a style are too few for a probe

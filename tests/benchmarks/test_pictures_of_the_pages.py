@@ -23,9 +23,9 @@ def store(tmp_path, monkeypatch):
     for number, row in enumerate(first_picture.BARS):
         for seed in (0, 1):
             _add(found, row, seed, 20.0 * number + seed)
-    _add(found, "AMTL", 2, 99.0, task="ck-like")
-    _add(found, "AMTL", 2, 99.0, bias=0.7)
-    _add(found, "AMTL", 2, 99.0, label="smiling")
+    _add(found, "adversarial multi-task", 2, 99.0, task="ck-like")
+    _add(found, "adversarial multi-task", 2, 99.0, bias=0.7)
+    _add(found, "adversarial multi-task", 2, 99.0, label="smiling")
     return tmp_path
 
 

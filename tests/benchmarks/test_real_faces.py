@@ -314,7 +314,7 @@ def test_the_benchmark_runs_on_them(tmp_path, monkeypatch):
     folders, faces = _folders(tmp_path), celeba_folder(tmp_path / "celeba", rows=240)
     options = [part for name, path in folders.items() for part in (f"--{name.rstrip('+')}", str(path))]
     few = ["--steps", "2", "--image-size", "16", "--workers", "1", "--seeds", "0", "--auxiliary-rows", "150"]
-    methods = ["--methods", "AMTL", "upper bound", fer.DEFAULT]
+    methods = ["--methods", "adversarial multi-task", "upper bound", fer.DEFAULT]
     out = ["--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["fer.py", *options, "--celeba", str(faces), *few, *methods, *out])
     fer.main()

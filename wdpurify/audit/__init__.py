@@ -1,6 +1,6 @@
 """The label audit: which column of an auxiliary set is fit to purify of, and whether features have forgotten it.
 
-``from wdpurify.audit import audit, feature_map, leakage``, or ``python -m wdpurify.audit --help`` and
+``from wdpurify.audit import audit, compare, feature_map, leakage``, or ``python -m wdpurify.audit --help`` and
 ``python -m wdpurify.audit.features --help``.
 """
 
@@ -16,9 +16,12 @@ except ImportError as error:
 from ._association import Association as Association
 from ._audit import audit as audit
 from ._columns import Column as Column
+from ._compare import Comparison as Comparison
+from ._compare import compare as compare
 from ._feature_map import FeatureMap as FeatureMap
 from ._feature_map import feature_map as feature_map
 from ._leakage import Leakage as Leakage
+from ._leakage import Leakages as Leakages
 from ._leakage import leakage as leakage
 from ._report import Audit as Audit
 from ._transfer import Transfer as Transfer

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from wdpurify._checks import check_not_negative, check_positive_integer
+from wdpurify._images import Collator
 from wdpurify._torch import derive_seed, private_randomness
 
 from ._association import associate
 from ._backbone import Backbone
-from ._columns import describe_column
+from ._columns import cut, describe_column
 from ._extractor import Extractor
 from ._leakage import decoded, drawn
 from ._report import Audit, ranked
@@ -41,9 +42,10 @@ def audit(
     evaluation: Any = None,
     image: str = "image",
     image_size: int | None = None,
-    transform: Callable[[Any], Tensor] | None = None,
+    transform: Callable[[Any], Any] | None = None,
+    collate_fn: Collator | None = None,
     layer: str | None = None,
-    features: Callable[[Any, Tensor], Tensor] | None = None,
+    features: Callable[[Any, Any], Tensor] | None = None,
     pretrained: bool = True,
     repeats: int = 4,
     steps: int = 200,
@@ -58,9 +60,9 @@ def audit(
 ) -> Audit:
     """Which label columns of auxiliary data are fit to purify of, the best first.
 
-    Sources are ``(images, labels)``, ``(images, {"name": cells})``, a data frame, a Hugging Face ``Dataset`` or a map-style
-    data set whose rows are mappings. Pandas rows are read by position. Images are floating point tensors, bytes or pictures;
-    the latter two become floats in [0, 1].
+    Sources are ``(rows, labels)``, ``(rows, {"name": cells})``, a data frame, a Hugging Face ``Dataset`` or a map-style
+    data set whose rows are mappings. Pandas rows are read by position. Rows are what :class:`wdpurify.GroupSampler` takes, such
+    as vectors, texts, data sets or images; bytes and pictures become floats in [0, 1].
 
     Copies of the extractor are trained on each label and, as a control, on its shuffled values; a linear probe of the task
     then says which features serve the task better. Model, global random state and data stay as they are. On a CPU the result
@@ -70,15 +72,16 @@ def audit(
         model: as you would train it, before or after training on the task; or the name of a timm backbone.
         task: task rows with their label.
         auxiliary: rows with the label columns; None for columns of the task's own rows.
-        columns: names of the columns to audit.
+        columns: names of the columns to audit. A column of numbers, such as an age, is cut into four ranges.
         label: name of the task label's column.
         evaluation: rows of another collection with the task label, in which the label does not go with the task label as in
             ``task``. Without them the verdict on such a label is at best "doubtful".
-        image: name of the image column.
+        image: name of the column that the model reads, such as "image" or "text".
         image_size: images are resized to this; None leaves them, or takes the size of a backbone given by name.
-        transform: makes a floating point tensor of one image, as your model reads it.
+        transform: prepares one item, as your model reads it.
+        collate_fn: makes a batch of a list of items, such as texts.
         layer: name of the layer whose input is the features; None finds the classifier.
-        features: ``features(model, images)`` in place of ``layer``.
+        features: ``features(model, batch)`` in place of ``layer``.
         pretrained: of a backbone given by name.
         repeats: trainings on each label, and as many controls; at least 2.
         steps: optimiser steps of each training.
@@ -118,24 +121,29 @@ def audit(
         if isinstance(model, Backbone):
             image_size = image_size or model.image_size
         extractor = Extractor(model, layer=layer, features=features, device=device)
-        options: dict[str, Any] = {"image": image, "image_size": image_size, "transform": transform}
+        options: dict[str, Any] = {"image": image, "image_size": image_size, "transform": transform, "collate_fn": collate_fn}
         options |= {"max_rows": max_rows, "seed": seed}
         own_rows = auxiliary is None
         rows = read_table("task" if own_rows else "auxiliary", task if own_rows else auxiliary, columns, **options)
         own = read_table("task", task, [label], optional_columns=columns, **options)
         other = None if evaluation is None else read_table("evaluation", evaluation, [label], **options)
         task_rows, judged, classes = _task_rows(own, other, label)
-        shapes = {tuple(table.images.shape[1:]) for table in (rows, own, other) if table is not None}
+        shapes = {table.inputs.shape for table in (rows, own, other) if table is not None}
         if len(shapes) > 1:
-            raise ValueError(f"all sources must have images of one shape, got {sorted(shapes)}: set `image_size`")
+            came = ", ".join(sorted(map(str, shapes)))
+            raise ValueError(f"all sources must have rows of one shape, got {came}. Set `image_size` for images")
         found = [
             _audited(name, rows, own, task_rows, judged, classes, extractor, plan, permutations, margin, own_rows)
             for name in columns
         ]
     settings: dict[str, Any] = numbers | {"repeats": repeats, "lr": lr, "margin": margin, "seed": seed}
-    settings |= {"task rows": len(own.images), "auxiliary rows": len(rows.images)}
-    settings["evaluation rows"] = 0 if other is None else len(other.images)
-    settings |= {"images": " x ".join(map(str, own.images.shape[1:])), "layer": layer, "device": str(extractor.device)}
+    settings |= {"task rows": len(own.inputs), "auxiliary rows": len(rows.inputs)}
+    settings["evaluation rows"] = 0 if other is None else len(other.inputs)
+    settings |= {
+        "images": " x ".join(map(str, own.inputs.shape or ("of several kinds",))),
+        "layer": layer,
+        "device": str(extractor.device),
+    }
     settings["model"] = model.name if isinstance(model, Backbone) else type(model).__name__
     evaluated = WITHIN if other is None else SEPARATE
     return Audit(ranked(found, lambda entry: VERDICTS.index(entry.verdict)), evaluated, settings, _versions())
@@ -156,13 +164,13 @@ def _task_rows(own: Table, other: Table | None, label: str) -> tuple[Rows, Rows 
         why = column.problem or "; ".join(column.warnings)
         raise ValueError(f"`task` must label every row, with ten rows or more per class, in {label!r}, got: {why}")
     if other is None:
-        return Rows(own.images, codes), None, classes
+        return Rows(own.inputs, codes), None, classes
     names = [str(cell.item() if hasattr(cell, "item") else cell) for cell in other.columns[label]]
     if unknown := sorted(set(names) - set(classes)):
         raise ValueError(
             f"`evaluation` must have task classes that `task` has ({', '.join(classes)}), got {', '.join(unknown)}"
         )
-    return Rows(own.images, codes), Rows(other.images, torch.tensor([classes.index(name) for name in names])), classes
+    return Rows(own.inputs, codes), Rows(other.inputs, torch.tensor([classes.index(name) for name in names])), classes
 
 
 def _audited(
@@ -178,20 +186,22 @@ def _audited(
     margin: float,
     own_rows: bool,
 ) -> ColumnAudit:
-    column, codes, values = describe_column(name, rows.columns[name])
+    known = name in own.columns
+    mine = [] if own_rows or not known else own.columns[name]
+    cells = cut([*rows.columns[name], *mine])
+    auxiliary, mine = cells[: len(rows.inputs)], cells if own_rows else cells[len(rows.inputs) :]
+    column, codes, values = describe_column(name, auxiliary)
     if column.problem:
         return ColumnAudit(column, "do not use", column.problem, None, None, None)
     labelled = codes >= 0
-    images = rows.images[labelled]
+    inputs = rows.inputs.part(labelled)
     codes = codes[labelled]
-    measured, guessed = transfer(extractor, images, codes, task, evaluation, plan)
+    measured, guessed = transfer(extractor, inputs, codes, task, evaluation, plan)
     chosen = drawn(torch.arange(len(codes)), 1000, plan.seed)
-    leak = decoded(extractor.all_features(images[chosen]), codes[chosen], permutations=permutations, seed=plan.seed)
-    known = name in own.columns
+    leak = decoded(extractor.all_features(inputs.part(chosen)), codes[chosen], permutations=permutations, seed=plan.seed)
     if known:
         place = {value: number for number, value in enumerate(values)}
-        cells = [str(cell.item() if hasattr(cell, "item") else cell) for cell in own.columns[name]]
-        guessed = torch.tensor([place.get(cell, -1) for cell in cells])
+        guessed = torch.tensor([place.get(str(cell), -1) for cell in mine])
     association = associate(task.labels, guessed, classes, values, known=known)
     verdict, reason = judge(measured, leak, association, margin, own_rows=own_rows)
     return ColumnAudit(column, verdict, reason, measured, leak, association)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wdpurify._labels import cut_into_ranges, is_missing
+
 #: A value with fewer rows is left out: five folds need some of it each. Below `SMALL` the column is warned about.
 FEWEST = 10
 SMALL = 50
@@ -75,6 +77,13 @@ def _problem(found: "Counter[Any]", kept: list[Any]) -> str:
     if len(kept) < 2:
         return f"fewer than two values have {FEWEST} rows or more"
     return ""
+
+
+def cut(cells: Sequence[Any]) -> list[Any]:
+    """Cells of which a quantity, such as an age, is cut into ranges as `GroupSampler` does it; None where one is missing."""
+    known = [None if is_missing(cell) else plain(cell) for cell in cells]
+    ranges = iter(cut_into_ranges([cell for cell in known if cell is not None]))
+    return [None if cell is None else next(ranges) for cell in known]
 
 
 def plain(cell: Any) -> Any:

@@ -12,13 +12,14 @@ from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 from wdpurify._checks import check_choice, check_positive_integer
+from wdpurify._images import Collator
 from wdpurify._labels import labels_of_rows
-from wdpurify._torch import derive_seed, private_randomness
+from wdpurify._renamed import renamed
 
-from ._columns import describe_column, plain
-from ._extractor import Extractor
+from ._columns import cut, describe_column, plain
 from ._feature_plot import feature_figure
-from ._leakage import Leakage, decoded, drawn
+from ._inputs import Inputs
+from ._leakage import Leakage, decoded, drawn, read_features
 from ._text import shown
 
 Projection = Literal["tsne", "pca"]
@@ -91,9 +92,10 @@ class FeatureMap:
         self.figure().savefig(path, dpi=100)
 
 
+@renamed("images", "rows")
 def feature_map(
-    models: Mapping[str, nn.Module | Tensor],
-    images: Tensor | None,
+    models: Mapping[str, Any],
+    rows: Any,
     classes: Sequence[Any] | Tensor,
     nuisance: Sequence[Any] | Tensor,
     *,
@@ -101,8 +103,10 @@ def feature_map(
     nuisance_name: str = "nuisance",
     projection: Projection = "tsne",
     layer: str | None = None,
-    features: Callable[[Any, Tensor], Tensor] | None = None,
-    permutations: int = 20,
+    features: Callable[[Any, Any], Tensor] | None = None,
+    collate_fn: Collator | None = None,
+    transform: Callable[[Any], Any] | None = None,
+    permutations: int = 100,
     max_rows: int = 1000,
     device: torch.device | str | None = None,
     seed: int = 0,
@@ -112,14 +116,15 @@ def feature_map(
     Use rows that took no part in training or purifying. The models are copied, never run or changed themselves.
 
     Args:
-        models: by name, models or their features of the same rows, ``(rows, dim)``.
-        images: ``(rows, ...)``, prepared like the models' own; None if all of ``models`` are features.
+        models: by name, models or their features of the same rows, tensor or array of shape ``(rows, dim)``.
+        rows: what :class:`wdpurify.GroupSampler` takes, prepared like the models' own; None if all of ``models`` are features.
         classes: task label per row.
-        nuisance: irrelevant label per row.
+        nuisance: irrelevant label per row; a column of numbers, such as an age, is cut into four ranges.
         class_name, nuisance_name: what to call them.
         projection: "tsne", which keeps neighbours, or "pca", which keeps the directions of largest variance.
         layer: name of the layer whose input is the features; None finds the classifier.
-        features: ``features(model, images)``, in place of ``layer``.
+        features: ``features(model, batch)``, in place of ``layer``.
+        collate_fn, transform: as for :class:`wdpurify.GroupSampler`: make a batch of the list of items, and change it.
         permutations: of the leakage's baseline.
         max_rows: of more rows, so many are drawn.
         device: where to run; None stays with each model.
@@ -141,9 +146,12 @@ def feature_map(
     check_positive_integer("permutations", permutations)
     check_positive_integer("max_rows", max_rows)
     check_choice("projection", projection, ("tsne", "pca"))
-    rows = drawn(torch.arange(_count(models, images, classes, nuisance)), max_rows, seed)
-    labels = [labels_of_rows(classes, "classes"), labels_of_rows(nuisance, "nuisance")]
-    task, others = ([plain(cells[row]) for row in rows.tolist()] for cells in labels)
+    if isinstance(models, Mapping):
+        models = {name: torch.as_tensor(own) if type(own).__module__ == "numpy" else own for name, own in models.items()}
+    inputs = None if rows is None else Inputs(rows, collate_fn=collate_fn, transform=transform)
+    used = drawn(torch.arange(_count(models, inputs, classes, nuisance)), max_rows, seed)
+    labels = [labels_of_rows(classes, "classes"), cut(labels_of_rows(nuisance, "nuisance"))]
+    task, others = ([plain(cells[row]) for row in used.tolist()] for cells in labels)
     column, codes, _ = describe_column(nuisance_name, others)
     if column.problem:
         raise ValueError(f"`nuisance` must have two values or more to tell apart, got: {column.problem}")
@@ -151,12 +159,10 @@ def feature_map(
     found = []
     for name, model in models.items():
         if isinstance(model, Tensor):
-            read = model[rows.to(model.device)].detach().float().cpu()
+            read = model[used.to(model.device)].detach().float().cpu()
         else:
-            assert images is not None
-            with private_randomness(torch.device(device or "cpu"), derive_seed(seed, "features")):
-                extractor = Extractor(model, layer=layer, features=features, device=device)
-                read = extractor.all_features(images[rows.to(images.device)])
+            assert inputs is not None
+            read = read_features(model, inputs.part(used), layer=layer, features=features, device=device, seed=seed)
         probes = [
             None if problem else decoded(read[place >= 0], place[place >= 0], permutations=permutations, seed=seed)
             for place, problem in ((codes, ""), (own_codes, own_column.problem))
@@ -181,7 +187,7 @@ def projected(features: Tensor, projection: Projection, seed: int) -> Tensor:
     return points
 
 
-def _count(models: Any, images: Any, classes: Any, nuisance: Any) -> int:
+def _count(models: Any, inputs: Inputs | None, classes: Any, nuisance: Any) -> int:
     """How many rows there are, where all agree about it."""
     if not isinstance(models, Mapping) or not models:
         raise ValueError("`models` must name at least one model or its features, {name: model}")
@@ -192,14 +198,14 @@ def _count(models: Any, images: Any, classes: Any, nuisance: Any) -> int:
             raise ValueError(
                 f"`models`: features must be finite and of shape (rows, dim), got {tuple(model.shape)} for {name!r}"
             )
-        if isinstance(model, nn.Module) and not (isinstance(images, Tensor) and images.is_floating_point()):
-            raise TypeError(f"`images` must be a floating point tensor for the model {name!r}, got {type(images).__name__}")
+        if isinstance(model, nn.Module) and inputs is None:
+            raise TypeError(f"`rows` must hold what the model {name!r} reads, got None. Give rows, or the model's features")
     tensors = {f"the features of {name!r}": model for name, model in models.items() if isinstance(model, Tensor)}
     lengths = {name: len(part) for name, part in (tensors | {"`classes`": classes, "`nuisance`": nuisance}).items()}
-    lengths |= {} if images is None else {"`images`": len(images)}
+    lengths |= {} if inputs is None else {"`rows`": len(inputs)}
     if len(set(lengths.values())) > 1:
         given = ", ".join(f"{count} of {name}" for name, count in lengths.items())
-        raise ValueError(f"`models`, `images` and labels must have as many rows each, got {given}")
+        raise ValueError(f"`models`, `rows` and labels must have as many rows each, got {given}")
     return len(classes)
 
 

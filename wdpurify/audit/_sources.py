@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wdpurify._images import by_position
+from wdpurify._images import Collator, by_position
 from wdpurify._labels import labels_of_rows
 
 from ._hub import check_hub
+from ._inputs import Inputs
 from ._leakage import drawn
 from ._optional import optional
 from ._text import shown
@@ -20,9 +21,9 @@ from ._text import shown
 
 @dataclass(frozen=True)
 class Table:
-    """Images ``(rows, channels, height, width)``, floating point, and columns of one cell per row."""
+    """Rows as the model reads them, and columns of one cell per row."""
 
-    images: Tensor
+    inputs: Inputs
     columns: Mapping[str, list[Any]]
 
 
@@ -34,7 +35,8 @@ def read_table(
     optional_columns: Sequence[str] = (),
     image: str = "image",
     image_size: int | None = None,
-    transform: Callable[[Any], Tensor] | None = None,
+    transform: Callable[[Any], Any] | None = None,
+    collate_fn: Collator | None = None,
     max_rows: int = 2000,
     seed: int = 0,
 ) -> Table:
@@ -47,9 +49,10 @@ def read_table(
             read by position, never by their index.
         wanted: columns that must be there.
         optional_columns: columns taken where they are.
-        image: name of the image column.
+        image: name of the column that the model reads.
         image_size: images are resized to this; None leaves them.
-        transform: makes a floating point tensor of an image; None turns pictures and bytes to [0, 1].
+        transform: prepares an item; None turns pictures and bytes to [0, 1].
+        collate_fn: makes a batch of the list of items, which then come as they are.
         max_rows: of more rows, so many are drawn by ``seed``.
 
     Raises:
@@ -89,8 +92,10 @@ def read_table(
         raise TypeError(f"`{name}` must be (images, columns) or a map-style data set, got {type(source).__name__}")
     if not rows:
         raise ValueError(f"`{name}` must have rows, got none")
-    images = [_read(name, lambda row: _prepared(name, fetch(row), image_size, transform), row, source, image) for row in rows]
-    return Table(_stacked(name, images, rows), read)
+    prepare = transform if collate_fn else lambda cell: _prepared(name, cell, image_size, transform)
+    items = [_read(name, lambda row: prepare(fetch(row)) if prepare else fetch(row), row, source, image) for row in rows]
+    tensors = collate_fn is None and all(isinstance(item, Tensor) for item in items)
+    return Table(Inputs(_stacked(name, items, rows) if tensors else items, collate_fn=collate_fn), read)
 
 
 def open_source(source: str, split: str) -> Any:
@@ -170,23 +175,30 @@ def _check_columns(name: str, wanted: Sequence[str], known: list[str]) -> None:
         raise ValueError(f"`{name}` has no column {absent[0]!r}; it has {', '.join(map(repr, known))}")
 
 
-def _prepared(name: str, cell: Any, size: int | None, transform: Callable[[Any], Tensor] | None) -> Tensor:
+def _prepared(name: str, cell: Any, size: int | None, transform: Callable[[Any], Any] | None) -> Any:
+    """An item as a batch is made of it: of a tuple the first member, an image as a floating point tensor."""
+    cell = cell[0] if isinstance(cell, tuple) and cell else cell
     if transform is not None:
         cell = transform(cell)
     elif hasattr(cell, "convert"):  # a PIL image, told without importing PIL
         pixels = torch.frombuffer(bytearray(cell.convert("RGB").tobytes()), dtype=torch.uint8)
         cell = pixels.view(cell.height, cell.width, 3).permute(2, 0, 1)
+    if type(cell).__module__ == "numpy" and hasattr(cell, "shape"):
+        cell = torch.as_tensor(cell)
     if not isinstance(cell, Tensor) or cell.ndim != 3:
-        came = f"a tensor of shape {tuple(cell.shape)}" if isinstance(cell, Tensor) else type(cell).__name__
-        raise TypeError(f"`{name}` must hold images, pictures or tensors of shape (channels, height, width), got {came}")
+        if size is not None:
+            came = f"a tensor of shape {tuple(cell.shape)}" if isinstance(cell, Tensor) else type(cell).__name__
+            raise TypeError(
+                f"`image_size` is for images of shape (channels, height, width), got {came} in `{name}`. Leave it out"
+            )
+        return cell.cpu() if isinstance(cell, Tensor) else cell
     if cell.dtype == torch.uint8:
         cell = cell / 255
     if not cell.is_floating_point():
         raise TypeError(f"`{name}` must hold floating point or byte images, got {cell.dtype}")
     if size is not None and tuple(cell.shape[1:]) != (size, size):
         cell = F.interpolate(cell[None], (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
-    prepared: Tensor = cell.cpu()
-    return prepared
+    return cell.cpu()
 
 
 def _read(name: str, fetch: Callable[[int], Any], row: int, source: Any = None, image: str = "") -> Any:
@@ -215,5 +227,7 @@ def _stacked(name: str, images: list[Tensor], rows: Sequence[int]) -> Tensor:
     other = next((place for place, shape in enumerate(shapes) if shape != shapes[0]), None)
     if other is not None:
         found = f"{shapes[0]} in row {rows[0]} and {shapes[other]} in row {rows[other]}"
-        raise ValueError(f"`{name}` must have images of one shape, got {found}: set `image_size`")
+        raise ValueError(
+            f"`{name}` must have rows of one shape, got {found}. Set `image_size`, or give a `collate_fn` that pads them"
+        )
     return torch.stack(images)

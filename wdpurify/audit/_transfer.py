@@ -12,14 +12,15 @@ from wdpurify._torch import derive_seed, private_randomness
 
 from ._association import independence_weights
 from ._extractor import Extractor
+from ._inputs import Inputs
 from ._probe import balanced_weights, predicted, predicted_across, recall_error
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Prepared images ``(rows, channels, height, width)`` with task classes ``(rows,)``, int64."""
+    """Prepared rows with task classes ``(rows,)``, int64."""
 
-    images: Tensor
+    inputs: Inputs
     labels: Tensor
 
 
@@ -77,13 +78,13 @@ class Transfer:
 
 
 def transfer(
-    extractor: Extractor, images: Tensor, codes: Tensor, task: Rows, evaluation: Rows | None, plan: Plan
+    extractor: Extractor, rows: Inputs, codes: Tensor, task: Rows, evaluation: Rows | None, plan: Plan
 ) -> tuple[Transfer, Tensor]:
     """Measure the transfer effect of a label.
 
     Args:
         extractor: where every training starts; it is not changed.
-        images, codes: auxiliary rows and the numbers of their values, from 0 on.
+        rows, codes: auxiliary rows and the numbers of their values, from 0 on.
         task: rows for the probe.
         evaluation: rows to judge the probe by; None takes folds of ``task``.
         plan: how to train.
@@ -107,11 +108,11 @@ def transfer(
         trained = order[: len(order) * 4 // 5]
         held = order[len(order) * 4 // 5 :]
         shuffled = codes[trained][torch.randperm(len(trained), generator=generator)]
-        learned, head = trained_on(extractor, images[trained], codes[trained], values, plan, seed)
-        placebo, _ = trained_on(extractor, images[trained], shuffled, values, plan, seed)
-        right = head(learned.all_features(images[held])).argmax(1) == codes[held]
+        learned, head = trained_on(extractor, rows.part(trained), codes[trained], values, plan, seed)
+        placebo, _ = trained_on(extractor, rows.part(trained), shuffled, values, plan, seed)
+        right = head(learned.all_features(rows.part(held))).argmax(1) == codes[held]
         label_hits.append((right, codes[held]))
-        features = [learned.all_features(task.images), placebo.all_features(task.images)]
+        features = [learned.all_features(task.inputs), placebo.all_features(task.inputs)]
         guessed = head(features[0]).argmax(1)
         votes += F.one_hot(guessed, values)
         if evaluation is None:
@@ -119,9 +120,9 @@ def transfer(
             found = [predicted_across(own, task.labels, weights, seed=plan.seed) for own in features]
         else:
             weights = base
-            others = [own.all_features(evaluation.images) for own in (learned, placebo)]
+            others = [own.all_features(evaluation.inputs) for own in (learned, placebo)]
             found = [predicted(own, task.labels, other) for own, other in zip(features, others, strict=True)]
-            known = [F.one_hot(rows, values).float() for rows in (guessed, head(others[0]).argmax(1))]
+            known = [F.one_hot(own, values).float() for own in (guessed, head(others[0]).argmax(1))]
             hit = base * (predicted(known[0], task.labels, known[1]) == judged.labels)
             carries.append(hit - 1 / len(judged.labels.unique()))
         hit, missed = (weights * (own == judged.labels) for own in found)
@@ -145,7 +146,7 @@ def transfer(
 
 
 def trained_on(
-    extractor: Extractor, images: Tensor, codes: Tensor, values: int, plan: Plan, seed: int
+    extractor: Extractor, rows: Inputs, codes: Tensor, values: int, plan: Plan, seed: int
 ) -> tuple[Extractor, nn.Linear]:
     """A copy of the extractor that learned labels, and its linear head, on the CPU."""
     with private_randomness(extractor.device, seed):
@@ -156,14 +157,14 @@ def trained_on(
                 parameter.requires_grad_(True)
         batches = _batches(len(codes), plan, seed)
         with torch.no_grad():
-            width = copied.features(images[batches[0]]).shape[1]
+            width = copied.features(rows[batches[0]]).shape[1]
         head = nn.Linear(width, values).to(copied.device)
         learning = [*copied.model.parameters(), *head.parameters()]
         optimizer = torch.optim.AdamW(learning, plan.lr)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.lr, total_steps=plan.steps)
         with torch.enable_grad():
-            for rows in batches:
-                loss = F.cross_entropy(head(copied.features(images[rows])), codes[rows].to(copied.device))
+            for places in batches:
+                loss = F.cross_entropy(head(copied.features(rows[places])), codes[places].to(copied.device))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -49,7 +49,7 @@ class Arguments:
     image_column: str = "image"
     image_size: int | None = None
     projection: Projection = "tsne"
-    permutations: int = 20
+    permutations: int = 100
     max_rows: int = 1000
     device: str = "cpu"
     seed: int = 0
@@ -90,7 +90,7 @@ def run(chosen: Arguments) -> FeatureMap:
     )
     return feature_map(
         models,
-        table.images,
+        table.inputs[torch.arange(len(table.inputs))],
         table.columns[chosen.class_column],
         table.columns[chosen.nuisance_column],
         class_name=chosen.class_column,

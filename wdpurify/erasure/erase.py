@@ -49,7 +49,10 @@ class ErasureReport(NamedTuple):
         count = f"{self.directions} direction{'' if self.directions == 1 else 's'} removed"
         told = f"{told} (chance {self.chance:.1%}; {count}, {self.rows} different auxiliary rows)."
         if self.before < self.chance + CLEAR:
-            told += " The label was hardly readable before erasing. Check that the groups are in the order of the rows."
+            told += (
+                " The label was hardly readable before erasing, as it should be after purifying. Check that the groups are in "
+                "the order of the rows if nothing was purified."
+            )
         elif self.after > self.chance + CLEAR:
             told += " The label is still readable, because the rows are too few for a better fit. Use more auxiliary rows."
         return told

@@ -48,7 +48,7 @@ class FaceSet:
     pairing: int
 
 
-#: The three task sets. Chosen on Goal 1 alone, so that accuracy on another set is far above chance and far below one's own.
+#: The three task sets. Chosen on plain training alone: accuracy on another set is far above chance, far below one's own.
 TASK_SETS: Mapping[str, FaceSet] = {
     "ck-like": FaceSet({"adventurer": 0.5, "toon-head": 0.3, "avataaars": 0.2}, 0.5, 0.75, Picture(grey=True), 0),
     "mmi-like": FaceSet({"adventurer": 0.2, "toon-head": 0.5, "avataaars": 0.3}, -0.5, -0.75, Picture(blur=0.6), 2),

@@ -39,16 +39,16 @@ PUBLISHED_ROWS = 64
 
 #: Method name -> constructor, called as ``METHODS[name](network, task, seed=..., device=..., steps=...)``.
 METHODS: Mapping[str, Callable[..., Method]] = {
-    "goal 1 only": Plain,
+    "plain": Plain,
     "upper bound": Plain,
     "control: statistics only": partial(Purified, strength=0.0, update_statistics=True),
     "control: shuffled groups": partial(Purified, shuffled=True),
     "gradient reversal": GradientReversal,
     "LEACE, head kept": partial(ConceptErasure, refit=False),
     "LEACE, head refitted": ConceptErasure,
-    "PL as published, to population": partial(Purified, published=True, batch_size=PUBLISHED_ROWS),
-    "PL as published, to group": partial(Purified, published=True, objective=OneSided("group"), batch_size=PUBLISHED_ROWS),
-    "PL one-sided, balanced": partial(
+    "as published, to population": partial(Purified, published=True, batch_size=PUBLISHED_ROWS),
+    "as published, to group": partial(Purified, published=True, objective=OneSided("group"), batch_size=PUBLISHED_ROWS),
+    "wdpurify, one-sided, balanced": partial(
         Purified,
         fixed=True,
         objective=OneSided(),
@@ -62,42 +62,42 @@ METHODS: Mapping[str, Callable[..., Method]] = {
         every=3,
         batch_size=PUBLISHED_ROWS,
     ),
-    "PL two-sided, one group": partial(Purified, fixed=True),
-    "PL all groups (default)": Purified,
-    "PL, erased at the end": PurifiedErased,
+    "wdpurify, one group": partial(Purified, fixed=True),
+    "wdpurify": Purified,
+    "wdpurify, erased at the end": PurifiedErased,
 }
 
 #: The methods of the face tables, under the paper's names.
 FACE_METHODS: Mapping[str, Callable[..., Method]] = {
-    "goal 1 only": Plain,
+    "plain": Plain,
     "upper bound": Plain,
-    "TL": Transfer,
-    "MTL": MultiTask,
-    "AMTL": GradientReversal,
+    "transfer": Transfer,
+    "multi-task": MultiTask,
+    "adversarial multi-task": GradientReversal,
     "LEACE, head kept": METHODS["LEACE, head kept"],
     "LEACE, head refitted": METHODS["LEACE, head refitted"],
-    "PL as published, to population": METHODS["PL as published, to population"],
-    "PL as published, to group": METHODS["PL as published, to group"],
-    "PL all groups (default)": Purified,
-    "PL, erased at the end": PurifiedErased,
+    "as published, to population": METHODS["as published, to population"],
+    "as published, to group": METHODS["as published, to group"],
+    "wdpurify": Purified,
+    "wdpurify, erased at the end": PurifiedErased,
     "control: statistics only": METHODS["control: statistics only"],
     "control: shuffled groups": METHODS["control: shuffled groups"],
 }
 
-#: The methods for those who know the irrelevant label of their own training rows. Upper bound and Goal 1 do not use it.
+#: The methods for those who know the irrelevant label of their own training rows. Upper bound and plain training do not use it.
 OWN_ROWS_METHODS: Mapping[str, Callable[..., Method]] = {
-    "goal 1 only": Plain,
+    "plain": Plain,
     "upper bound": Plain,
     "balanced batches": BalancedBatches,
     "group DRO": GroupRobust,
     "gradient reversal, balanced": partial(GradientReversal, balance=True),
     "gradient reversal and batches, balanced": partial(BalancedReversal, balance=True),
-    "PL, rows as they are": Purified,
-    "PL, balanced": partial(Purified, balance=True),
-    "PL and batches, balanced": partial(BalancedPurified, balance=True),
-    "PL and batches, balanced, erased at the end": partial(BalancedPurifiedErased, balance=True),
-    "PL and batches, balanced, within each class": partial(WithinClass, balance=True),
-    "PL and balanced batches, weights in the gap": WeightedGap,
+    "wdpurify, rows as they are": Purified,
+    "wdpurify, balanced rows": partial(Purified, balance=True),
+    "wdpurify, balanced": partial(BalancedPurified, balance=True),
+    "wdpurify, balanced, erased at the end": partial(BalancedPurifiedErased, balance=True),
+    "wdpurify, balanced, within each class": partial(WithinClass, balance=True),
+    "wdpurify, balanced, weights in the gap": WeightedGap,
 }
 
 #: Auxiliary rows per step of the picture benchmark, as many as task rows; of purifying half as many.
@@ -106,7 +106,7 @@ PURIFIED_ROWS = {"batch_size": 16}
 
 #: The methods of the picture benchmark.
 PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
-    "goal 1 only": Plain,
+    "plain": Plain,
     "upper bound": Plain,
     "control: shuffled groups": partial(Purified, shuffled=True, **PURIFIED_ROWS),
     "gradient reversal, weight 0": partial(GradientReversal, weight=0.0, **PICTURE_ROWS),
@@ -117,11 +117,11 @@ PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
     "sliced Wasserstein": partial(SlicedWasserstein, **PICTURE_ROWS),
     "LEACE, head kept": METHODS["LEACE, head kept"],
     "LEACE, head refitted": METHODS["LEACE, head refitted"],
-    "PL, statistics updated": partial(Purified, update_statistics=True, **PURIFIED_ROWS),
-    "PL all groups (default)": partial(Purified, **PURIFIED_ROWS),
-    "PL, erased at the end": partial(PurifiedErased, **PURIFIED_ROWS),
-    "goal 1, head on unbiased rows": UnbiasedHead,
-    "PL, head on unbiased rows": partial(PurifiedUnbiasedHead, **PURIFIED_ROWS),
+    "wdpurify, statistics updated": partial(Purified, update_statistics=True, **PURIFIED_ROWS),
+    "wdpurify": partial(Purified, **PURIFIED_ROWS),
+    "wdpurify, erased at the end": partial(PurifiedErased, **PURIFIED_ROWS),
+    "plain, head on unbiased rows": UnbiasedHead,
+    "wdpurify, head on unbiased rows": partial(PurifiedUnbiasedHead, **PURIFIED_ROWS),
 }
 
 PLAIN = "plain"

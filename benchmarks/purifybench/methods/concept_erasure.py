@@ -25,7 +25,7 @@ class Erased(nn.Module):
 
 
 class ConceptErasure(Plain):
-    """Goal 1, then an eraser fitted on the auxiliary rows.
+    """plain training, then an eraser fitted on the auxiliary rows.
 
     Args:
         network, task, seed, device, steps: as for every method.

@@ -1,4 +1,4 @@
-"""Goal 1 only: the task loss and nothing else."""
+"""plain training only: the task loss and nothing else."""
 
 from typing import Any
 

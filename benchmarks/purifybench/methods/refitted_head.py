@@ -35,7 +35,7 @@ def refit_head(network: Network, rows: Split, device: torch.device) -> None:
 
 
 class UnbiasedHead(Plain):
-    """Goal 1, then a head fitted anew on the oracle's rows, which have no bias and no user has.
+    """plain training, then a head fitted anew on the oracle's rows, which have no bias and no user has.
 
     Args:
         network, task, seed, device, steps: as for every method.

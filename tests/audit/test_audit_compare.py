@@ -1,0 +1,87 @@
+"""One table of several models on held-out rows, against figures counted by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("sklearn")
+pytest.importorskip("pandas")
+from wdpurify.audit import compare, leakage
+
+
+class Reads(nn.Module):
+    """A classifier that takes one column for the class."""
+
+    def __init__(self, column, wrap=lambda scores: scores):
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+        self.wrap = wrap
+        with torch.no_grad():
+            self.head.weight.zero_()[1, column] = 1.0
+            self.head.bias.copy_(torch.tensor([0.5, 0.0]))
+
+    def forward(self, rows):
+        return self.wrap(self.head(rows))
+
+
+CLASSES = [0] * 50 + [1] * 50
+HAIR = [0] * 40 + [1] * 10 + [1] * 40 + [0] * 10
+ROWS = torch.tensor([CLASSES, HAIR]).T.float()
+
+
+def test_the_figures_are_those_counted_by_hand():
+    found = compare({"honest": Reads(0), "biased": Reads(1)}, ROWS, CLASSES, HAIR)
+    assert found.table.loc["honest", ["accuracy", "mean over cells", "worst cell"]].tolist() == [100, 100, 100]
+    assert found.table.loc["biased", ["accuracy", "mean over cells", "worst cell"]].tolist() == [80, 50, 0]
+    expected = leakage(Reads(0), ROWS, HAIR)
+    assert found.table.loc["honest", "leakage"] == 100 * expected.balanced_accuracy
+    assert found.table.loc["honest", "chance"] == 100 * expected.baseline
+    assert found.table.loc["honest", "output leakage"] == 80  # the class tells the hair of so many rows
+    assert found.table.loc["biased", "output leakage"] == 100
+    assert found.cells["rows"].to_dict() == {(0, 0): 40, (0, 1): 10, (1, 0): 10, (1, 1): 40}
+    assert found.cells["biased"].to_dict() == {(0, 0): 100, (0, 1): 0, (1, 0): 0, (1, 1): 100}
+    assert str(found).split()[:2] == ["accuracy", "mean"]
+    assert "<table" in found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda scores: (scores, None), lambda scores: scores[:, 1] - scores[:, 0], lambda scores: scores[:, 1:] - scores[:, :1]],
+    ids=["a tuple", "one number", "one column"],
+)
+def test_outputs_of_other_forms_are_read(wrap):
+    found = compare({"net": Reads(1, wrap)}, ROWS, CLASSES, HAIR, layer="head")
+    assert found.table.loc["net", "accuracy"] == 80
+
+
+def test_classes_by_name_and_several_nuisances():
+    names = [("sad", "glad")[label] for label in CLASSES]
+    groups = {"hair": HAIR, "site": ["north", "south"] * 50}
+    found = compare({"net": Reads(1)}, ROWS, names, groups, classes=["sad", "glad"])
+    assert found.table.loc[("hair", "net"), "worst cell"] == 0
+    assert found.table.loc[("site", "net"), "worst cell"] == 80
+    assert found.cells.loc[("hair", "glad", 1), "rows"] == 40
+
+
+def test_the_models_stay_as_they_are():
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2)).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    compare({"net": net}, ROWS, CLASSES, HAIR)
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": {}}, "`models` must name at least one model"),
+        ({"labels": ["sad", "glad"] * 50}, "got 'sad'. Give `classes`, the labels in the order of the outputs"),
+        ({"labels": [0, 2] * 50}, "numbers of the 2 outputs of 'net', got 2"),
+        ({"labels": [0, 1]}, "one entry per row, got 2 for 100 rows"),
+        ({"groups": [0, 1]}, "one entry per row, got 2 for 100 rows"),
+    ],
+)
+def test_wrong_inputs_are_named(changes, message):
+    given = {"models": {"net": Reads(0)}, "rows": ROWS, "labels": CLASSES, "groups": HAIR} | changes
+    with pytest.raises(ValueError, match=message):
+        compare(**given)

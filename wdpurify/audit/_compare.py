@@ -1,0 +1,129 @@
+"""Several models on the same held-out rows, in one table: accuracy, its cells of class and nuisance, and the leakage."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wdpurify._images import Collator
+from wdpurify._labels import labels_of_rows
+from wdpurify._nuisances import columns_of_labels
+from wdpurify.features import call_with
+
+from ._columns import cut
+from ._inputs import Inputs
+from ._leakage import leakage, read_features
+from ._optional import optional
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` found, in percent.
+
+    Attributes:
+        table: data frame with a row per model: ``accuracy`` over all rows, ``mean over cells`` and ``worst cell`` of class and
+            nuisance, ``leakage`` of the nuisance from the features, ``output leakage`` from the outputs, and ``chance``. The
+            second sees what was erased inside the classifier. With several nuisances a row per nuisance and model.
+        cells: data frame of the accuracy per class and nuisance, with a column per model and the number of ``rows``.
+    """
+
+    table: Any
+    cells: Any
+
+    def __str__(self) -> str:
+        return str(self.table.round(1).to_string())
+
+    def _repr_html_(self) -> str:
+        return str(self.table.round(1).to_html())
+
+
+def compare(
+    models: Mapping[str, nn.Module],
+    rows: Any,
+    labels: Sequence[Any] | Tensor,
+    groups: Any,
+    *,
+    classes: Sequence[Any] | None = None,
+    layer: str | None = None,
+    features: Callable[[Any, Any], Tensor] | None = None,
+    collate_fn: Collator | None = None,
+    transform: Callable[[Any], Any] | None = None,
+    max_rows: int = 1000,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Measure models on rows that took no part in training or purifying: accuracy, its worst cell, and the leakage.
+
+    A cell is a pair of class and nuisance. Where training rows are biased, rare cells tell whether the bias was learned. The
+    models are copied, never run or changed themselves.
+
+    Args:
+        models: classifiers by name, such as ``{"plain": model, "purified": other}``.
+        rows: what :class:`wdpurify.GroupSampler` takes, prepared like the models' own.
+        labels: class per row: the number of the model's output, or one of ``classes``.
+        groups: nuisance per row, or several as columns of a data frame or of a mapping, as for :func:`leakage`.
+        classes: what ``labels`` holds, in the order of the model's outputs; None for numbers.
+        layer, features, collate_fn, transform, device, seed: as for :func:`leakage`.
+        max_rows: rows that the leakage is measured on; accuracies are of all rows.
+
+    Raises:
+        ValueError: if there is no model, lengths differ, or a label is no output of the model.
+
+    >>> from wdpurify.audit import compare
+    >>> rows, hair = torch.eye(2).repeat(20, 1), list("ab") * 20
+    >>> found = compare({"net": nn.Linear(2, 2)}, rows, [0, 0, 1, 1] * 10, hair)
+    >>> list(found.table), found.cells["rows"].tolist()
+    (['accuracy', 'mean over cells', 'worst cell', 'leakage', 'output leakage', 'chance'], [10, 10, 10, 10])
+    """
+    pandas = optional("pandas", "the table")
+    if not models:
+        raise ValueError("`models` must name at least one model, got none. Give {name: model}")
+    inputs = Inputs(rows, collate_fn=collate_fn, transform=transform)
+    truth = labels_of_rows(labels, "labels")
+    places = truth if classes is None else [list(classes).index(label) if label in classes else -1 for label in truth]
+    several = columns_of_labels(groups, len(inputs))
+    columns = {name: cut(cells) for name, cells in (several or {"nuisance": labels_of_rows(groups)}).items()}
+    if lengths := {len(cells) for cells in (truth, *columns.values())} - {len(inputs)}:
+        raise ValueError(f"`labels` and `groups` must have one entry per row, got {lengths.pop()} for {len(inputs)} rows")
+    options: dict[str, Any] = {"layer": layer, "features": features, "device": device, "seed": seed}
+    hits, leaks, told = {}, {}, {}
+    for name, model in models.items():
+        scores = read_features(model, inputs, layer=None, features=_scores, device=device, seed=seed)
+        guessed = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
+        outputs = range(max(2, scores.shape[1]))
+        if unknown := [label for label, place in zip(truth, places, strict=True) if place not in outputs]:
+            raise ValueError(
+                f"`labels` must be numbers of the {len(outputs)} outputs of {name!r}, got {unknown[0]!r}. Give `classes`, the "
+                "labels in the order of the outputs"
+            )
+        hits[name] = (100.0 * (guessed == torch.tensor(places))).tolist()
+        leaks[name] = leakage(model, rows, columns, collate_fn=collate_fn, transform=transform, max_rows=max_rows, **options)
+        told[name] = leakage(None, scores, columns, max_rows=max_rows, seed=seed)
+    tables, cells = {}, {}
+    for nuisance, values in columns.items():
+        frame = pandas.DataFrame({"class": truth, "nuisance": values} | hits).groupby(["class", "nuisance"])
+        cells[nuisance] = frame.mean().assign(rows=frame.size())
+        mean, worst = (getattr(cells[nuisance][list(models)], name)() for name in ("mean", "min"))
+        tables[nuisance] = pandas.DataFrame(
+            {
+                "accuracy": {name: sum(found) / len(found) for name, found in hits.items()},
+                "mean over cells": mean,
+                "worst cell": worst,
+                "leakage": {name: 100 * found[nuisance].balanced_accuracy for name, found in leaks.items()},
+                "output leakage": {name: 100 * found[nuisance].balanced_accuracy for name, found in told.items()},
+                "chance": {name: 100 * found[nuisance].baseline for name, found in leaks.items()},
+            }
+        )
+    if several is None:
+        return Comparison(tables["nuisance"], cells["nuisance"])
+    return Comparison(pandas.concat(tables), pandas.concat(cells))
+
+
+def _scores(model: nn.Module, batch: Any) -> Tensor:
+    found = call_with(model, batch)
+    found = getattr(found, "logits", found)
+    found = found[0] if isinstance(found, tuple | list) else found
+    scores: Tensor = found[:, None] if found.ndim == 1 else found
+    return scores
