@@ -28,7 +28,14 @@ from purifybench.adapted import network_named
 from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.benches import BENCHES, missing_options, network_options, settings, task_of
 from purifybench.jobs import Job
-from purifybench.methods import FITTED_METHODS, PLAIN, modality_methods, own_rows_methods, tuned_variants
+from purifybench.methods import (
+    FITTED_METHODS,
+    PLAIN,
+    modality_methods,
+    own_rows_methods,
+    several_labels_methods,
+    tuned_variants,
+)
 from purifybench.plan import Plan, carry_out
 from purifybench.report import UPPER_BOUND
 from purifybench.results import Record, ResultsStore, provenance
@@ -40,7 +47,7 @@ TUNING_SEEDS = (1001,)
 #: Seeds on which variants of the default are compared.
 VARIANT_SEEDS = (1001, 1002, 1003, 1004)
 #: The methods of each kind of run.
-ALL_METHODS = (modality_methods, own_rows_methods, tuned_variants)
+ALL_METHODS = (several_labels_methods, own_rows_methods, tuned_variants)
 #: Every method's name, in the order of the table.
 METHOD_NAMES = tuple(
     dict.fromkeys(name for methods in ALL_METHODS for kind in ("", *FITTED_METHODS) for name in methods(2, kind))
@@ -54,7 +61,7 @@ class Arguments:
     Attributes:
         benches: names of benches; all whose data are there by default.
         adult: parquet file of UCI Adult, for the bench adult.
-        adult_nuisance: what its networks are to forget: sex, race (white or other) or age (four ranges).
+        adult_nuisance: what its networks are to forget: sex, race (white or other), age (four ranges), or sex and age.
         sentences: parquet file of `text`, `label` and `source`, for the benches sentences and sentences-tuned.
         styles: parquet file of `image`, `label` and `style`, for the bench styles.
         scanned: parquet file of pictures for the bench scanned; cartoon faces by default.
@@ -73,7 +80,7 @@ class Arguments:
 
     benches: tuple[str, ...] = ()
     adult: Path | None = None
-    adult_nuisance: Literal["sex", "race", "age"] = "sex"
+    adult_nuisance: Literal["sex", "race", "age", "sex+age"] = "sex"
     sentences: Path | None = None
     styles: Path | None = None
     scanned: Path | None = None
@@ -161,7 +168,9 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
 
 
 def _methods(arguments: Arguments) -> Callable[[int, str], dict[str, Any]]:
-    return tuned_variants if arguments.tune else own_rows_methods if arguments.own_rows else modality_methods
+    if arguments.tune or arguments.own_rows:
+        return tuned_variants if arguments.tune else own_rows_methods
+    return several_labels_methods if "+" in arguments.adult_nuisance else modality_methods
 
 
 def seeds(arguments: Arguments) -> tuple[int, ...]:

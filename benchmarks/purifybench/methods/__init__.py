@@ -23,6 +23,7 @@ from .erased_regression import ErasedRegression
 from .fairlearn_parity import AdversarialParity, ParityReductions
 from .gradient_reversal import GradientReversal
 from .maximum_mean_discrepancy import MaximumMeanDiscrepancy
+from .per_label import PurifiedPerLabel
 from .plain import Plain
 from .purified import Purified
 from .refitted_head import PurifiedUnbiasedHead, UnbiasedHead
@@ -136,6 +137,12 @@ FITTED_METHODS: Mapping[str, Mapping[str, Callable[..., Method]]] = {
     },
     "embeddings": {"logistic regression on erased embeddings": ErasedRegression},
 }
+
+
+def several_labels_methods(batch_size: int, kind: str = "") -> dict[str, Callable[..., Method]]:
+    """The methods of :func:`modality_methods`, and one regularizer per label; the arguments are those of it."""
+    per_label = {"wdpurify, one regularizer per label": partial(PurifiedPerLabel, batch_size=batch_size // 2)}
+    return modality_methods(batch_size, kind) | per_label
 
 
 def tuned_variants(batch_size: int, kind: str = "") -> dict[str, Callable[..., Method]]:

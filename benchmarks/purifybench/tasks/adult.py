@@ -33,9 +33,9 @@ def build(*, seed: int, adult: Path, adult_nuisance: Nuisance = "sex", bias: flo
     Args:
         seed: which rows.
         adult: a parquet file with the columns of UCI Adult.
-        adult_nuisance: sex; race as white or other; age in four ranges, low incomes being paired with the youngest and high ones
-            with the oldest; or sex and age together, where age is younger or older. For purifying the first is a number of years,
-            and sex and age are two labels.
+        adult_nuisance: sex; race as white or other; age in four ranges, of which low income is paired with the youngest and high
+            income with the oldest; or sex and age, younger or older. For purifying age alone is a number of years, and sex and
+            age are two labels.
         bias: share in [0, 1].
         sizes: rows of the splits; smaller where a cell has too few.
 
