@@ -85,6 +85,7 @@ class AuxiliaryStep:
         self._controller = controller
         self._objective = objective
         self._pool = pool
+        self._pooling: dict[str, Any] = {"pool": pool, "channels_first": forward.channels_first}
         self._every = every
 
     @property
@@ -120,11 +121,12 @@ class AuxiliaryStep:
     def at_task_rows(self, forwards: list[Forward]) -> tuple[Tensor, list[Tensor]]:
         """The objective on the task's rows, and its gradients at their features, both sized; unusable rows get none."""
         detached = [features.detach() for _, features in forwards]
-        rows = torch.cat([pool_features(each, self._trainer.feature_dim, pool=self._pool) for each in detached])
+        pooled = [pool_features(each, self._trainer.feature_dim, **self._pooling) for each in detached]
+        rows = torch.cat(pooled)
         keep = usable_rows(rows)
         found = self._trainer.differentiate(blank_rows(rows, keep), lambda scores: self._objective(scores, None, None))
-        parts = blank_rows(found.gradient, keep).split([len(each) for each in detached])
-        gradients = [unpooled(each, part, pool=self._pool) for each, part in zip(detached, parts, strict=True)]
+        parts = blank_rows(found.gradient, keep).split([len(each) for each in pooled])
+        gradients = [unpooled(each, part, **self._pooling) for each, part in zip(detached, parts, strict=True)]
         return self._controller.size_at_task_rows(found.value, gradients, ranks=self.world)
 
     @property
@@ -151,6 +153,7 @@ class AuxiliaryStep:
         raw = self._forward(images, step=self.count - 1, with_grad=self._pulls)
         mask = self._forward.attention_mask(images)
         own, keep = self._own_rows(raw, mask, finite, batch)
+        self._forward.check_first_axis(images, raw, len(batch.groups), pool=self._pool)
         rows = _of_all_ranks(own) if self.world > 1 else own
         in_play = rows.population | _in_a_group(rows.groups)
         if learn:
@@ -174,7 +177,7 @@ class AuxiliaryStep:
     def _own_rows(self, raw: Any, mask: Tensor | None, finite: Tensor | None, batch: GroupBatch) -> tuple[_Rows, Tensor]:
         """The pooled features with their roles, and which rows are usable."""
         raw = raw.detach() if isinstance(raw, Tensor) else raw
-        pooled = pool_features(raw, self._trainer.feature_dim, pool=self._pool, mask=mask)
+        pooled = pool_features(raw, self._trainer.feature_dim, **self._pooling, mask=mask, samples=len(batch.groups))
         keep = usable_rows(pooled)
         if finite is not None:
             keep = keep & moved(finite, keep.device)
@@ -189,7 +192,7 @@ class AuxiliaryStep:
         world = self.world
         rank = rank_and_world()[0] if world > 1 else 0
         own = gradient[rank::world] * world
-        at_raw = unpooled(raw, own, pool=self._pool, mask=mask)
+        at_raw = unpooled(raw, own, **self._pooling, mask=mask)
         # Pooling spreads each row's gradient over its tokens or places, which changes the norm.
         norm = at_raw.norm() if world == 1 else gradient.norm() * _ratio(at_raw.norm(), own.norm())
         factor = self._controller.factor(norm)

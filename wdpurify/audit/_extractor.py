@@ -64,7 +64,7 @@ class Extractor:
         check_features(found, width)
         if width is None and found.ndim == 4:  # channels first, as nearly everywhere
             width = found.shape[1]
-        return pool_features(found, width)
+        return pool_features(found, width, channels_first=None if self._tap is None else self._tap.channels_first)
 
     @torch.no_grad()
     def all_features(self, images: Tensor) -> Tensor:

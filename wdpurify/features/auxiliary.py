@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class AuxiliaryForward:
 
     Attributes:
         tap: the extractor, if it is a tap.
+        channels_first: where the tapped layer reads its channels, see :func:`pool_features`; None where that is not known.
         replayed: the autocast setting of the last training forward.
         inputs_need_grad: whether images must carry a gradient for features to carry one, as under reentrant checkpoints.
     """
@@ -51,7 +53,9 @@ class AuxiliaryForward:
         self._seed = seed
         self.replayed: AutocastState | None = None
         self.inputs_need_grad = False
+        self.channels_first = None if self.tap is None else self.tap.channels_first
         self._reached = True
+        self._is_checked = False
 
     def state_dict(self) -> dict[str, Any]:
         """The autocast setting to replay, as strings, and whether images carry a gradient."""
@@ -142,11 +146,39 @@ class AuxiliaryForward:
         batch = self.draw(sampler, step=-1)
         images = self.placed(batch.images)
         sampler.load_state_dict(position)
-        leaves = leaves_of(images)
-        if all(isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == len(batch.groups) for leaf in leaves):
-            images = mapped(lambda leaf: leaf[:2], images)
+        few = self._first_rows(images, 2, len(batch.groups))
+        images = images if few is None else few
         features = self.isolated(lambda _: self(images, step=-1, with_grad=False), with_grad=False)
-        return int(pool_features(features, None, pool=pool).shape[1])
+        return int(pool_features(features, None, pool=pool, channels_first=self.channels_first).shape[1])
+
+    def check_first_axis(self, images: Any, features: Tensor, samples: int, *, pool: Pool) -> None:
+        """Refuse features whose first axis is as long as the batch by chance, in the first step; a half batch tells.
+
+        Args:
+            images: of the batch, :meth:`placed`.
+            features: of these images, before pooling.
+            samples: rows of the batch.
+            pool: how features become one row per sample.
+
+        Raises:
+            ValueError: if half of the images do not give half of the rows.
+        """
+        half = samples // 2
+        if not self._is_checked and half and features.ndim > 2 and features.shape[0] == features.shape[1] == samples:
+            few = self._first_rows(images, half, samples)
+            if few is not None:
+                reached = self._reached
+                work = partial(self, few, step=-1, with_grad=False)
+                found = isolated(self.model, lambda _: work(), update_buffers=False, with_grad=False)
+                self._reached = reached
+                pool_features(found, None, pool=pool, channels_first=self.channels_first or False, samples=half)
+        self._is_checked = True
+
+    def _first_rows(self, images: Any, count: int, samples: int) -> Any:
+        """The first rows of a batch; None where not all of its leaves have one entry per sample."""
+        leaves = leaves_of(images)
+        whole = all(isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == samples for leaf in leaves)
+        return mapped(lambda leaf: leaf[:count], images) if whole else None
 
     def remember(self, features: Tensor) -> None:
         """Remember how these task features were made, to do likewise: under which autocast, from images with a gradient."""
