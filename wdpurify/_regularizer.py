@@ -195,8 +195,8 @@ class PurifyRegularizer:
 
         Args:
             features: what the task's head reads: shape ``(batch, dim)``, ``(batch, tokens, dim)``, ``(batch, dim, time)``,
-                ``(batch, dim, height, width)`` or of five axes; the very tensor, with its graph. None takes those that the tap of
-                :meth:`for_model` has caught, for loops whose loss comes from elsewhere.
+                ``(batch, dim, height, width)`` or of five axes; the very tensor, with its graph. None takes those that the tap
+                of :meth:`for_model` has caught, for loops whose loss comes from elsewhere.
 
         Returns:
             A scalar tensor, float32 (float64 for float64 features); a constant 0 where grad mode is off, the strength is 0, the

@@ -1,7 +1,7 @@
 """The auxiliary forward: the user's extractor on auxiliary rows, leaving no trace in model, random state or autocast cache."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from wdpurify._torch import (
     AutocastState,
     current_autocast,
     derive_seed,
+    generators_in,
     leaves_of,
     mapped,
     moved,
@@ -56,6 +57,7 @@ class AuxiliaryForward:
         self.channels_first = None if self.tap is None else self.tap.channels_first
         self._reached = True
         self._is_checked = False
+        self._generators: Sequence[Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The autocast setting to replay, as strings, and whether images carry a gradient."""
@@ -117,7 +119,8 @@ class AuxiliaryForward:
 
     def __call__(self, images: Any, *, step: int, with_grad: bool) -> Any:
         """Features of ``images``, which are :meth:`placed`; a graph is recorded only ``with_grad``."""
-        randomness = private_randomness(self.place()[0], derive_seed(self._seed, "auxiliary forward", step))
+        seed = derive_seed(self._seed, "auxiliary forward", step)
+        randomness = private_randomness(self.place()[0], seed, self._generators or ())
         if with_grad and self.inputs_need_grad:
             images = mapped(_with_grad, images)
         with torch.set_grad_enabled(with_grad), replayed(self.autocast()), randomness:
@@ -137,7 +140,9 @@ class AuxiliaryForward:
 
     def draw(self, sampler: Sampler, *, step: int) -> GroupBatch:
         """The sampler's next batch, with whatever its data set or transform draws at random fenced off likewise."""
-        with private_randomness(torch.device("cpu"), derive_seed(self._seed, "auxiliary rows", step)):
+        if step in (-1, 0) or self._generators is None:
+            self._generators = generators_in(self.model, self._extract, sampler)
+        with private_randomness(torch.device("cpu"), derive_seed(self._seed, "auxiliary rows", step), self._generators):
             return sampler.next_batch()
 
     def width(self, sampler: Sampler, *, pool: Pool) -> int:
