@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ._balance import CellOrder, classes_at_hand, numbered_cells, warn_if_confounded, warn_of_cells
 from ._checks import check_positive_integer
-from ._images import Collator, batch_of, by_position
+from ._images import Collator, batch_of, by_position, refuse_dropped, refuse_reordered
 from ._labels import check_not_too_many, cut_into_ranges, index_by_value, labels_of_rows, warn_of_a_lone_group
 from ._nuisances import columns_of_labels, numbered
 from ._sources import refuse_images, refuse_labels, refuse_mismatch, tensors_left_out
-from ._torch import agreed_share, checked_share, checksum, derive_seed
+from ._torch import agreed_share, checked_share, checksum, derive_seed, generators_in
 
 ALL = "all"
 
@@ -73,7 +73,9 @@ class GroupSampler:
         collate_fn: makes a batch of the list of drawn items, for example ragged rows or texts; items that are tuples come
             whole. The extractor receives a dict or ``BatchEncoding`` by keyword, or whole if it takes one argument of another
             name, and a tuple by position. None stacks tensors, entry by entry in dicts and lists, and leaves texts a list.
-        transform: function of each batch, after ``collate_fn``, for example to scale bytes to floats or to tokenize.
+        transform: function of each batch, after ``collate_fn``, for example to scale bytes to floats or to tokenize. Both
+            must keep the rows and their order. The first draw makes two more batches to tell; an order that changes is not
+            noticed where random numbers change the rows too, or an input has not one entry per row.
         rank, world_size: this process's share; None reads them from ``torch.distributed`` at the first draw, 0 of 1 without
             it. With a ``world_size`` of 1 the regularizer trains its critic without the other ranks.
 
@@ -111,6 +113,7 @@ class GroupSampler:
         self._share = checked_share(rank, world_size)
         self.across_ranks = world_size != 1
         self._agreed = False
+        self._is_in_order = False
         self.seed = seed
         self.fixed = fixed
         self._given = images
@@ -218,8 +221,17 @@ class GroupSampler:
         if "group" in self._streams:
             groups[: self.batch_size] = 0
             population[: self.batch_size] = False
+        images = self._batch_of(rows)
+        if self._transform or self._collate_fn:
+            refuse_dropped(images, len(rows))
+            if not self._is_in_order:
+                refuse_reordered(self._batch_of, rows, generators_in(self._transform, self._collate_fn))
+        self._is_in_order = True
+        return GroupBatch(images, groups, population)
+
+    def _batch_of(self, rows: Tensor) -> Any:
         images = batch_of(self._images, rows, self._collate_fn)
-        return GroupBatch(self._transform(images) if self._transform else images, groups, population)
+        return self._transform(images) if self._transform else images
 
     def _next_rows(self, name: str, rank: int, world_size: int) -> Tensor:
         stream = self._streams[name]
