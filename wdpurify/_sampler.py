@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ._balance import CellOrder, classes_at_hand, numbered_cells, warn_if_confounded, warn_of_cells
+from ._balance import CellOrder, cells_to_balance, classes_at_hand, warn_if_confounded
 from ._checks import check_positive_integer
 from ._images import Collator, batch_of, by_position, refuse_dropped, refuse_reordered
-from ._labels import check_not_too_many, cut_into_ranges, index_by_value, labels_of_rows, warn_of_a_lone_group
+from ._labels import check_not_too_many, cut_into_ranges, labels_of_rows, numbers_of, warn_of_a_lone_group
 from ._nuisances import columns_of_labels, numbered
 from ._sources import refuse_images, refuse_labels, refuse_mismatch, tensors_left_out
 from ._torch import agreed_share, checked_share, checksum, derive_seed, generators_in
@@ -132,22 +132,21 @@ class GroupSampler:
         labels = labels_of_rows(groups) if nuisances is None else nuisances.combined
         if len(labels) != len(images):
             raise ValueError(f"`groups` must hold one label per image, got {len(labels)} labels for {len(images)} images")
-        index = index_by_value(labels)
+        values, numbers = numbers_of(labels)
         if fixed == ALL and nuisances is None and (ranges := cut_into_ranges(labels)) is not labels:
             labels = ranges
-            index = index_by_value(labels)
-        self.values: tuple[Hashable, ...] = tuple(index) if fixed == ALL else (fixed,)
+            values, numbers = numbers_of(labels)
+        self.values: tuple[Hashable, ...] = tuple(values) if fixed == ALL else (fixed,)
         self.n_groups = len(self.values)
-        self._check_values(index)
+        self._counts = dict(zip(values, numbers.bincount().tolist(), strict=True))
+        self._check_values()
         if fixed == ALL and nuisances is None:
-            check_not_too_many(len(index), rows=len(labels), batch_size=batch_size)
-        self._counts = {value: len(rows) for value, rows in index.items()}
+            check_not_too_many(len(values), rows=len(labels), batch_size=batch_size)
         whole = torch.arange(len(labels), device="cpu")
-        numbers = torch.empty(len(labels), dtype=torch.int64, device="cpu")
-        for number, rows in enumerate(index.values()):
-            numbers[rows] = number
         self._group_of_row = numbers if fixed == ALL else torch.full_like(numbers, -1)
-        self._streams = {"population": whole} if fixed == ALL else {"group": index[fixed], "population": whole}
+        self._streams = {"population": whole}
+        if fixed != ALL:
+            self._streams = {"group": (numbers == values.index(fixed)).nonzero()[:, 0], "population": whole}
         if nuisances is not None:
             self.values, self.n_groups, self._group_of_row = nuisances.values, len(nuisances.values), nuisances.groups
             counts = nuisances.groups[nuisances.groups >= 0].bincount(minlength=self.n_groups).tolist()
@@ -159,8 +158,7 @@ class GroupSampler:
         classes = [] if balance is None else labels_of_rows(balance)
         self.left_out = 0 if collate_fn else tensors_left_out(images, labels, classes)
         if balance is not None:
-            cells = numbered_cells(labels, classes)
-            warn_of_cells(labels, classes)
+            cells = cells_to_balance(values, numbers, classes)
             self._balanced = {name: CellOrder(rows, cells[rows], seed=seed, name=name) for name, rows in self._streams.items()}
             self._checksum += checksum(cells)
         elif (known := classes_at_hand(images, labels)) is not None:
@@ -174,8 +172,8 @@ class GroupSampler:
         """Number of rows of the auxiliary set."""
         return len(self._group_of_row)
 
-    def _check_values(self, index: dict[Hashable, Tensor]) -> None:
-        shown = _shown({value: len(rows) for value, rows in index.items()})
+    def _check_values(self) -> None:
+        index, shown = self._counts, _shown(self._counts)
         if self.fixed == ALL and ALL in index:
             raise ValueError('`groups` has a label value "all", which means every value in `fixed`. Rename this label value')
         if self.fixed != ALL and self.fixed not in index:
