@@ -23,6 +23,7 @@ MASK = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1]])  # padded on the right, padded
         ("last", MASK, torch.stack([FEATURES[0, 1], FEATURES[1, 3]])),
         ("mean", MASK, torch.stack([FEATURES[0, :2].mean(0), FEATURES[1, 1:].mean(0)])),
         ("mean", torch.ones(2, 9), FEATURES.mean(1)),  # a mask of other tokens
+        ("mean", MASK[:, :3], FEATURES.mean(1)),
         (lambda features, mask: features[:, 2] * mask.sum(1, keepdim=True), MASK, FEATURES[:, 2] * MASK.sum(1, keepdim=True)),
     ],
 )
@@ -162,3 +163,8 @@ def test_two_equal_axes_without_a_layer_are_refused_and_each_remedy_works():
 def test_other_shapes_are_refused_with_a_function_as_remedy(shape):
     with pytest.raises(ValueError, match=r"`features` must have shape .*or give `pool=` a function"):
         pool_features(torch.zeros(shape), 8)
+
+
+def test_padding_is_left_out_of_signals_too():
+    signals = FEATURES.transpose(1, 2)
+    assert_close(pool_features(signals, 3, mask=MASK), pool_features(FEATURES, 3, mask=MASK))

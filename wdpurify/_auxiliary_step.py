@@ -87,6 +87,7 @@ class AuxiliaryStep:
         self._pool = pool
         self._pooling: dict[str, Any] = {"pool": pool, "channels_first": forward.channels_first}
         self._every = every
+        self._task_spread: Tensor | None = None
 
     @property
     def acts_on_task_rows(self) -> bool:
@@ -99,8 +100,15 @@ class AuxiliaryStep:
         return rank_and_world()[1] if getattr(self.sampler, "across_ranks", True) else 1
 
     def check(self, features: object) -> None:
-        """Refuse features that cannot be pooled to what the critic reads; errors as those of ``check_features``."""
-        check_features(features, None if callable(self._pool) else self._trainer.feature_dim)
+        """Refuse task features that cannot be pooled to what the critic reads; errors as those of ``check_features``."""
+        dim = self._trainer.feature_dim
+        check_features(features, None if callable(self._pool) else dim)
+        if isinstance(features, Tensor) and features.ndim > 2:  # with two axes the task gradient tells the spread
+            told = self._forward.channels_first is not None or features.shape[1] != features.shape[-1]
+            if told or callable(self._pool):
+                rows = pool_features(features.detach(), dim, **self._pooling)
+                keep = usable_rows(rows)
+                self._task_spread = feature_spread(blank_rows(rows, keep), keep)
 
     def run(self, iteration: Iteration) -> dict[str, Tensor]:
         """Draw the iteration's rows, train the critic on them and prepare the pull; the figures as scalar tensors."""
@@ -205,13 +213,14 @@ class AuxiliaryStep:
 
     def _figures(self, rows: _Rows, gradient: Tensor, estimate: Tensor, keep: Tensor) -> dict[str, Tensor]:
         known = self._controller
+        task_spread = known.task_spread if self._task_spread is None else self._task_spread
         return {
             "estimate": estimate,
             "separation": known.separation.value,
             "separation_by_chance": known.separation.chance,
             "critic_gradient_norm": gradient.norm(),
             "spread_kept": known.spread.kept,
-            "spread_beside_task": known.spread.value / moved(known.task_spread, known.spread.value.device),
+            "spread_beside_task": known.spread.value / moved(task_spread, known.spread.value.device),
             "coherence_excess": known.coherence.excess,
             "gain": known.gain.applied,
             "apart": torch.where(known.gain.at_limit & known.separation.is_high, known.separation.value, 0.0),

@@ -81,17 +81,17 @@ def pool_features(
         TypeError, ValueError: as :func:`check_features`; ValueError if both axes may be the width, if there are not
             ``samples`` rows, or if a function does not return rows of this width.
     """
-    if mask is not None and mask.shape != features.shape[:2]:
-        mask = None
+    of_tokens = mask is not None and mask.shape == features.shape[:2]
     if callable(pool):
-        rows = _checked_rows(pool(features, mask), feature_dim, samples)
+        rows = _checked_rows(pool(features, mask if of_tokens else None), feature_dim, samples)
     else:
         check_features(features, feature_dim)
-        is_tokens = mask is not None or pool != "mean"
         rows = features
         if features.ndim != 2:
-            first = _is_channels_first(features, feature_dim, False if is_tokens and channels_first is None else channels_first)
+            told = False if channels_first is None and (of_tokens or pool != "mean") else channels_first
+            first = _is_channels_first(features, feature_dim, told)
             places = features.flatten(2).transpose(1, 2) if first else features.flatten(1, -2)
+            mask = mask if mask is not None and mask.shape == places.shape[:2] else None
             rows = _pooled_tokens(places, pool if features.ndim == 3 else "mean", mask)
         if samples is not None and len(rows) != samples:
             raise ValueError(_not_one_row_per_sample(features, samples))
