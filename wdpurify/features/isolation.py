@@ -68,13 +68,18 @@ class Isolation:
 
     Attributes:
         names: of the model's parameters, by their identity; of a sharded model those of whole ones and of shards.
+
+    Raises:
+        ValueError: if a layer has no weights yet, which auxiliary rows would initialise.
     """
 
     def __init__(self, model: nn.Module, *, update_buffers: bool, with_grad: bool) -> None:
         refuse_gradients_per_sample(model)
         self._sharded = with_grad and is_sharded(model)
         self._shards = _shards_of(model) if self._sharded else []
-        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        named = list(model.named_parameters())
+        _refuse_lazy(named)
+        self.names = {id(parameter): name for name, parameter in named}
         self._model = model
         if self._sharded:
             self._gather()
@@ -176,8 +181,6 @@ class Isolation:
             return value if not self._stand_ins else {key: self._stand_in(parameter) for key, parameter in value.items()}
         if name == "_buffers":
             return {key: self._copied(buffer) for key, buffer in value.items()}
-        if type(value) is Tensor:
-            return self._copied(value)
         return self._within(value)
 
     def _stand_in(self, value: Any) -> Any:
@@ -191,17 +194,17 @@ class Isolation:
     def _within(self, value: Any) -> Any:
         """What stands in for an attribute: copies of containers, nested ones too, and of the tensors in them."""
         kind = type(value)
-        if kind is Tensor or id(value) in self._stand_ins:
-            return self._copied(value) if kind is Tensor else self._stand_in(value)
+        if kind is Tensor:
+            return self._copied(value)
         if kind is tuple:
             parts = tuple(map(self._within, value))
             return parts if any(part is not own for part, own in zip(parts, value, strict=True)) else value
         if kind not in _CONTAINERS:
-            return value
+            return self._stand_in(value) if kind is nn.Parameter else value
         if id(value) in self._containers:
             return self._containers[id(value)]
         copied = self._containers[id(value)] = value.copy()
-        if len(value) > LONG or kind in (set, Counter):
+        if not value or len(value) > LONG or kind in (set, Counter):
             return copied
         if isinstance(copied, dict):
             copied.update({key: self._within(part) for key, part in value.items()})
@@ -233,12 +236,7 @@ def _stand_ins_of(model: nn.Module) -> dict[int, Tensor]:
 
 
 def isolated(model: nn.Module, work: Callable[[Isolation], Result], *, update_buffers: bool, with_grad: bool) -> Result:
-    """What ``work`` returns, called while the model is isolated, see :class:`Isolation`.
-
-    Raises:
-        ValueError: if a layer has no weights yet, which auxiliary rows would initialise.
-    """
-    _refuse_lazy(model)
+    """What ``work`` returns, called while the model is isolated, see :class:`Isolation`."""
     isolation = Isolation(model, update_buffers=update_buffers, with_grad=with_grad)
     cache = parametrize._cache  # of the user's `parametrize.cached()`, if one is under way
     try:
@@ -256,8 +254,8 @@ def isolated(model: nn.Module, work: Callable[[Isolation], Result], *, update_bu
     return result
 
 
-def _refuse_lazy(model: nn.Module) -> None:
-    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+def _refuse_lazy(named: Sequence[tuple[str, Tensor]]) -> None:
+    lazy = [name for name, parameter in named if is_lazy(parameter)]
     if lazy:
         raise ValueError(
             f"`model` has lazy layers without weights ({', '.join(lazy[:3])}), which auxiliary rows would initialise. Call the "
