@@ -93,7 +93,7 @@ class Loop:
             self._count.number = min(self._count.number, self._count.first)
         self.steps.seen = True
         self._end_iteration()
-        self._checks.optimizer_stepped(self._forward.tap, measures_only=self.measures_only)
+        self._checks.optimizer_stepped(self._forward, measures_only=self.measures_only)
         self.release()
 
     def term_behind(self, loss: Tensor | None) -> Tensor | None:
@@ -150,6 +150,11 @@ class Loop:
         self._pass = None
         if self._forward.tap is not None:
             self._forward.tap.release()
+
+    def remove(self) -> None:
+        """Let go of all, and say nothing more of steps without a term."""
+        self._checks.removed = True
+        self.release()
 
     def state_dict(self) -> dict[str, Any]:
         """The counts, and inside an iteration the pull that was prepared for it, gradients under their parameters' names."""
