@@ -120,10 +120,10 @@ class GroupSampler:
         self._images = by_position(images)
         refuse_images(images, prepared=not (transform is None and collate_fn is None))
         refuse_mismatch(images, groups)
-        refuse_labels(balance, "balance")
+        refuse_labels(groups, "groups")
+        if balance is not None:
+            refuse_labels(balance, "balance")
         columns = columns_of_labels(groups, len(images))
-        if columns is None:
-            refuse_labels(groups, "groups")
         self._collate_fn = collate_fn
         self._transform = transform
         if columns is not None and fixed != ALL:
@@ -131,7 +131,10 @@ class GroupSampler:
         nuisances = None if columns is None else numbered(columns)
         labels = labels_of_rows(groups) if nuisances is None else nuisances.combined
         if len(labels) != len(images):
-            raise ValueError(f"`groups` must hold one label per image, got {len(labels)} labels for {len(images)} images")
+            raise ValueError(
+                f"`groups` must hold one label per image, got {len(labels)} labels for {len(images)} images. Give them in the "
+                "order of the images, or columns of labels as a data frame"
+            )
         values, numbers = numbers_of(labels)
         if fixed == ALL and nuisances is None and (ranges := cut_into_ranges(labels)) is not labels:
             labels = ranges
@@ -155,7 +158,7 @@ class GroupSampler:
         self._described = ", ".join(f"{value!r}: {self._counts[value]}" for value in self.values)
         self._checksum = checksum(numbers)
         self._balanced: dict[str, CellOrder] = {}
-        classes = [] if balance is None else labels_of_rows(balance)
+        classes = [] if balance is None else labels_of_rows(balance, "balance")
         self.left_out = 0 if collate_fn else tensors_left_out(images, labels, classes)
         if balance is not None:
             cells = cells_to_balance(values, numbers, classes)
