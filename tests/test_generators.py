@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from wdpurify import GroupSampler, PurifyRegularizer
+from wdpurify import GroupBatch, GroupSampler, PurifyRegularizer
 from wdpurify._torch.generators import generators_in
 
 SHARED = np.random.default_rng(0)
@@ -104,3 +104,34 @@ def test_generators_are_found_without_running_code_and_long_lists_are_not_read()
     cyclic = []
     cyclic.append(cyclic)
     assert generators_in(cyclic, None, nn.Linear(2, 2), torch.rand(3)) == []
+
+
+class _Shuffled:
+    """A sampler whose order comes from a generator of its own."""
+
+    n_groups = 2
+
+    def __init__(self, seed):
+        self.generator, self.drawn = torch.Generator().manual_seed(seed), []
+
+    def next_batch(self):
+        self.drawn.append(torch.randperm(64, generator=self.generator)[:16].tolist())
+        return GroupBatch(torch.rand(16, 8), torch.arange(16) % 2, torch.ones(16, dtype=torch.bool))
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_a_sampler_keeps_the_order_of_its_own_generator():
+    drawn = []
+    for seed in (0, 1):
+        sampler = _Shuffled(seed)
+        purify = PurifyRegularizer(nn.Linear(8, 4), sampler, feature_dim=4)
+        purify.critic_step()
+        generator = torch.Generator().manual_seed(seed)
+        assert sampler.drawn == [torch.randperm(64, generator=generator)[:16].tolist() for _ in sampler.drawn]
+        drawn.append(sampler.drawn)
+    assert drawn[0] != drawn[1]

@@ -143,6 +143,7 @@ def test_the_tapped_layer_tells_which_of_two_equal_axes_are_the_channels():
     tap = FeatureTap(nn.Sequential(nn.Linear(8, 3)), "0")
     assert_close(pool_features(maps, 8, channels_first=tap.channels_first), maps.mean((1, 2)))
     assert_close(pool_features(maps, 8), maps.mean((2, 3)))
+    assert_close(pool_features(maps, 8, pool="last"), maps.mean((2, 3)))
     pooling = nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3))
     assert FeatureTap(nn.Sequential(pooling), "0").channels_first
     assert FeatureTap(nn.Sequential(nn.Identity()), "0").channels_first is None

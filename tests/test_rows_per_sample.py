@@ -99,6 +99,7 @@ def test_tokens_as_many_as_the_batch_are_taken_and_the_look_at_them_leaves_no_tr
 
 
 def test_erasing_refuses_rows_that_are_no_samples():
-    purify = _trained(_Frames, 4, steps=0)
-    with pytest.raises(ValueError, match=r"one row per sample, got 32 rows .* for 8 auxiliary samples"):
-        purify.erase()
+    for make, length, rows, samples in ((_Frames, 4, 32, 8), (_Recurrent, 8, 8, 4)):
+        purify = _trained(make, length, steps=0)
+        with pytest.raises(ValueError, match=rf"one row per sample, got {rows} rows .* for {samples} auxiliary samples"):
+            purify.erase()

@@ -98,17 +98,24 @@ def refuse_reordered(make: Callable[[Tensor], Any], rows: Tensor, generators: Se
     for order in (rows, rows.flip(0)):
         with private_randomness(torch.device("cpu"), 0, generators):
             batches.append(leaves_of(make(order)))
-    pairs = list(zip(*batches, strict=False))
-    for pair in pairs:
-        if not all(isinstance(leaf, Tensor) and leaf.layout == torch.strided and leaf.shape[:1] == rows.shape for leaf in pair):
-            return
-    told = [(one, other) for one, other in pairs if len(one.unique(dim=0)) > 1]
+    if not all(_has_rows(leaf, len(rows)) for leaf in batches[0] + batches[1]):
+        return
+    # Bytes can be compared whatever the dtype, NaN too.
+    first, second = [
+        [leaf.detach().reshape(len(rows), -1).contiguous().view(torch.uint8) for leaf in batch] for batch in batches
+    ]
+    told = [(one, other) for one, other in zip(first, second, strict=False) if len(one.unique(dim=0)) > 1]
     kept = any(torch.equal(one, other.flip(0)) for one, other in told)
-    if not kept and any(_has_the_same_rows(one, other) for one, other in told):
+    moved = [(one, other) for one, other in told if not torch.equal(one, other)] or told  # some entries are no rows but places
+    if not kept and any(_has_the_same_rows(one, other) for one, other in moved):
         raise ValueError(
             "`collate_fn` and `transform` must keep the order of the rows, got rows in another order, so rows and groups no "
             "longer correspond. Leave out what sorts or shuffles, for example by `enforce_sorted=False` for packed sequences"
         )
+
+
+def _has_rows(leaf: Any, count: int) -> bool:
+    return isinstance(leaf, Tensor) and leaf.layout == torch.strided and leaf.shape[:1] == (count,) and leaf.numel() > 0
 
 
 def _has_the_same_rows(one: Tensor, other: Tensor) -> bool:

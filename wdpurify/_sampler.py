@@ -60,7 +60,8 @@ class GroupSampler:
     Args:
         images: tensor, array or any sized object that is indexed by row number: pictures, rows of a table, texts. An item may
             be a tuple, whose first member is the input; a dict, whose entries the extractor receives as keyword arguments; or
-            a list of tensors. The sampler reads an item only when it draws it.
+            a list of tensors. The sampler reads an item only when it draws it, and cannot tell a data set that answers with
+            another row where one cannot be read.
         groups: one label per row (list, tuple, tensor or array of one dimension): text, a number, a date or a tuple of such. Or
             several labels per row, as columns of a data frame, of a mapping, of a list or of an array of two dimensions: one
             critic separates the values of all of them, and a missing label counts for no group of its column.

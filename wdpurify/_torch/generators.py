@@ -16,7 +16,7 @@ LONG = 100
 _PLAIN = (str, bytes, int, float, complex, type(None), Tensor, type, ModuleType, BuiltinFunctionType, torch.dtype, torch.device)
 _SEVERAL = (list, tuple, set, frozenset, deque)
 #: Methods that draw numbers when an item is read, a batch is transformed or a model is called.
-_CALLED = ("__getitem__", "__call__", "forward", "next_batch")
+_CALLED = ("__getitem__", "__call__", "forward")
 _OF_MODULES = vars(nn.Module()).keys() - {"_modules"}
 
 

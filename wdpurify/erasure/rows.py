@@ -142,7 +142,10 @@ def _features(
             "Call `erase()` without batches to keep the classifier's weights"
         )
     options: dict[str, Any] = {"channels_first": forward.channels_first, "samples": samples}
-    return pool_features(raw, feature_dim, pool=pool, mask=forward.attention_mask(inputs), **options)
+    rows = pool_features(raw, feature_dim, pool=pool, mask=forward.attention_mask(inputs), **options)
+    if samples is not None:
+        forward.check_first_axis(inputs, raw, samples, pool=pool)
+    return rows
 
 
 def _unpacked(batch: Any) -> tuple[Any, Tensor]:

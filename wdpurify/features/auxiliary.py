@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -141,7 +140,10 @@ class AuxiliaryForward:
     def draw(self, sampler: Sampler, *, step: int) -> GroupBatch:
         """The sampler's next batch, with whatever its data set or transform draws at random fenced off likewise."""
         if step in (-1, 0) or self._generators is None:
-            self._generators = generators_in(self.model, self._extract, sampler)
+            parts = list(getattr(sampler, "__dict__", {}).values())
+            found = generators_in(self.model, self._extract, *parts)
+            # A generator of the sampler itself is its order.
+            self._generators = [each for each in found if not any(each is part for part in parts)]
         with private_randomness(torch.device("cpu"), derive_seed(self._seed, "auxiliary rows", step), self._generators):
             return sampler.next_batch()
 
@@ -173,8 +175,8 @@ class AuxiliaryForward:
             few = self._first_rows(images, half, samples)
             if few is not None:
                 reached = self._reached
-                work = partial(self, few, step=-1, with_grad=False)
-                found = isolated(self.model, lambda _: work(), update_buffers=False, with_grad=False)
+                work: Callable[[Isolation], Any] = lambda _: self(few, step=-1, with_grad=False)  # noqa: E731
+                found = isolated(self.model, work, update_buffers=False, with_grad=False)
                 self._reached = reached
                 pool_features(found, None, pool=pool, channels_first=self.channels_first or False, samples=half)
         self._is_checked = True

@@ -88,8 +88,8 @@ def pool_features(
         check_features(features, feature_dim)
         rows = features
         if features.ndim != 2:
-            told = False if channels_first is None and (of_tokens or pool != "mean") else channels_first
-            first = _is_channels_first(features, feature_dim, told)
+            tokens = features.ndim == 3 and channels_first is None and (of_tokens or pool != "mean")
+            first = _is_channels_first(features, feature_dim, False if tokens else channels_first)
             places = features.flatten(2).transpose(1, 2) if first else features.flatten(1, -2)
             mask = mask if mask is not None and mask.shape == places.shape[:2] else None
             rows = _pooled_tokens(places, pool if features.ndim == 3 else "mean", mask)
