@@ -1,7 +1,7 @@
 """Reads the group and the class of each row from the columns of a data set."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,11 +22,11 @@ class Labels:
 
     def __init__(self, dataset: Any, group: Any, fixed: Hashable, values: Any, unlabelled: str) -> None:
         self.columns: list[str] = [group] if isinstance(group, str) else list(group)
-        self._several = not isinstance(group, str)
-        self._drops = check_choice("unlabelled", unlabelled, ("raise", "drop")) == "drop"
-        feature = (dataset.features or {}).get(self.columns[0]) if not self._several else None
+        self._one_hot = not isinstance(group, str)
+        self.drops = check_choice("unlabelled", unlabelled, ("raise", "drop")) == "drop"
+        feature = (dataset.features or {}).get(self.columns[0]) if not self._one_hot else None
         self._names: list[str] = feature.names if isinstance(feature, ClassLabel) else []
-        inherent = tuple(self._names or (self.columns if self._several else ()))
+        inherent = tuple(self._names or (self.columns if self._one_hot else ()))
         if getattr(feature, "dtype", None) == "bool":
             inherent = (False, True)
         if values is not None and isinstance(dataset, Dataset):
@@ -49,10 +49,11 @@ class Labels:
         cells = [cell_of(row, name) for name in self.columns]
         label, fault = self._read([cell.item() if isinstance(cell, Tensor) else cell for cell in cells])
         if fault:
-            if not self._drops:
+            if not self.drops:
                 shown = dict(zip(self.columns, cells, strict=True))
                 where = f'row {counts.total()} ({shown}). Leave such rows out with `unlabelled="drop"`'
-                raise ValueError(f"`group` must hold one label per row, but it is {fault} in {where}")
+                name = "one_hot" if self._one_hot else "group"
+                raise ValueError(f"`{name}` must hold one label per row, but it is {fault} in {where}")
             counts[f"dropped as {fault}"] += 1
             return None
         if self.values and label not in self._alike:
@@ -64,11 +65,10 @@ class Labels:
     def _read(self, cells: list[Any]) -> tuple[Hashable, str]:
         if any(cell is None or cell != cell for cell in cells):
             return None, MISSING
-        if self._several:
+        if self._one_hot:
             for column, cell in zip(self.columns, cells, strict=True):
                 if cell not in (True, False, -1):
-                    need = "booleans, 0/1 or -1/1 in a combination of columns"
-                    raise ValueError(f"`group` column {column!r} must hold {need}, got {cell!r}")
+                    raise ValueError(f"`one_hot` column {column!r} must hold booleans, 0/1 or -1/1, got {cell!r}")
             chosen = [column for column, cell in zip(self.columns, cells, strict=True) if cell == 1]
             return (chosen[0], "") if len(chosen) == 1 else (None, AMBIGUOUS if chosen else MISSING)
         (cell,) = cells
@@ -88,6 +88,35 @@ def labelled_rows(dataset: Dataset, labels: Labels) -> tuple[Tensor, list[Hashab
     if not found:
         raise ValueError(f"`group` must label some of the {len(dataset)} rows of `dataset`, got none: {dict(counts)}")
     return torch.tensor([number for number, _ in found], device="cpu"), [label for _, label in found]
+
+
+def is_one_hot(dataset: Dataset, columns: Sequence[str]) -> bool:
+    """Whether columns hold booleans, 0/1 or -1/1, and no row has more than one of them set."""
+    cells = dataset.with_format(None).select_columns(list(columns))[:].values()
+    rows = list(zip(*cells, strict=True))
+    flags = all(cell in (0, 1, -1, None) for row in rows for cell in row)
+    return flags and all(sum(cell == 1 for cell in row) <= 1 for row in rows)
+
+
+def rows_of_several_labels(dataset: Dataset, labels: Labels) -> tuple[Tensor, dict[str, list[Hashable]]]:
+    """Return the rows with a label in at least one column, int64, shape ``(n,)``, and their labels by column.
+
+    Raises:
+        ValueError: for a row without any label, unless such rows are dropped, and if no row has one.
+    """
+    columns: dict[str, list[Hashable]] = {}
+    for name in labels.columns:
+        of_one = Labels(dataset, name, "all", None, "drop")
+        cells = dataset.with_format(None).select_columns([name])[:][name]
+        columns[name] = [of_one.of({name: cell}, Counter()) for cell in cells]
+    any_label = torch.tensor([any(label is not None for label in row) for row in zip(*columns.values(), strict=True)])
+    if not labels.drops and not any_label.all():
+        row = int(any_label.int().argmin())
+        raise ValueError(f'`group` has no label in row {row}. Leave such rows out with `unlabelled="drop"`')
+    if not any_label.any():
+        raise ValueError(f"`group` must label some of the {len(dataset)} rows of `dataset`, got none")
+    rows = any_label.nonzero()[:, 0]
+    return rows, {name: [column[row] for row in rows.tolist()] for name, column in columns.items()}
 
 
 def classes_of_rows(

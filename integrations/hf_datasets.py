@@ -1,6 +1,7 @@
 """Hugging Face datasets: auxiliary batches from a map-style or streamed data set, grouped by its label columns."""
 
 import copy
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from wdpurify import GroupSampler
 from wdpurify._checks import check_positive_integer
 from wdpurify._images import refuse_dropped, refuse_reordered
 from wdpurify._torch import checked_share, derive_seed, private_randomness
+from wdpurify.exceptions import AuxiliaryDataWarning
 
 from ._extras import install
 
@@ -19,15 +21,19 @@ try:
 except ImportError as error:
     raise ImportError(f"this integration needs the datasets library: {install('datasets')}") from error
 
-from ._columns import Labels, cell_of, classes_of_rows, labelled_rows
+from ._columns import Labels, cell_of, classes_of_rows, is_one_hot, labelled_rows, rows_of_several_labels
 from ._prefetching import PrefetchedSampler
 from ._streaming import StreamPlan, StreamSource
+
+#: Column that tells tokens from padding.
+MASK = "attention_mask"
 
 
 def group_sampler(
     dataset: Dataset | IterableDataset,
     *,
-    group: str | Sequence[str],
+    group: str | Sequence[str] | None = None,
+    one_hot: Sequence[str] | None = None,
     fixed: Hashable = "all",
     balance: str | None = None,
     image: str | Sequence[str] = "image",
@@ -57,8 +63,10 @@ def group_sampler(
     Args:
         dataset: the auxiliary set. The sampler ignores a format such as ``with_format("torch")``: ``transform`` receives the
             plain columns. It applies a transform from ``Dataset.set_transform`` first.
-        group: the label column: booleans, a ``ClassLabel`` (its values are the names), strings or integers; or several
-            columns of booleans, 0/1 or -1/1, whose values are the column names: a row belongs to the column that is set.
+        group: the label column: booleans, a ``ClassLabel`` (its values are the names), strings or numbers; or several
+            columns, for several labels at once, as in :class:`wdpurify.GroupSampler`. A stream takes one column.
+        one_hot: in place of ``group`` columns of booleans, 0/1 or -1/1 that make one label, whose values are the column
+            names: a row belongs to the column that is set.
         fixed: one label value (for a ``ClassLabel`` the name or the number), or ``"all"``.
         balance: the class column, if classes and groups are dependent: see :class:`wdpurify.GroupSampler`. A stream is
             balanced within each stretch.
@@ -70,7 +78,7 @@ def group_sampler(
         batch_size: rows per group, as in :class:`wdpurify.GroupSampler`.
         seed: seed of the order and of random transforms.
         unlabelled: ``"raise"`` or ``"drop"`` for rows without exactly one label: None, NaN, class -1, or none or more than one
-            of several columns set.
+            of the columns of ``one_hot`` set. Of several labels one is enough.
         num_workers: number of processes that decode and transform, plus one that reads a stream; 0 uses this process.
         prefetch: number of batches that each worker prepares ahead, at least 1.
         values: for streams: the label values, in the order of the critic's outputs. Required for ``fixed="all"`` if the
@@ -90,17 +98,35 @@ def group_sampler(
     columns = [image] if isinstance(image, str) else list(image)
     share = checked_share(rank, world_size)
     transformed = isinstance(dataset, Dataset) and dataset.format["type"] == "custom"
-    _check_columns(dataset, "group", [group] if isinstance(group, str) else list(group))
+    if (group is None) == (one_hot is None):
+        raise ValueError("give one of `group` and `one_hot`, the columns of the label")
+    for name, given in (("group", group), ("one_hot", one_hot)):
+        if given is not None:
+            _check_columns(dataset, name, [given] if isinstance(given, str) else list(given))
     if not transformed:
         _check_columns(dataset, "image", columns)
+    if columns == ["input_ids"] and MASK in (dataset.column_names or ()):
+        message = f"`dataset` has a column {MASK!r}, which the model does not get. Give `image=['input_ids', {MASK!r}]`"
+        warnings.warn(message, AuxiliaryDataWarning, stacklevel=2)
     if balance is not None:
         _check_columns(dataset, "balance", [balance])
-    labels = Labels(dataset, group, fixed, values, unlabelled)
+    if (
+        group is not None
+        and not isinstance(group, str)
+        and (isinstance(dataset, IterableDataset) or is_one_hot(dataset, group))
+    ):
+        warnings.warn("`group` with the columns of one label is now `one_hot`. Rename it", DeprecationWarning, stacklevel=2)
+        group, one_hot = None, group
     prefetch = check_positive_integer("prefetch", prefetch)
+    several = group is not None and not isinstance(group, str)
+    if several and (fixed != "all" or values is not None):
+        raise ValueError("`fixed` and `values` belong to one label, got several columns in `group`. Give one column")
+    labels = Labels(dataset, group or one_hot, fixed, values, unlabelled)
     source: Any
     if isinstance(dataset, Dataset):
-        numbers, found = labelled_rows(dataset, labels)
-        classes = classes_of_rows(dataset, numbers, found, balance, labels.columns)
+        numbers, found = rows_of_several_labels(dataset, labels) if several else labelled_rows(dataset, labels)
+        known = list(zip(*found.values(), strict=True)) if isinstance(found, dict) else found
+        classes = classes_of_rows(dataset, numbers, known, balance, labels.columns)
         order: dict[str, Any] = {"seed": seed, "rank": rank, "world_size": world_size, "balance": classes}
         source = GroupSampler(numbers, found, fixed=labels.fixed, batch_size=batch_size, **order)
         read = (dataset if transformed else dataset.with_format(None).select_columns(columns)).__getitem__

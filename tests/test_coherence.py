@@ -75,19 +75,25 @@ def test_it_is_high_where_rows_ask_for_the_same_and_low_where_like_rows_ask_for_
 def test_it_is_not_known_without_a_spread_or_a_gradient():
     features, gradient = _drawn(0, 8, 5)
     known = Coherence()
-    known.record_task(_found(features, 0.0 * gradient))
-    known.record_task(_found(0.0 * features, gradient))
-    known.record_pull(features, 0.0 * gradient, torch.ones(8, dtype=torch.bool))
+    task = torch.stack([_sums(features, 0.0 * gradient), _sums(0.0 * features, gradient)])
+    known.record(task, features, 0.0 * gradient, torch.ones(8, dtype=torch.bool))
     assert known.excess == 1
     assert not known.ratio.isfinite()
-    assert known.task == known.pull == 0
+    assert known.means.tolist() == [0, 0]
+
+
+def test_it_averages_every_iteration_and_each_pull():
+    rows, in_play = [_drawn(seed, 8, 5) for seed in range(4)], torch.ones(8, dtype=torch.bool)
+    task = torch.stack([_sums(*drawn) for drawn in rows[:3]])
+    known = Coherence()
+    known.record(task, *rows[3], in_play)
+    assert_close(known.means, torch.stack([coherence(task).mean(), _found(*rows[3])]))
 
 
 def test_only_what_is_beyond_the_tolerance_counts():
     known = Coherence()
-    known.record_task(torch.tensor(1.0))
     for found, excess in ((0.5, 1.0), (TOLERANCE - 0.01, 1.0), (2.0, 2.0 / TOLERANCE)):
-        known.pull = torch.tensor(found)
+        known.means = torch.tensor([1.0, found])
         assert known.excess == excess
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from wdpurify import GroupSampler
+from wdpurify.exceptions import AuxiliaryDataWarning
 
 datasets = pytest.importorskip("datasets")
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value  # noqa: E402
@@ -55,7 +56,7 @@ def test_with_all_groups_each_row_has_the_index_of_its_own_value(group, values):
 def test_several_columns_make_one_group_by_the_name_of_the_one_that_is_set(off):
     on = True if off is False else 1
     columns = {name: [on if row % 3 == place else off for row in range(12)] for place, name in enumerate(HAIR)}
-    sampler = group_sampler(faces(12, **columns), group=HAIR, batch_size=12)
+    sampler = group_sampler(faces(12, **columns), one_hot=HAIR, batch_size=12)
     batch = sampler.next_batch()
     assert [sampler.values[index] for index in batch.groups.tolist()] == [HAIR[row % 3] for row in rows_of(batch)]
 
@@ -77,7 +78,7 @@ def hair(black, blond):
 )
 @pytest.mark.parametrize("kind", ["map", "stream"])
 def test_rows_without_one_label_raise_or_are_dropped_by_name(dataset, group, fault, kept, kind):
-    dataset, options = dataset(), {"group": group, "batch_size": len(kept)}
+    dataset, options = dataset(), {"group" if group == "tone" else "one_hot": group, "batch_size": len(kept)}
     if kind == "stream":
         options |= (
             {"values": sorted({value for value in dataset["tone"] if value == value and value})} if group == "tone" else {}
@@ -87,6 +88,36 @@ def test_rows_without_one_label_raise_or_are_dropped_by_name(dataset, group, fau
     with pytest.raises(ValueError, match=rf'it is {fault} in row [12] .*`unlabelled="drop"`'):
         group_sampler(dataset, **options).next_batch()
     assert sorted(rows_of(group_sampler(dataset, **options, unlabelled="drop").next_batch())) == kept
+
+
+def test_columns_of_group_are_labels_of_their_own_with_missing_ones():
+    columns = {"sex": [1, 0] * 6, "race": ["a", "b", None] * 4, "age": [float(20 + row) for row in range(12)]}
+    dataset = faces(12, **columns)
+    sampler = group_sampler(dataset, group=["sex", "race", "age"], batch_size=12)
+    values = [("sex", 1), ("sex", 0), ("race", "a"), ("race", "b"), *[("age", float(20 + row)) for row in range(12)]]
+    assert sampler.values == tuple(values)
+    batch = sampler.next_batch()
+    for row, numbers in zip(rows_of(batch), batch.groups.tolist(), strict=True):
+        found = [sampler.values[number][1] if number >= 0 else None for number in numbers]
+        assert found == [columns[name][row] for name in columns]
+    nothing = faces(4, sex=[1, None, 1, 0], race=["a", None, "b", None])
+    with pytest.raises(ValueError, match="no label in row 1"):
+        group_sampler(nothing, group=["sex", "race"], batch_size=3)
+    assert sorted(rows_of(group_sampler(nothing, group=["sex", "race"], batch_size=3, unlabelled="drop").next_batch())) == [
+        0,
+        2,
+        3,
+    ]
+    with pytest.raises(ValueError, match="`fixed` and `values` belong to one label"):
+        group_sampler(dataset, group=["sex", "race"], fixed="a")
+
+
+def test_the_former_form_of_one_hot_columns_works_with_a_warning():
+    columns = {name: [int(row % 3 == place) for row in range(12)] for place, name in enumerate(HAIR)}
+    for dataset in (faces(12, **columns), faces(12, **columns).to_iterable_dataset()):
+        with pytest.warns(DeprecationWarning, match="now `one_hot`"):
+            sampler = group_sampler(dataset, group=HAIR, batch_size=6)
+        assert sampler.values == tuple(HAIR)
 
 
 def test_labels_follow_shuffle_select_and_filter():
@@ -185,7 +216,9 @@ def test_transforms_that_make_no_batch_are_refused():
         ({"group": ["bool", "hair"]}, r"`group` must be columns of `dataset`, got \['hair'\]"),
         ({"group": "bool", "image": "photo"}, r"`image` must be columns of `dataset`, got \['photo'\]"),
         ({"group": "bool", "unlabelled": "ignore"}, "`unlabelled` must be one of 'raise', 'drop', got 'ignore'"),
-        ({"group": ["bool", "row"]}, "`group` column 'row' must hold booleans, 0/1 or -1/1 .*, got \\d+"),
+        ({"one_hot": ["bool", "row"]}, "`one_hot` column 'row' must hold booleans, 0/1 or -1/1, got \\d+"),
+        ({}, "one of `group` and `one_hot`"),
+        ({"group": "bool", "one_hot": HAIR}, "one of `group` and `one_hot`"),
     ],
 )
 def test_unknown_columns_and_policies_are_named(either, options, message):
@@ -282,3 +315,13 @@ def test_a_collator_that_sorts_or_drops_rows_is_refused(collate_fn, what, num_wo
     options = {"image": "x", "batch_size": 8, "num_workers": num_workers}
     with pytest.raises(ValueError, match=f"must keep {what}"):
         group_sampler(rows, group="group", collate_fn=collate_fn, **options).next_batch()
+
+
+def test_tokens_without_their_mask_are_named():
+    tokens = Dataset.from_dict({"input_ids": [[1, 2]] * 8, "attention_mask": [[1, 0]] * 8, "k": [0, 1] * 4})
+    with pytest.warns(AuxiliaryDataWarning, match=r"Give `image=\['input_ids', 'attention_mask'\]`"):
+        group_sampler(tokens, group="k", image="input_ids", batch_size=4)
+    assert set(group_sampler(tokens, group="k", image=["input_ids", "attention_mask"], batch_size=4).next_batch().images) == {
+        "input_ids",
+        "attention_mask",
+    }

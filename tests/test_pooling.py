@@ -1,6 +1,7 @@
 """How tokens become one row: the mean, the first, the last that is not padding, or what the user's function says."""
 
 import re
+import warnings
 
 import pytest
 import torch
@@ -169,3 +170,42 @@ def test_other_shapes_are_refused_with_a_function_as_remedy(shape):
 def test_padding_is_left_out_of_signals_too():
     signals = FEATURES.transpose(1, 2)
     assert_close(pool_features(signals, 3, mask=MASK), pool_features(FEATURES, 3, mask=MASK))
+
+
+class LastToken(nn.Module):
+    """Scores every token and keeps the scores of one, as causal language models classify."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.embed = nn.Linear(4, 6)
+        self.head = nn.Linear(6, 2)
+        self.read = read
+
+    def forward(self, rows):
+        return self.read(self.head(self.embed(rows)))
+
+
+@pytest.mark.parametrize(
+    ("read", "pool", "said"),
+    [
+        (lambda scores: scores[:, -1], "mean", True),
+        (lambda scores: scores[:, 0], "mean", True),
+        (lambda scores: scores[:, -1], "last", False),
+        (lambda scores: scores.mean(1), "mean", False),
+        (lambda scores: 0.0 * scores.mean(1), "mean", False),
+    ],
+)
+def test_a_classifier_that_reads_one_token_is_named_where_all_are_pooled(read, pool, said):
+    torch.manual_seed(0)
+    groups = [row % 2 for row in range(32)]
+    model = LastToken(read)
+    purify = PurifyRegularizer.for_model(model, GroupSampler(torch.randn(32, 5, 4), groups, batch_size=8), pool=pool)
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            criterion(model(torch.randn(8, 5, 4)), torch.arange(8) % 2).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert [str(each.message).startswith("The task's gradient arrives at one token") for each in caught] == [True] * said

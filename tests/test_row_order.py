@@ -117,3 +117,10 @@ def test_collators_that_keep_the_order_are_taken_and_the_look_at_them_draws_no_n
 def test_dropped_rows_are_refused_with_both_numbers(rows, options):
     with pytest.raises(ValueError, match=rf"must keep every row, got \d+ rows of {ROWS} drawn"):
         GroupSampler(rows, LABELS, batch_size=ROWS, **options).next_batch()
+
+
+def test_workers_tell_too():
+    sampler = GroupSampler(TABLE, LABELS, batch_size=8, transform=_shuffled, num_workers=1)
+    with pytest.raises(ValueError, match="must keep the order of the rows"):
+        sampler.next_batch()
+    sampler.close()

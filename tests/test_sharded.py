@@ -8,6 +8,7 @@ from ranks import run_on_ranks
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 from wdpurify import FixedStrength, GroupSampler, PurifyRegularizer
 
@@ -21,26 +22,61 @@ WAYS = {
 }
 
 
-def _model():
+#: Further settings of sharding: names of the mesh's axes and its shape, numbers in half precision, activation checkpoints.
+SETTINGS = {
+    "copied, then sharded": {"mesh": (2, 1)},
+    "sharded inside of one copy": {"mesh": (1, 2)},
+    "activation checkpoints": {"checkpoints": True},
+    "half precision": {"half": True},
+    "half precision, activation checkpoints": {"half": True, "checkpoints": True},
+}
+
+
+class Checkpointed(nn.Sequential):
+    """Layers that are computed anew in the backward pass."""
+
+    def forward(self, rows):
+        return checkpoint(super().forward, rows, use_reentrant=False)
+
+
+def _model(*, checkpoints=False):
     torch.manual_seed(0)
     # Widths that two ranks cannot share evenly.
     return nn.Sequential(
-        nn.Linear(8, 5), nn.Sequential(nn.Linear(5, 7), nn.Tanh()), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 4)
+        nn.Linear(8, 5),
+        (Checkpointed if checkpoints else nn.Sequential)(nn.Linear(5, 7), nn.Tanh()),
+        nn.Linear(7, 6),
+        nn.ReLU(),
+        nn.Linear(6, 4),
     )
 
 
-def _trained(way, *, strength=2.0, zero_first=False, factor=1.0, parts=1, every=1):
+def _trained(
+    way,
+    *,
+    strength=2.0,
+    zero_first=False,
+    factor=1.0,
+    parts=1,
+    every=1,
+    mesh=None,
+    half=False,
+    checkpoints=False,
+):
     """Full weights after three steps."""
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    model = _model()
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    model = _model(checkpoints=checkpoints)
+    names = None if mesh is None else ("replicate", "shard")
+    options = {"mesh": init_device_mesh("cpu", mesh or (dist.get_world_size(),), mesh_dim_names=names)}
+    if half:
+        options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     sharded, again = WAYS.get(way, ([], None))
+    if again is not None:
+        options["reshard_after_forward"] = again
     for part in sharded:
-        fully_shard(
-            model if part is ... else model[part], mesh=mesh, **({} if again is None else {"reshard_after_forward": again})
-        )
+        fully_shard(model if part is ... else model[part], **options)
     wrapped = model if sharded else DistributedDataParallel(model)
     labels = [row % 3 for row in range(48)]
     auxiliary = torch.randn(48, 8, generator=torch.Generator().manual_seed(3)) + torch.tensor(labels)[:, None]
@@ -79,6 +115,12 @@ def in_all_ways():
     return ends
 
 
+def with_all_settings():
+    expected = _trained("not sharded"), _trained("not sharded", strength=0.0)
+    ways = ("layer by layer", "as a whole")
+    return expected, [[_trained(way, **given) for way in ways] for given in SETTINGS.values()]
+
+
 def refused():
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
@@ -114,3 +156,12 @@ def test_a_sharded_model_is_pulled_like_one_that_is_not_in_every_order_of_the_lo
                 assert (one - other).abs().max() > 1e-4, (loop, number)  # every layer below the features is pulled
             for way, other in zip(WAYS, others, strict=True):
                 assert_close(other, expected, rtol=0, atol=2e-6, msg=lambda text, way=way, loop=loop: f"{way}, {loop}: {text}")
+
+
+def test_copies_half_precision_and_activation_checkpoints_change_nothing_of_the_pull(tmp_path):
+    for (expected, plain), ends in run_on_ranks(with_all_settings, tmp_path):
+        pull = max((one - other).abs().max() for one, other in zip(expected, plain, strict=True))
+        for (setting, given), ways in zip(SETTINGS.items(), ends, strict=True):
+            largest = 0.05 * pull.item() if given.get("half") else 2e-6
+            for weights in ways:
+                assert_close(weights, expected, rtol=0, atol=largest, msg=lambda text, setting=setting: f"{setting}: {text}")

@@ -60,6 +60,7 @@ class AuxiliaryStep:
 
     Attributes:
         count: how many steps there were, which seeds whatever is random.
+        pool: how tokens become one row.
         sampler: draws auxiliary batches.
         written: names of the model's parameters that the forward of the first step wrote to in place.
     """
@@ -84,7 +85,7 @@ class AuxiliaryStep:
         self._trainer = trainer
         self._controller = controller
         self._objective = objective
-        self._pool = pool
+        self.pool = pool
         self._pooling: dict[str, Any] = {"pool": pool, "channels_first": forward.channels_first}
         self._every = every
         self._task_spread: Tensor | None = None
@@ -102,10 +103,10 @@ class AuxiliaryStep:
     def check(self, features: object) -> None:
         """Refuse task features that cannot be pooled to what the critic reads; errors as those of ``check_features``."""
         dim = self._trainer.feature_dim
-        check_features(features, None if callable(self._pool) else dim)
+        check_features(features, None if callable(self.pool) else dim)
         if isinstance(features, Tensor) and features.ndim > 2:  # with two axes the task gradient tells the spread
             told = self._forward.channels_first is not None or features.shape[1] != features.shape[-1]
-            if told or callable(self._pool):
+            if told or callable(self.pool):
                 rows = pool_features(features.detach(), dim, **self._pooling)
                 keep = usable_rows(rows)
                 self._task_spread = feature_spread(blank_rows(rows, keep), keep)
@@ -161,7 +162,7 @@ class AuxiliaryStep:
         raw = self._forward(images, step=self.count - 1, with_grad=self._pulls)
         mask = self._forward.attention_mask(images)
         own, keep = self._own_rows(raw, mask, finite, batch)
-        self._forward.check_first_axis(images, raw, len(batch.groups), pool=self._pool)
+        self._forward.check_first_axis(images, raw, len(batch.groups), pool=self.pool)
         rows = _of_all_ranks(own) if self.world > 1 else own
         in_play = rows.population | _in_a_group(rows.groups)
         if learn:

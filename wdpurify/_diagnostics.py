@@ -36,6 +36,7 @@ RANGES = (
     Range("task_norm", 0.0, math.inf, PATIENCE, "no task gradient"),
     Range("spread_kept", 0.02, math.inf, PATIENCE, "collapsed features"),
     Range("spread_beside_task", 1 / 30, 30.0, PATIENCE, "unlike rows"),
+    Range("tokens_read", 1.0, math.inf, 1, "one token read"),
     Range("term_factor", -1e-30, math.inf, 1, "negative factor"),
     Range("apart", -math.inf, APART, LONG_PATIENCE, "groups apart"),
 )

@@ -48,6 +48,11 @@ FINDINGS = {
         "The pull is as strong as it may become, and the groups are as far apart as before (separation {value:.2f}).",
         "Call `purify.erase(loader)` after training, which removes what is left. Ask whether the task needs this label.",
     ),
+    "one token read": Finding(
+        PurifyWarning,
+        "The task's gradient arrives at one token of each row, and the pull acts on the mean of all tokens.",
+        'Set `pool="last"` for a causal language model, or `pool="first"` for a classifier that reads the first token.',
+    ),
     "features without grad": Finding(
         PullNotAppliedWarning,
         "`features` carry no gradient (frozen backbone, no_grad or detach), so there is nothing to purify.",

@@ -144,17 +144,13 @@ class Loop:
             strength=self._controller.strength.value,
         )
 
-    def release(self) -> None:
-        """Let go of all that is held for this iteration."""
+    def release(self, *, for_good: bool = False) -> None:
+        """Let go of all that is held for this iteration; for good, say nothing more of steps without a term."""
+        self._checks.removed |= for_good
         self._iteration = None
         self._pass = None
         if self._forward.tap is not None:
             self._forward.tap.release()
-
-    def remove(self) -> None:
-        """Let go of all, and say nothing more of steps without a term."""
-        self._checks.removed = True
-        self.release()
 
     def state_dict(self) -> dict[str, Any]:
         """The counts, and inside an iteration the pull that was prepared for it, gradients under their parameters' names."""
@@ -268,6 +264,8 @@ class Loop:
     def _log(self, **figures: Tensor | None) -> None:
         latest = self._controller.task_gradients.latest
         known = {"task_norm": latest.norm, "prepared_norm": self._controller.prepared_norm, **figures}
+        if self._step.pool == "mean":
+            known["tokens_read"] = latest.tokens
         if self._forward.tap is None:
             known["term_factor"] = latest.factor
         if self._checks.lost:

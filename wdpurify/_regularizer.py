@@ -276,7 +276,7 @@ class PurifyRegularizer:
 
     def remove(self) -> None:
         """Take the tap off the model, if there is one, and drop what is held for the next ``loss()``."""
-        self._loop.remove()
+        self._loop.release(for_good=True)
         forget(self._forward.model, self)
         if self.tap is not None:
             self.tap.remove()

@@ -1,7 +1,7 @@
 """GroupSampler: draws batches of auxiliary rows in a seeded order whose state is a few integers."""
 
 import copy
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ._balance import CellOrder, cells_to_balance, classes_at_hand, warn_if_confounded
 from ._checks import check_positive_integer
-from ._images import Collator, batch_of, by_position, refuse_dropped, refuse_reordered
+from ._images import Collator, by_position
 from ._labels import check_not_too_many, cut_into_ranges, labels_of_rows, numbers_of, warn_of_a_lone_group
 from ._nuisances import columns_of_labels, numbered
 from ._sources import refuse_images, refuse_labels, refuse_mismatch, tensors_left_out
-from ._torch import agreed_share, checked_share, checksum, derive_seed, generators_in
+from ._torch import agreed_share, checked_share, checksum, derive_seed
+from ._workers import BatchReader, Job, Workers
 
 ALL = "all"
 
@@ -77,6 +78,8 @@ class GroupSampler:
         transform: function of each batch, after ``collate_fn``, for example to scale bytes to floats or to tokenize. Both
             must keep the rows and their order. The first draw makes two more batches to tell; an order that changes is not
             noticed where random numbers change the rows too, or an input has not one entry per row.
+        num_workers: number of processes that read, collate and transform ahead, as in a ``DataLoader``; 0 uses this process.
+            What a random transform draws differs between 0 and more. Processes end with :meth:`close` or with the sampler.
         rank, world_size: this process's share; None reads them from ``torch.distributed`` at the first draw, 0 of 1 without
             it. With a ``world_size`` of 1 the regularizer trains its critic without the other ranks.
 
@@ -107,26 +110,27 @@ class GroupSampler:
         seed: int = 0,
         collate_fn: Collator | None = None,
         transform: Callable[[Any], Any] | None = None,
+        num_workers: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
         self.batch_size = check_positive_integer("batch_size", batch_size)
+        workers = num_workers and check_positive_integer("num_workers", num_workers)
         self._share = checked_share(rank, world_size)
         self.across_ranks = world_size != 1
         self._agreed = False
-        self._is_in_order = False
         self.seed = seed
         self.fixed = fixed
         self._given = images
-        self._images = by_position(images)
+        readable = by_position(images)
         refuse_images(images, prepared=not (transform is None and collate_fn is None))
         refuse_mismatch(images, groups)
         refuse_labels(groups, "groups")
         if balance is not None:
             refuse_labels(balance, "balance")
         columns = columns_of_labels(groups, len(images))
-        self._collate_fn = collate_fn
-        self._transform = transform
+        self._reader = BatchReader(readable, collate_fn, transform, seed=seed)
+        self._workers = Workers(self._reader, workers) if workers else None
         if columns is not None and fixed != ALL:
             raise ValueError(f"`fixed` names a value of one label, got {fixed!r} for {len(columns)} labels. Give one column")
         nuisances = None if columns is None else numbered(columns)
@@ -216,28 +220,31 @@ class GroupSampler:
                 self._check_sizes(self._share[1])
                 self._warn_of_a_lone_group()
         assert self._share is not None
-        rows = torch.cat([self._next_rows(name, *self._share) for name in self._streams])
+        number, rows = next(self._jobs(self._drawn))
+        images = self._workers.read(number, self._jobs) if self._workers else self._reader.read(rows)
         self._drawn += 1
         groups = self._group_of_row[rows]
         population = torch.ones(len(rows), dtype=torch.bool, device="cpu")
         if "group" in self._streams:
             groups[: self.batch_size] = 0
             population[: self.batch_size] = False
-        images = self._batch_of(rows)
-        if self._transform or self._collate_fn:
-            refuse_dropped(images, len(rows))
-            if not self._is_in_order:
-                refuse_reordered(self._batch_of, rows, generators_in(self._transform, self._collate_fn))
-        self._is_in_order = True
         return GroupBatch(images, groups, population)
 
-    def _batch_of(self, rows: Tensor) -> Any:
-        images = batch_of(self._images, rows, self._collate_fn)
-        return self._transform(images) if self._transform else images
+    def close(self) -> None:
+        """End the worker processes; the next draw starts others at the same position."""
+        if self._workers:
+            self._workers.close()
 
-    def _next_rows(self, name: str, rank: int, world_size: int) -> Tensor:
+    def _jobs(self, number: int) -> Iterator[Job]:
+        """Numbers and row numbers of the batches from ``number`` on."""
+        assert self._share is not None
+        while True:
+            yield number, torch.cat([self._rows_of(name, number, *self._share) for name in self._streams])
+            number += 1
+
+    def _rows_of(self, name: str, number: int, rank: int, world_size: int) -> Tensor:
         stream = self._streams[name]
-        start = self._drawn * self.batch_size * world_size + rank
+        start = number * self.batch_size * world_size + rank
         places = start + world_size * torch.arange(self.batch_size, device="cpu")
         if name in self._balanced:
             return self._balanced[name].rows(places)
@@ -283,6 +290,7 @@ class GroupSampler:
     def __deepcopy__(self, memo: dict[int, Any]) -> "GroupSampler":
         copied = copy.copy(self)  # the copies can share the rows, because no code writes to them
         copied._orders = {}
+        copied._workers = copy.copy(self._workers)
         copied._balanced = {name: copy.copy(order) for name, order in self._balanced.items()}
         return copied
 

@@ -101,72 +101,73 @@ def coherence(sums: Tensor) -> Tensor:
         Shape ``(...)``: the square root of the number of rows if all gradients have one direction and are proportional to a
         feature; about 1 for random directions; 0 if the gradients cancel; not finite without a gradient or a spread.
     """
-    product, direction, total, (_, count, gradient) = _parts(sums)
-    centred = product - direction[..., :, None] * (total / count[..., None])[..., None, :]
-    found: Tensor = centred.flatten(-2).norm(dim=-1) / (variance(sums) * gradient).sqrt()
+    product, direction, total, (square, count, gradient) = _parts(sums)
+    mean = total / count[..., None]
+    centred = product - direction[..., :, None] * mean[..., None, :]
+    found: Tensor = centred.flatten(-2).norm(dim=-1) / (_variance(square, count, mean) * gradient).sqrt()
     return found
 
 
 def variance(sums: Tensor) -> Tensor:
     """Compute the mean squared distance of rows from their mean; arguments and shape as for :func:`coherence`."""
     _, _, total, (square, count, _) = _parts(sums)
-    return (square / count - (total / count[..., None]).square().sum(-1)).clamp(min=0.0)
+    return _variance(square, count, total / count[..., None])
+
+
+def _variance(square: Tensor, count: Tensor, mean: Tensor) -> Tensor:
+    return (square / count - mean.square().sum(-1)).clamp(min=0.0)
 
 
 class Coherence:
     """Running means of the coherence of the task gradient and of the pull; a short run averages all its iterations.
 
     Attributes:
-        task, pull: the running means, scalars; 0 before the first value.
+        means: of the task gradient and of the pull, shape ``(2,)``; 0 before the first value.
     """
 
     def __init__(self) -> None:
-        zero = torch.zeros((), dtype=torch.float32, device="cpu")
-        self.task, self.pull, self._task_count, self._pull_count = zero, zero, zero, zero
+        self.means = torch.zeros(2, dtype=torch.float32, device="cpu")
+        self._counts = self.means
 
     @property
     def ratio(self) -> Tensor:
         """Coherence of the pull over the task gradient's; not finite until both have a value."""
-        # One of the two may still be on the CPU; a copy of the other to the CPU would wait for its device.
-        device = self.task.device if self.pull.device.type == "cpu" else self.pull.device
-        return moved(self.pull, device) / moved(self.task, device)
+        task, pull = self.means.unbind()
+        return pull / task
 
     @property
     def excess(self) -> Tensor:
         """Ratio over the tolerance, at least 1; continuous at 1, so the pull does not jump at the tolerance."""
         return (self.ratio / TOLERANCE).nan_to_num(nan=1.0, posinf=1.0).clamp(min=1.0)
 
-    def record_task(self, found: Tensor) -> None:
-        """Record the coherence of an iteration's task gradient; a non-finite value is ignored."""
-        self.task, self._task_count = _averaged(self.task, self._task_count, found)
-
-    def record_pull(self, features: Tensor, gradient: Tensor, in_play: Tensor) -> None:
-        """Record a pull.
+    def record(self, task: Tensor, features: Tensor, gradient: Tensor, in_play: Tensor) -> None:
+        """Record a pull and the task gradients before it; a coherence that is not finite is ignored.
 
         Args:
+            task: sums over rows of each iteration's task gradient, shape ``(iterations, count)``.
             features: detached, shape ``(rows, dim)``.
             gradient: gradient of the pull at the features.
             in_play: mask of valid rows, shape ``(rows,)``.
         """
         of_features, of_gradients = projections(features.shape[1], features.device) or (None, None)
-        found = coherence(sums_over_rows(projected(features, of_features), gradient, of_gradients, in_play))
-        self.pull, self._pull_count = _averaged(self.pull, self._pull_count, found)
+        pull = sums_over_rows(projected(features, of_features), gradient, of_gradients, in_play)
+        *earlier, last, of_pull = coherence(torch.cat([moved(task, pull.device), pull[None]])).float().unbind()
+        pairs = [torch.stack([each, torch.full_like(each, torch.nan)]) for each in earlier]
+        for found in (*pairs, torch.stack([last, of_pull])):
+            means, counts = moved(self.means, found.device), moved(self._counts, found.device)
+            usable = torch.isfinite(found)
+            share = (1.0 / (counts + 1.0)).clamp(min=1.0 - DECAY)
+            self.means = torch.lerp(means, torch.where(usable, found, means), share)
+            self._counts = counts + usable
 
     def state_dict(self) -> dict[str, Any]:
-        known = {"task": self.task, "pull": self.pull, "task_count": self._task_count, "pull_count": self._pull_count}
-        return {name: value.detach().cpu().clone() for name, value in known.items()}
+        known = torch.cat([self.means, self._counts]).detach().cpu()
+        names = ("task", "pull", "task_count", "pull_count")
+        return {name: value.clone() for name, value in zip(names, known, strict=True)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.task, self.pull = state["task"].clone(), state["pull"].clone()
-        self._task_count, self._pull_count = state["task_count"].clone(), state["pull_count"].clone()
-
-
-def _averaged(known: Tensor, count: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-    known, count = moved(known, found.device), moved(count, found.device)
-    usable = torch.isfinite(found)
-    share = (1.0 / (count + 1.0)).clamp(min=1.0 - DECAY)
-    mean = torch.lerp(known, torch.where(usable, found, known).to(known), share)
-    return mean, torch.where(usable, count + 1.0, count)
+        self.means = torch.stack([state["task"], state["pull"]])
+        self._counts = torch.stack([state["task_count"], state["pull_count"]])
 
 
 def _parts(sums: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:

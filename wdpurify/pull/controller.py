@@ -10,7 +10,7 @@ from torch import Tensor
 from wdpurify._torch import gather_ranks, moved
 from wdpurify.functional import norm_of_all_passes
 
-from .coherence import Coherence
+from .coherence import Coherence, variance
 from .gain import Gain
 from .separation import Separation
 from .spread import Spread
@@ -32,7 +32,6 @@ class StrengthController:
         spread: how much of their spread the features still have.
         coherence: how much of the pull and of the task gradient is left below the features.
         gain: how many times the strength the pull has.
-        task_spread: spread of the task's features in the last iteration, scalar; NaN where it is not known.
         prepared_norm: norm of the last sized pull at the features, scalar; None before the first.
     """
 
@@ -43,22 +42,26 @@ class StrengthController:
         self.spread = Spread()
         self.coherence = Coherence()
         self.gain = Gain()
-        self.task_spread = torch.full((), torch.nan, device="cpu")
+        self._task_sums = self.task_gradients.nothing[None]
         self.prepared_norm: Tensor | None = None
         self._feature_dim = feature_dim
+
+    @property
+    def task_spread(self) -> Tensor:
+        """Spread of the task's features in the last iteration, scalar; NaN where it is not known."""
+        return (variance(self._task_sums[-1]) / self._feature_dim).sqrt()
 
     def read_task_gradients(self, *, device: torch.device, world: int) -> None:
         """Give the strength what all ranks recorded since the last acting step."""
         rows = self.task_gradients.take()
         joint = gather_ranks(moved(rows, device)) if world > 1 else rows[None]
-        for task_norm, weight, coherent, variance in observations(joint):
+        norms, weights, self._task_sums = observations(joint)
+        for task_norm, weight in zip(norms, weights, strict=True):
             self.strength.record(task_norm, weight)
-            self.coherence.record_task(coherent)
-            self.task_spread = (variance / self._feature_dim).sqrt()
 
     def record_pull(self, features: Tensor, gradient: Tensor, in_play: Tensor) -> None:
-        """Record a pull at the auxiliary features, before it is sized; the arguments are those of ``Coherence.record_pull``."""
-        self.coherence.record_pull(features, gradient, in_play)
+        """Record a pull at the auxiliary features, before it is sized; the arguments are those of ``Coherence.record``."""
+        self.coherence.record(self._task_sums, features, gradient, in_play)
         limits = {"fade": getattr(self.strength, "fade", 0.0), "most": getattr(self.strength, "most", 1.0)}
         self.gain.record(self.separation.value, **limits)  # a strength without `most` has no gain
 

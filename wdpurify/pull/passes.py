@@ -122,6 +122,9 @@ class Pass:
             return
         task = gradient.detach().float()
         task = task if sent is None else task - sent.float()
+        if task.ndim == 3 and task.shape[1] > 1:
+            count = (task.abs().amax(-1) > 0).sum(1).max()
+            backward.into.tokens = torch.where(count > 0, count, torch.nan)
         backward.add(task.norm(), None if known is None else sums_over_rows(known[0], task, known[1]))
 
     def close(self) -> None:

@@ -1,6 +1,5 @@
 """TaskGradient: the task gradient of one iteration at the features, added up over its backward passes."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from wdpurify._torch import moved
 from wdpurify.functional import task_norms
 
-from .coherence import coherence, count_of_sums, variance
+from .coherence import count_of_sums
 
 
 class TaskGradient:
@@ -23,11 +22,13 @@ class TaskGradient:
     Attributes:
         factor: by which the last term was multiplied, with its sign, scalar; None before a backward pass.
         passes: how many backward passes came to a term.
+        tokens: largest number of tokens of one row at which a gradient arrived, scalar; None for features without tokens.
     """
 
     def __init__(self) -> None:
         self.factor: Tensor | None = None
         self.passes = 0
+        self.tokens: Tensor | None = None
         self._weight: Tensor | None = None
         self._norm: Tensor | None = None
         self._sums: Tensor | None = None
@@ -158,12 +159,10 @@ class TaskGradients:
         return torch.stack([empty] * (self._every - len(filled)) + filled)
 
 
-def observations(rows: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Per iteration the norm of the unscaled task gradient, its weight and its coherence, and the variance of the features.
+def observations(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Per iteration the norm of the unscaled task gradient and its weight, shape ``(iterations,)``, and its sums over rows.
 
     Args:
         rows: what :meth:`TaskGradients.take` gave on each rank, shape ``(ranks, iterations, 2 + sums)``.
     """
-    norms, weights = task_norms(rows[..., 0], rows[..., 1])
-    sums = rows[..., 2:].sum(0)
-    yield from zip(norms, weights, coherence(sums), variance(sums), strict=True)
+    return *task_norms(rows[..., 0], rows[..., 1]), rows[..., 2:].sum(0)

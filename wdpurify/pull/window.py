@@ -45,28 +45,27 @@ class WeightedWindow:
     """
 
     def __init__(self, size: int) -> None:
-        self._values = Window(size)
-        self._weights = Window(size)
+        self._pairs = torch.full((2, size), torch.nan, dtype=torch.float32, device="cpu")  # values above, weights below
 
     def record(self, value: Tensor, weight: Tensor) -> None:
         """Append a scalar value; the mean ignores non-finite values and values without a positive weight."""
         says = torch.isfinite(value * weight) & (weight > 0)
-        self._values.record(torch.where(says, value, torch.nan))
-        self._weights.record(torch.where(says, weight, torch.nan))
+        pair = torch.where(says, torch.stack([value, weight.to(value)]), torch.nan)
+        self._pairs = torch.cat([moved(self._pairs, value.device)[:, 1:], pair.to(self._pairs.dtype)[:, None]], dim=1)
 
     def mean(self) -> Tensor:
         """Compute the weighted mean of all values, clipped to :data:`OUTLIER` medians; NaN without a value.
 
         The median ignores zeros, because a mostly solved task would otherwise have a median of 0; the mean includes them.
         """
-        values, weights = self._values.values, self._weights.values
+        values, weights = self._pairs.unbind()
         limit = OUTLIER * torch.nanmedian(torch.where(values > 0, values, torch.nan))
         mean: Tensor = (torch.fmin(values, limit) * weights).nansum() / weights.nansum()
         return mean
 
     def state_dict(self) -> dict[str, Any]:
-        return {"values": self._values.state_dict()["values"], "weights": self._weights.state_dict()["values"]}
+        values, weights = self._pairs.detach().cpu()
+        return {"values": values.clone(), "weights": weights.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._values.load_state_dict({"values": state["values"]})
-        self._weights.load_state_dict({"values": state["weights"]})
+        self._pairs = torch.stack([state["values"], state["weights"]])
