@@ -1,5 +1,6 @@
 """Hugging Face datasets: auxiliary batches from a map-style or streamed data set, grouped by its label columns."""
 
+import copy
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from wdpurify import GroupSampler
 from wdpurify._checks import check_positive_integer
+from wdpurify._images import refuse_dropped, refuse_reordered
 from wdpurify._torch import checked_share, derive_seed, private_randomness
 from wdpurify.exceptions import AuxiliaryDataWarning
 
@@ -154,11 +156,20 @@ class RowLoader:
         self._image = image
         self._transform = transform or (as_it_is if collate_fn else as_tensor)
         self._collate = collate_fn or _stacked
+        self._is_in_order = False
 
     def __getitem__(self, job: tuple[Sequence[Any], Sequence[int]]) -> Any:
         rows = [self._load(row, seed) for row, seed in zip(*job, strict=True)]
+        given = [copy.copy(row) for row in rows]  # a collator may take entries out
         with private_randomness(torch.device("cpu"), derive_seed(job[1][0], "collate_fn")):
-            return self._collate(rows)
+            batch = self._collate(rows)
+        if self._collate is not _stacked:
+            refuse_dropped(batch, len(given))
+            if not self._is_in_order:
+                places = torch.arange(len(given), device="cpu")
+                refuse_reordered(lambda order: self._collate([copy.copy(given[row]) for row in order.tolist()]), places)
+        self._is_in_order = True
+        return batch
 
     def _load(self, row: Any, seed: int) -> Any:
         # A seed per row makes a row's transform independent of its worker, of earlier rows and of the global generators.

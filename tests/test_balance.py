@@ -1,5 +1,6 @@
 """Balance: even draws over the cells of group and class, weights for the task's batches, and who is warned."""
 
+import time
 import warnings
 from collections import Counter
 
@@ -157,3 +158,17 @@ def test_many_cells_are_ordered_at_once():
     order = CellOrder(torch.arange(200_000), cells, seed=0, name="x")
     assert len(order) == 20_000
     assert order.rows(torch.arange(20_000)).remainder(20_000).unique().numel() == 20_000
+
+
+def test_a_million_rows_in_three_hundred_thousand_cells_are_made_in_seconds_and_a_batch_costs_its_rows():
+    numbers = torch.randint(300_000, (1_000_000,), generator=torch.Generator().manual_seed(0))
+    groups, classes = [str(number) for number in (numbers // 3).tolist()], (numbers % 3).tolist()
+    begun = time.process_time()
+    with pytest.warns(AuxiliaryDataWarning):
+        sampler = GroupSampler(torch.zeros(1_000_000, 1), groups, balance=classes)
+    made = time.process_time()
+    for _ in range(100):
+        sampler.next_batch()
+    assert made - begun < 10  # 1.2 s on an idle core
+    assert time.process_time() - made < 2  # 0.06 s
+    assert sum(len(order) for _, order in sampler._balanced["population"]._kept.values()) <= 1_000_000

@@ -401,8 +401,11 @@ def test_a_critic_gets_the_width_of_any_layer(layer, width):
     assert next(purify.critic.parameters()).shape[1] == width
 
 
-def test_a_lazy_classifier_gets_its_width_from_two_auxiliary_rows():
+def test_a_lazy_classifier_is_refused_until_the_task_has_initialised_it():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.LazyLinear(4))
+    with pytest.raises(ValueError, match=r"lazy layers without weights \(2.weight, 2.bias\).*Call the model once"):
+        PurifyRegularizer.for_model(model, small_sampler())
+    model(torch.rand(2, 3, 8, 8))
     assert next(PurifyRegularizer.for_model(model, small_sampler()).critic.parameters()).shape[1] == 6
 
 

@@ -300,6 +300,23 @@ def test_texts_without_a_collator_are_refused_with_the_remedy():
         group_sampler(texts, group="source", image="text", batch_size=4).next_batch()
 
 
+def _by_value(rows):
+    return torch.tensor(sorted(rows))
+
+
+def _even_ones(rows):
+    return torch.tensor([row for row in rows if row % 2 == 0])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(("collate_fn", "what"), [(_by_value, "the order of the rows"), (_even_ones, "every row")])
+def test_a_collator_that_sorts_or_drops_rows_is_refused(collate_fn, what, num_workers):
+    rows = Dataset.from_dict({"x": [float(row) for row in range(24)], "group": ["a", "b"] * 12})
+    options = {"image": "x", "batch_size": 8, "num_workers": num_workers}
+    with pytest.raises(ValueError, match=f"must keep {what}"):
+        group_sampler(rows, group="group", collate_fn=collate_fn, **options).next_batch()
+
+
 def test_tokens_without_their_mask_are_named():
     tokens = Dataset.from_dict({"input_ids": [[1, 2]] * 8, "attention_mask": [[1, 0]] * 8, "k": [0, 1] * 4})
     with pytest.warns(AuxiliaryDataWarning, match=r"Give `image=\['input_ids', 'attention_mask'\]`"):

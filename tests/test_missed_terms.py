@@ -254,3 +254,42 @@ def test_a_loop_past_the_term_holds_nothing_of_its_steps():
         model(torch.rand(6, 3, 8, 8)).sum().backward()
     assert len(hook.caught._features) <= 3
     assert len(hook.caught._projected) <= 3
+
+
+def _plain_steps(network, optimizer, count, before=lambda: None):
+    for _ in range(count):
+        before()
+        network.head(network.features(torch.rand(12, 3, 8, 8))).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("called", [False, True], ids=["nothing is called", "critic_step alone"])
+def test_a_regularizer_that_was_made_and_whose_loss_is_never_called_is_named(called):
+    network, purify, optimizer = _explicit()
+    before = purify.critic_step if called else lambda: None
+    _plain_steps(network, optimizer, BARE_STEPS - 1, before)
+    with pytest.warns(PullNotAppliedWarning, match=f"{BARE_STEPS} steps without a call of `loss.features.`.*Add `purify.loss"):
+        _plain_steps(network, optimizer, 1, before)
+
+
+def test_a_loss_that_is_forgotten_is_the_first_cause_named():
+    network = small_network()
+    purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6)
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    with pytest.warns(PullNotAppliedWarning, match="^`loss.features.` is not added to the loss"):
+        _plain_steps(network, optimizer, 8, purify.critic_step)
+
+
+def test_a_warm_up_watching_a_removed_one_and_a_second_one_are_no_fault_of_the_explicit_form():
+    network, purify, optimizer = _explicit()
+    _plain_steps(network, optimizer, BARE_STEPS - 1)
+    _in_the_right_order(network, purify, optimizer, torch.rand(12, 3, 8, 8))
+    _plain_steps(network, optimizer, BARE_STEPS - 2)
+    second = PurifyRegularizer(network.features, small_sampler(), feature_dim=6)
+    _plain_steps(network, optimizer, BARE_STEPS)
+    second.remove()
+    purify.remove()
+    _plain_steps(network, optimizer, BARE_STEPS)
+    watched = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=0.0)
+    _plain_steps(network, optimizer, BARE_STEPS, watched.critic_step)

@@ -1,5 +1,6 @@
 """How tokens become one row: the mean, the first, the last that is not padding, or what the user's function says."""
 
+import re
 import warnings
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from wdpurify import FixedStrength, GroupSampler, PurifyRegularizer
-from wdpurify.features import pool_features, unpooled
+from wdpurify.features import FeatureTap, pool_features, unpooled
 
 FEATURES = torch.arange(24.0).view(2, 4, 3)
 MASK = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1]])  # padded on the right, padded on the left
@@ -23,6 +24,7 @@ MASK = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1]])  # padded on the right, padded
         ("last", MASK, torch.stack([FEATURES[0, 1], FEATURES[1, 3]])),
         ("mean", MASK, torch.stack([FEATURES[0, :2].mean(0), FEATURES[1, 1:].mean(0)])),
         ("mean", torch.ones(2, 9), FEATURES.mean(1)),  # a mask of other tokens
+        ("mean", MASK[:, :3], FEATURES.mean(1)),
         (lambda features, mask: features[:, 2] * mask.sum(1, keepdim=True), MASK, FEATURES[:, 2] * MASK.sum(1, keepdim=True)),
     ],
 )
@@ -43,7 +45,7 @@ def test_the_gradient_goes_to_the_tokens_that_were_read(pool):
 @pytest.mark.parametrize("rows", [lambda features, mask: features, lambda features, mask: features[:1, 0]])
 def test_a_function_that_gives_no_row_per_sample_is_named(rows):
     with pytest.raises(ValueError, match=r"`pool` must return one row of features per sample, shape \(2, 3\)"):
-        pool_features(FEATURES, 3, pool=rows)
+        pool_features(FEATURES, 3, pool=rows, samples=2)
 
 
 class _Causal(nn.Module):
@@ -94,6 +96,80 @@ def test_the_pull_through_pooled_tokens_has_the_strength_that_was_asked_for():
         critic_norm = purify.metrics().critic_gradient_norm
         assert applied <= critic_norm * (1 + 1e-5)
         assert (applied < 0.9 * critic_norm) == (pool == "mean")
+
+
+def _signals(dims, size, channels=8):
+    """Model, task rows and auxiliary rows whose groups differ in the first two channels and not in their sum."""
+    torch.manual_seed(0)
+    convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    model = nn.Sequential(convolution(channels, channels, 1, bias=False), nn.Tanh(), convolution(channels, 3, 1))
+    nn.init.dirac_(model[0].weight)
+    shape, sign = (channels, *[size] * dims), 2 * torch.tensor([0, 1] * 32)[:, None] - 1
+    auxiliary = torch.randn(64, *shape)
+    auxiliary.flatten(2)[:, 0] += sign
+    auxiliary.flatten(2)[:, 1] -= sign
+    return model, torch.randn(16, *shape), auxiliary
+
+
+def _separation(model, rows, auxiliary, **options):
+    sampler = GroupSampler(auxiliary, [0, 1] * 32, batch_size=16)
+    purify = PurifyRegularizer.for_model(model, sampler, strength=0.0, **options)
+    criterion, labels = purify.criterion(nn.CrossEntropyLoss()), torch.zeros(16, *rows.shape[2:], dtype=torch.long)
+    for _ in range(60):
+        model.zero_grad()
+        criterion(model(rows), labels).backward()
+    return purify.metrics().separation
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"pool": lambda features, mask: features.flatten(2).mean(2)}], ids=["mean", "function"]
+)
+@pytest.mark.parametrize(("dims", "size"), [(1, 8), (1, 20), (2, 8), (3, 4), (3, 8)])
+def test_signals_and_volumes_are_pooled_over_their_places(dims, size, options):
+    assert _separation(*_signals(dims, size), **options) > 0.9
+
+
+def test_the_tapped_layer_tells_which_of_two_equal_axes_are_the_channels():
+    features = torch.randn(2, 8, 8)
+    for layer, first in (
+        (nn.Conv1d(8, 3, 1), True),
+        (nn.BatchNorm1d(8), True),
+        (nn.Linear(8, 3), False),
+        (nn.LayerNorm(8), False),
+    ):
+        tap = FeatureTap(nn.Sequential(layer), "0")
+        pooled = pool_features(features, 8, channels_first=tap.channels_first)
+        assert_close(pooled, features.mean(2 if first else 1))
+    maps = torch.randn(2, 8, 4, 8)
+    tap = FeatureTap(nn.Sequential(nn.Linear(8, 3)), "0")
+    assert_close(pool_features(maps, 8, channels_first=tap.channels_first), maps.mean((1, 2)))
+    assert_close(pool_features(maps, 8), maps.mean((2, 3)))
+    assert_close(pool_features(maps, 8, pool="last"), maps.mean((2, 3)))
+    pooling = nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3))
+    assert FeatureTap(nn.Sequential(pooling), "0").channels_first
+    assert FeatureTap(nn.Sequential(nn.Identity()), "0").channels_first is None
+
+
+def test_two_equal_axes_without_a_layer_are_refused_and_each_remedy_works():
+    features = torch.randn(2, 8, 8)
+    with pytest.raises(ValueError, match=r"may be \(batch, tokens, 8\) or \(batch, 8, time\)") as error:
+        pool_features(features, 8)
+    tokens, time = (eval(line) for line in re.findall(r"`pool=(.+?)`", str(error.value)))
+    assert_close(pool_features(features, 8, pool=tokens), features.mean(1))
+    assert_close(pool_features(features, 8, pool=time), features.mean(2))
+    assert_close(pool_features(features, 8, pool="last"), features[:, -1])
+    assert_close(pool_features(features, 8, mask=torch.ones(2, 8)), features.mean(1))
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3, 4, 5, 6, 8), (2, 7, 9)])
+def test_other_shapes_are_refused_with_a_function_as_remedy(shape):
+    with pytest.raises(ValueError, match=r"`features` must have shape .*or give `pool=` a function"):
+        pool_features(torch.zeros(shape), 8)
+
+
+def test_padding_is_left_out_of_signals_too():
+    signals = FEATURES.transpose(1, 2)
+    assert_close(pool_features(signals, 3, mask=MASK), pool_features(FEATURES, 3, mask=MASK))
 
 
 class LastToken(nn.Module):

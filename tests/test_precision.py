@@ -16,11 +16,11 @@ class _Recording(nn.Module):
     def __init__(self, seen):
         super().__init__()
         self.linear = nn.Linear(4, 3)
-        self.seen = [seen]  # in a list of its own, so that it is neither copied nor put back
+        self.record = seen.append  # a method, so that the list is neither copied nor put back
 
     def forward(self, images):
         features = self.linear(images)
-        self.seen[0].append(features.dtype)
+        self.record(features.dtype)
         return features
 
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from wdpurify import GroupSampler
 
@@ -191,3 +191,63 @@ def test_swapped_arguments_are_refused(rows, labels):
 )
 def test_rows_that_repeat_are_not_taken_for_labels(images, groups):
     assert GroupSampler(images, groups, batch_size=8).rows == ROWS
+
+
+class _Whole(_Folder):
+    """A folder whose names of classes and targets are lists."""
+
+    classes, targets = list(_Folder.classes), list(_Folder.targets)
+
+
+#: What comes as labels, what the message says of it, and the labels that its remedy gives.
+LABELS = {
+    "loader": (lambda: DataLoader(_Whole(), batch_size=4), "a DataLoader", _Whole.targets),
+    "data set": (_Whole, "a data set", _Whole.targets),
+    "sparse": (lambda: scipy.sparse.csr_matrix(np.array(GROUPS)[:, None]), "a sparse matrix", GROUPS),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_what_has_no_label_per_row_is_refused_and_the_line_given_runs(name):
+    make, what, expected = LABELS[name]
+    with pytest.raises(TypeError, match=f"`groups` must hold one label per row, got {what}") as error:
+        GroupSampler(NUMBERS, make(), batch_size=8)
+    assert _written(error, groups=make()) == expected
+    with pytest.raises(TypeError, match=f"`balance` must hold one label per row, got {what}") as error:
+        GroupSampler(NUMBERS, GROUPS, balance=make(), batch_size=8)
+    assert _written(error, balance=make()) == expected
+
+
+@pytest.mark.parametrize("labels", [None, 1])
+def test_nothing_and_a_single_value_are_no_labels(labels):
+    with pytest.raises(TypeError, match=r"`groups` must hold one label per row, got a single value or nothing"):
+        GroupSampler(NUMBERS, labels, batch_size=8)
+
+
+def test_a_frame_as_balance_is_named_as_balance():
+    with pytest.raises(ValueError, match=r"`balance` must have shape \(rows,\)"):
+        GroupSampler(NUMBERS, GROUPS, balance=pandas.DataFrame({"a": GROUPS}), batch_size=8)
+
+
+def test_labels_and_names_of_the_whole_are_no_labels_of_a_subset():
+    subset = Subset(_Whole(), range(5, 45))
+    with pytest.raises(ValueError, match=r"the 48 labels of the whole data set, and `images` is a subset of 40 rows") as error:
+        GroupSampler(subset, _Whole.targets, batch_size=8)
+    assert _written(error, images=subset, groups=_Whole.targets) == _Whole.targets[5:45]
+    with pytest.raises(ValueError, match=r"`groups` holds the 3 names of the classes") as error:
+        GroupSampler(subset, _Whole.classes, batch_size=8)
+    assert _written(error, images=subset)[:3] == ["cow", "cat", "dog"]
+
+
+def test_a_folders_list_of_files_and_paths_of_other_files_are_refused():
+    with pytest.raises(TypeError, match=r"paths of pictures with their classes.*Give the data set itself"):
+        GroupSampler([(f"{row}.png", row % 3) for row in range(ROWS)], GROUPS, batch_size=8)
+    with pytest.raises(TypeError, match=r"`images` holds paths"):
+        GroupSampler([Path(f"{row}.npy") for row in range(ROWS)], GROUPS, batch_size=8)
+
+
+def test_an_arrow_table_is_refused_with_the_line_that_reads_it():
+    table = pytest.importorskip("pyarrow").table({"a": NUMBERS[:, 0].numpy()})
+    with pytest.raises(TypeError, match=r"`images`.*an Arrow table") as error:
+        GroupSampler(table, GROUPS, batch_size=8)
+    assert torch.equal(_written(error, images=table), NUMBERS[:, :1])

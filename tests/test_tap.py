@@ -234,10 +234,10 @@ class _OwnForward(nn.Module):
     def __init__(self, module, seen):
         super().__init__()
         self.module = module
-        self.seen = [seen]  # in a list of its own, so that it is neither copied nor put back
+        self.record = seen.append  # a method, so that the list is neither copied nor put back
 
     def forward(self, images):
-        self.seen[0].append(2.0 * images)
+        self.record(2.0 * images)
         return self.module(2.0 * images)
 
 

@@ -7,9 +7,9 @@ import torch
 from small_loop import equal_states, small_sampler, state_of
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 
-from wdpurify import BalancedStrength, FixedStrength, PurifyRegularizer
+from wdpurify import BalancedStrength, FixedStrength, GroupSampler, PurifyRegularizer
 
 
 class _Model(nn.Module):
@@ -196,3 +196,80 @@ def test_a_model_compiled_in_place_is_not_compiled_again_by_auxiliary_forwards()
         criterion(model(torch.rand(8, 3, 8, 8)), torch.zeros(8, dtype=torch.long)).backward()
         frames.append(counter.frame_count)
     assert frames[0] == frames[-1] > 0
+
+
+class _Keeper(nn.Module):
+    """Keeps state in containers inside containers, as routers and memory banks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+        self.nested = {"router": []}
+        self.bank = {"mean": torch.zeros(16), "last": [torch.zeros(16)]}
+        self.tied, self.pair = self.nested["router"], (torch.zeros(16), [0])
+
+    def forward(self, rows):
+        features = self.fc(rows)
+        mean = features.detach().mean(0)
+        for kept in (self.bank["mean"], self.bank["last"][0], self.pair[0]):
+            kept.lerp_(mean, 0.1)
+        self.pair[1][0] += 1
+        assert self.tied is self.nested["router"]
+        self.nested["router"].append((features - self.bank["mean"]).square().mean())
+        return self.head(features - self.bank["last"][0] - self.pair[0])
+
+
+def _kept_losses(strength):
+    torch.manual_seed(0)
+    model, criterion, losses = _Keeper(), nn.CrossEntropyLoss(), []
+    rows, labels, sampler = torch.rand(64, 8), torch.randint(3, (64,)), GroupSampler(3 * torch.rand(64, 8), [0, 1] * 32)
+    if strength is not None:
+        criterion = PurifyRegularizer.for_model(model, sampler, strength=strength).criterion(criterion)
+    for batch in torch.arange(64).split(16):
+        loss = criterion(model(rows[batch]), labels[batch]) + sum(model.nested["router"])
+        model.tied.clear()
+        losses.append(loss.item())
+        loss.backward()
+    return losses, model.pair[1], model.bank["mean"].tolist()
+
+
+def test_state_in_nested_containers_is_the_tasks_alone():
+    assert _kept_losses(None) == _kept_losses(0.0)
+    assert _kept_losses(0.5)[1] == [4]
+
+
+def _cached_run(strength, *, steps=4):
+    torch.manual_seed(0)
+    body, head = parametrizations.weight_norm(nn.Linear(8, 16)), nn.Linear(16, 3)
+    model = nn.Sequential(body, nn.ReLU(), head)
+    optimizer, rows, labels = torch.optim.SGD(model.parameters(), 0.1), torch.rand(16, 8), torch.arange(16) % 3
+    purify = None
+    if strength is not None:
+        sampler = GroupSampler(3 * torch.rand(64, 8), [0, 1] * 32)
+        purify = PurifyRegularizer(model[:2], sampler, feature_dim=16, strength=strength)
+    for _ in range(steps):
+        with parametrize.cached():
+            if purify is not None:
+                purify.critic_step()
+            features = model[:2](rows)
+            loss = nn.functional.cross_entropy(head(features), labels)
+            loss = loss if purify is None else loss + purify.loss(features)
+            optimizer.zero_grad()
+            loss.backward()
+            assert all(parameter.grad is not None for parameter in model.parameters())
+            optimizer.step()
+    return state_of(model)
+
+
+def test_the_cache_of_parametrisations_holds_the_tasks_weights_alone():
+    assert equal_states(_cached_run(None), _cached_run(0.0))
+    assert not equal_states(_cached_run(None), _cached_run(0.5))
+
+
+def test_lazy_layers_are_refused_before_auxiliary_rows_initialise_them():
+    body = nn.Sequential(nn.LazyLinear(16), nn.ReLU())
+    purify = PurifyRegularizer(body, GroupSampler(torch.rand(64, 8), [0, 1] * 32), feature_dim=16)
+    with pytest.raises(ValueError, match=r"lazy layers without weights \(0.weight, 0.bias\)"):
+        purify.critic_step()
+    body(torch.rand(2, 8))
+    purify.critic_step()

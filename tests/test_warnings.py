@@ -101,6 +101,28 @@ def test_auxiliary_images_of_another_range_are_named(factor):
     assert 0.3 < ratio / factor < 3.0
 
 
+class _Places(nn.Module):
+    """Features of several places, before or after the channels."""
+
+    def __init__(self, *, channels_first):
+        super().__init__()
+        self.body = nn.Linear(8, 32)
+        self.fold = nn.Unflatten(1, (8, 4) if channels_first else (4, 8))
+        self.head = nn.Conv1d(8, 2, 1) if channels_first else nn.Linear(8, 2)
+
+    def forward(self, rows):
+        scores = self.head(self.fold(self.body(rows)))
+        return scores.mean(2 if isinstance(self.head, nn.Conv1d) else 1)
+
+
+@pytest.mark.parametrize("channels_first", [True, False], ids=["signals", "tokens"])
+def test_auxiliary_images_of_another_range_are_named_where_features_have_several_places(channels_first, recwarn):
+    with pytest.warns(wdpurify.exceptions.FeatureScaleWarning, match="0 to 255"):
+        ratio = _with_auxiliary_images_times(255.0, _Places(channels_first=channels_first))
+    assert 0.3 < ratio / 255.0 < 3.0
+    assert 0.5 < _with_auxiliary_images_times(1.0, _Places(channels_first=channels_first)) < 2.0
+
+
 def test_images_that_are_prepared_alike_or_normalised_by_the_network_raise_no_warning():
     alike = _with_auxiliary_images_times(1.0, nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)))
     network = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))

@@ -86,7 +86,9 @@ class AuxiliaryStep:
         self._controller = controller
         self._objective = objective
         self.pool = pool
+        self._pooling: dict[str, Any] = {"pool": pool, "channels_first": forward.channels_first}
         self._every = every
+        self._task_spread: Tensor | None = None
 
     @property
     def acts_on_task_rows(self) -> bool:
@@ -99,8 +101,15 @@ class AuxiliaryStep:
         return rank_and_world()[1] if getattr(self.sampler, "across_ranks", True) else 1
 
     def check(self, features: object) -> None:
-        """Refuse features that cannot be pooled to what the critic reads; errors as those of ``check_features``."""
-        check_features(features, None if callable(self.pool) else self._trainer.feature_dim)
+        """Refuse task features that cannot be pooled to what the critic reads; errors as those of ``check_features``."""
+        dim = self._trainer.feature_dim
+        check_features(features, None if callable(self.pool) else dim)
+        if isinstance(features, Tensor) and features.ndim > 2:  # with two axes the task gradient tells the spread
+            told = self._forward.channels_first is not None or features.shape[1] != features.shape[-1]
+            if told or callable(self.pool):
+                rows = pool_features(features.detach(), dim, **self._pooling)
+                keep = usable_rows(rows)
+                self._task_spread = feature_spread(blank_rows(rows, keep), keep)
 
     def run(self, iteration: Iteration) -> dict[str, Tensor]:
         """Draw the iteration's rows, train the critic on them and prepare the pull; the figures as scalar tensors."""
@@ -121,11 +130,12 @@ class AuxiliaryStep:
     def at_task_rows(self, forwards: list[Forward]) -> tuple[Tensor, list[Tensor]]:
         """The objective on the task's rows, and its gradients at their features, both sized; unusable rows get none."""
         detached = [features.detach() for _, features in forwards]
-        rows = torch.cat([pool_features(each, self._trainer.feature_dim, pool=self.pool) for each in detached])
+        pooled = [pool_features(each, self._trainer.feature_dim, **self._pooling) for each in detached]
+        rows = torch.cat(pooled)
         keep = usable_rows(rows)
         found = self._trainer.differentiate(blank_rows(rows, keep), lambda scores: self._objective(scores, None, None))
-        parts = blank_rows(found.gradient, keep).split([len(each) for each in detached])
-        gradients = [unpooled(each, part, pool=self.pool) for each, part in zip(detached, parts, strict=True)]
+        parts = blank_rows(found.gradient, keep).split([len(each) for each in pooled])
+        gradients = [unpooled(each, part, **self._pooling) for each, part in zip(detached, parts, strict=True)]
         return self._controller.size_at_task_rows(found.value, gradients, ranks=self.world)
 
     @property
@@ -152,6 +162,7 @@ class AuxiliaryStep:
         raw = self._forward(images, step=self.count - 1, with_grad=self._pulls)
         mask = self._forward.attention_mask(images)
         own, keep = self._own_rows(raw, mask, finite, batch)
+        self._forward.check_first_axis(images, raw, len(batch.groups), pool=self.pool)
         rows = _of_all_ranks(own) if self.world > 1 else own
         in_play = rows.population | _in_a_group(rows.groups)
         if learn:
@@ -175,7 +186,7 @@ class AuxiliaryStep:
     def _own_rows(self, raw: Any, mask: Tensor | None, finite: Tensor | None, batch: GroupBatch) -> tuple[_Rows, Tensor]:
         """The pooled features with their roles, and which rows are usable."""
         raw = raw.detach() if isinstance(raw, Tensor) else raw
-        pooled = pool_features(raw, self._trainer.feature_dim, pool=self.pool, mask=mask)
+        pooled = pool_features(raw, self._trainer.feature_dim, **self._pooling, mask=mask, samples=len(batch.groups))
         keep = usable_rows(pooled)
         if finite is not None:
             keep = keep & moved(finite, keep.device)
@@ -190,7 +201,7 @@ class AuxiliaryStep:
         world = self.world
         rank = rank_and_world()[0] if world > 1 else 0
         own = gradient[rank::world] * world
-        at_raw = unpooled(raw, own, pool=self.pool, mask=mask)
+        at_raw = unpooled(raw, own, **self._pooling, mask=mask)
         # Pooling spreads each row's gradient over its tokens or places, which changes the norm.
         norm = at_raw.norm() if world == 1 else gradient.norm() * _ratio(at_raw.norm(), own.norm())
         factor = self._controller.factor(norm)
@@ -203,13 +214,14 @@ class AuxiliaryStep:
 
     def _figures(self, rows: _Rows, gradient: Tensor, estimate: Tensor, keep: Tensor) -> dict[str, Tensor]:
         known = self._controller
+        task_spread = known.task_spread if self._task_spread is None else self._task_spread
         return {
             "estimate": estimate,
             "separation": known.separation.value,
             "separation_by_chance": known.separation.chance,
             "critic_gradient_norm": gradient.norm(),
             "spread_kept": known.spread.kept,
-            "spread_beside_task": known.spread.value / moved(known.task_spread, known.spread.value.device),
+            "spread_beside_task": known.spread.value / moved(task_spread, known.spread.value.device),
             "coherence_excess": known.coherence.excess,
             "gain": known.gain.applied,
             "apart": torch.where(known.gain.at_limit & known.separation.is_high, known.separation.value, 0.0),

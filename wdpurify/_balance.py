@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._labels import index_by_value, labels_of_rows
+from ._labels import labels_of_rows, numbers_of
 from ._torch import derive_seed
 from .exceptions import AuxiliaryDataWarning
 
@@ -16,6 +16,8 @@ from .exceptions import AuxiliaryDataWarning
 CONFOUNDED = 0.3
 #: Largest number of cells in a warning message.
 SHOWN = 5
+#: Number of rows above which the order of a cell is kept; a smaller one is faster to make again than to remember.
+KEPT = 1000
 
 
 def balanced_weights(groups: Sequence[Hashable] | Tensor, classes: Sequence[Hashable] | Tensor) -> Tensor:
@@ -80,9 +82,10 @@ def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: 
         groups, classes: one label per row.
         remedy: the message's sentence on how to balance.
     """
-    group, of_class = _numbered_both(groups, classes)
-    width = int(of_class.max()) + 1
-    v = cramers_v((group * width + of_class).bincount(minlength=(int(group.max()) + 1) * width).view(-1, width))
+    values, numbers = numbers_of(groups)
+    names, of_class = _numbered_classes(classes, len(numbers))
+    size = len(values) * len(names)
+    v = cramers_v((numbers * len(names) + of_class).bincount(minlength=size).view(-1, len(names)))
     if v >= CONFOUNDED:
         warnings.warn(
             f"the groups depend on the classes of the same rows (Cramér's V {v:.2f}, 0 is independent), so features that "
@@ -95,6 +98,8 @@ def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: 
 class CellOrder:
     """An endless order that visits each cell once before any cell twice, and likewise the rows within a cell.
 
+    A place costs as much as the size of its cell, or less: orders of large cells are kept from one visit to the next.
+
     Args:
         rows: numbers of the rows, shape ``(n,)``.
         cells: cell number of each row, int64, shape ``(n,)``.
@@ -103,60 +108,73 @@ class CellOrder:
     """
 
     def __init__(self, rows: Tensor, cells: Tensor, *, seed: int, name: str) -> None:
-        self._members: Sequence[Tensor] = rows[cells.argsort(stable=True)].split(cells.bincount()[cells.unique()].tolist())
+        self._rows = rows[cells.argsort(stable=True)]
+        self._counts = cells.unique(return_counts=True)[1]
+        self._starts = self._counts.cumsum(0) - self._counts
         self._seed = seed
         self._name = name
-        self._kept: dict[int, tuple[int, list[int]]] = {}
+        self._kept: dict[int, tuple[int, Tensor]] = {}
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._counts)
 
     def rows(self, places: Tensor) -> Tensor:
         """Return the rows at some positions of the order."""
-        return torch.stack([self._row(*divmod(place, len(self))) for place in places.tolist()])
+        return self._rows[[self._place(*divmod(place, len(self))) for place in places.tolist()]]
 
-    def _row(self, cycle: int, slot: int) -> Tensor:
-        cell = self._permuted(-1, cycle, len(self))[slot]
-        members = self._members[cell]
-        epoch, place = divmod(cycle, len(members))
-        return members[self._permuted(cell, epoch, len(members))[place]]
+    def _place(self, cycle: int, slot: int) -> int:
+        cell = int(self._permuted(-1, cycle, len(self))[slot])
+        count = int(self._counts[cell])
+        epoch, place = divmod(cycle, count)
+        return int(self._starts[cell]) + (int(self._permuted(cell, epoch, count)[place]) if count > 1 else 0)
 
-    def _permuted(self, what: int, number: int, count: int) -> list[int]:
-        if self._kept.get(what, (-1,))[0] != number:
-            generator = torch.Generator("cpu").manual_seed(derive_seed(self._seed, self._name, what, number))
-            self._kept[what] = number, torch.randperm(count, generator=generator, device="cpu").tolist()
-        return self._kept[what][1]
+    def _permuted(self, what: int, number: int, count: int) -> Tensor:
+        known = self._kept.get(what)
+        if known is not None and known[0] == number:
+            return known[1]
+        generator = torch.Generator("cpu").manual_seed(derive_seed(self._seed, self._name, what, number))
+        order = torch.randperm(count, generator=generator, device="cpu")
+        if count > KEPT:
+            self._kept[what] = number, order
+        return order
 
 
-def numbered_cells(groups: list[Hashable], classes: list[Hashable]) -> Tensor:
+def cells_of_rows(groups: list[Hashable], classes: list[Hashable]) -> Tensor:
+    """Return the cell number of group and class of each row, int64, shape ``(rows,)``."""
+    numbers = numbers_of(groups)[1]
+    names, of_class = _numbered_classes(classes, len(numbers))
+    cells: Tensor = (numbers * len(names) + of_class).unique(return_inverse=True)[1]
+    return cells
+
+
+def cells_to_balance(values: list[Hashable], numbers: Tensor, classes: list[Hashable]) -> Tensor:
     """Return the cell number of each row, int64, shape ``(rows,)``, for a balanced sampler.
+
+    Warns of cells with no row or a single row.
+
+    Args:
+        values: the groups.
+        numbers: number of each row's group, int64, shape ``(rows,)``.
+        classes: one class per row.
 
     Raises:
         ValueError: if every class has one group only, because no class then allows a comparison of groups.
     """
-    group, of_class = _numbered_both(groups, classes)
-    pairs = torch.stack([group, of_class]).unique(dim=1)
-    if len(pairs[1].unique()) == pairs.shape[1]:
+    names, of_class = _numbered_classes(classes, len(numbers))
+    cells: Tensor
+    found, cells, counts = (numbers * len(names) + of_class).unique(return_inverse=True, return_counts=True)
+    if len((found % len(names)).unique()) == len(found):
         raise ValueError(
             "`balance` needs classes that occur in more than one group, got one group per class, so these rows do not separate "
             "group and class. Use auxiliary data from another source"
         )
-    return cells_of_rows(groups, classes)
-
-
-def warn_of_cells(groups: list[Hashable], classes: list[Hashable]) -> None:
-    """Warn of cells with no row or a single row."""
-    group, of_class = _numbered_both(groups, classes)
-    pairs, counts = torch.stack([group, of_class]).unique(dim=1, return_counts=True)
-    names = [list(index_by_value(labels)) for labels in (groups, classes)]
-    cells_in_all = len(names[0]) * len(names[1])
-    absent = cells_in_all - len(counts)
+    cells_in_all = len(values) * len(names)
+    absent = cells_in_all - len(found)
     single = int((counts == 1).sum())
     if absent or single:
-        found = set(map(tuple, pairs.T.tolist()))
-        every = itertools.product(range(len(names[0])), range(len(names[1])))
-        first = itertools.islice((cell for cell in every if cell not in found), SHOWN)
-        shown = ", ".join(f"({names[0][one]!r}, {names[1][other]!r})" for one, other in first)
+        known = set(found.tolist())
+        first = itertools.islice((cell for cell in range(cells_in_all) if cell not in known), SHOWN)
+        shown = ", ".join(f"({values[cell // len(names)]!r}, {names[cell % len(names)]!r})" for cell in first)
         shown += " ..." if absent > SHOWN else ""
         without = f"{absent} have no row ({shown}), so those groups are compared without those classes" if absent else ""
         alone = f"{single} have one row, which repeats in every cycle" if single else ""
@@ -165,28 +183,10 @@ def warn_of_cells(groups: list[Hashable], classes: list[Hashable]) -> None:
             AuxiliaryDataWarning,
             stacklevel=3,
         )
-
-
-def numbered(labels: list[Hashable]) -> Tensor:
-    """Number the labels in the order of their values' first occurrence, int64, shape ``(rows,)``."""
-    number = torch.empty(len(labels), dtype=torch.int64, device="cpu")
-    for value, rows in enumerate(index_by_value(labels).values()):
-        number[rows] = value
-    return number
-
-
-def cells_of_rows(groups: list[Hashable], classes: list[Hashable]) -> Tensor:
-    """Return the cell number of group and class of each row, int64, shape ``(rows,)``."""
-    group, of_class = _numbered_both(groups, classes)
-    cells: Tensor = (group * (int(of_class.max()) + 1) + of_class).unique(return_inverse=True)[1]
     return cells
 
 
-def _numbered_both(groups: list[Hashable], classes: list[Hashable]) -> tuple[Tensor, Tensor]:
-    if len(groups) != len(classes):
-        raise ValueError(f"`balance` must hold one class per row, got {len(classes)} classes for {len(groups)} rows")
-    group = numbered(groups)
-    try:
-        return group, numbered(classes)
-    except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("`groups`", "`balance`")) from error
+def _numbered_classes(classes: list[Hashable], rows: int) -> tuple[list[Hashable], Tensor]:
+    if len(classes) != rows:
+        raise ValueError(f"`balance` must hold one class per row, got {len(classes)} classes for {rows} rows")
+    return numbers_of(classes, "balance")

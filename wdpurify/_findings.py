@@ -60,7 +60,7 @@ FINDINGS = {
     ),
     "no task gradient": Finding(
         PullNotAppliedWarning,
-        "No task gradient reaches the features, so a balanced strength stays 0.",
+        "`loss(features)` is not added to the loss, or no task gradient reaches the features, so a balanced strength stays 0.",
         "Add `purify.loss(features)` to the loss that you back-propagate, in every step. Give it the very tensor that the head "
         "reads, not a copy, a view or a second forward. For a compiled model call `backward()` without `inputs`, and in a "
         "compiled step call `loss(features)` before the head reads them.",
@@ -118,6 +118,12 @@ FINDINGS = {
         "The model was trained for {value:.0f} steps by losses without the purify term.",
         "Call the wrapped criterion itself, not a method of it, and wrap the innermost one where there are several; or add "
         "`purify.loss()` to the loss. A layer in eval mode is passed by: name one in train mode with `layer=...`.",
+    ),
+    "loss not called": Finding(
+        PullNotAppliedWarning,
+        "The model was trained for {value:.0f} steps without a call of `loss(features)`, so nothing is pulled.",
+        "Add `purify.loss(features)` to the loss that you back-propagate, in every step. Call `purify.remove()` on a "
+        "regularizer that is not used, or make it after training if it only erases.",
     ),
     "silent tap": Finding(
         PullNotAppliedWarning,

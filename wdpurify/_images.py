@@ -1,12 +1,14 @@
 """Reads the images of auxiliary rows and collates some of them to a batch."""
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import PurePath
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
+
+from ._torch import leaves_of, private_randomness
 
 #: Makes a batch of a list of rows.
 Collator = Callable[[list[Any]], Any]
@@ -59,6 +61,66 @@ def batch_of(images: Any, rows: Tensor, collate_fn: Collator | None = None) -> A
             "transform, or `collate_fn` for rows of several lengths, or, for a Hugging Face data set, use "
             f"`wdpurify.integrations.hf_datasets.group_sampler(..., transform=...)`. Collating failed with: {error}"
         ) from error
+
+
+def refuse_dropped(batch: Any, rows: int) -> None:
+    """Raise ValueError for a batch that has fewer rows than were drawn, so that no row is sure to have its own group.
+
+    Args:
+        batch: of tensors or texts, after collator and transform; a tensor with an axis of that length has its rows there.
+        rows: number of drawn rows.
+    """
+    leaves = leaves_of(batch)
+    lengths = [len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim > 0 and rows not in leaf.shape]
+    if isinstance(batch, list) and leaves and all(isinstance(leaf, str) for leaf in leaves):
+        lengths = [len(leaves)]
+    elif len(lengths) < len(leaves) or (isinstance(batch, list) and len(batch) == rows):
+        return
+    if lengths and max(lengths) < rows:
+        raise ValueError(
+            f"`collate_fn` and `transform` must keep every row, got {max(lengths)} rows of {rows} drawn, so rows and groups no "
+            "longer correspond. Leave rows that cannot be read out of `images` and `groups`, or give NaN in their place"
+        )
+
+
+def refuse_reordered(make: Callable[[Tensor], Any], rows: Tensor, generators: Sequence[Any] = ()) -> None:
+    """Raise ValueError if collator and transform give rows in another order than they came, such as sorted by length.
+
+    The rows are made a batch in their order and in reverse, under equal random numbers: the second batch must be the reverse
+    of the first. Nothing is told where random numbers change the rows themselves, or an input has not one entry per row.
+
+    Args:
+        make: makes a batch of row numbers.
+        rows: row numbers, int64, shape ``(batch,)``.
+        generators: random generators of collator and transform beside the global ones.
+    """
+    batches = []
+    for order in (rows, rows.flip(0)):
+        with private_randomness(torch.device("cpu"), 0, generators):
+            batches.append(leaves_of(make(order)))
+    if not all(_has_rows(leaf, len(rows)) for leaf in batches[0] + batches[1]):
+        return
+    # Bytes can be compared whatever the dtype, NaN too.
+    first, second = [
+        [leaf.detach().reshape(len(rows), -1).contiguous().view(torch.uint8) for leaf in batch] for batch in batches
+    ]
+    told = [(one, other) for one, other in zip(first, second, strict=False) if len(one.unique(dim=0)) > 1]
+    kept = any(torch.equal(one, other.flip(0)) for one, other in told)
+    moved = [(one, other) for one, other in told if not torch.equal(one, other)] or told  # some entries are no rows but places
+    if not kept and any(_has_the_same_rows(one, other) for one, other in moved):
+        raise ValueError(
+            "`collate_fn` and `transform` must keep the order of the rows, got rows in another order, so rows and groups no "
+            "longer correspond. Leave out what sorts or shuffles, for example by `enforce_sorted=False` for packed sequences"
+        )
+
+
+def _has_rows(leaf: Any, count: int) -> bool:
+    return isinstance(leaf, Tensor) and leaf.layout == torch.strided and leaf.shape[:1] == (count,) and leaf.numel() > 0
+
+
+def _has_the_same_rows(one: Tensor, other: Tensor) -> bool:
+    sorted_rows = [batch.unique(dim=0, return_counts=True) for batch in (one, other)]
+    return all(torch.equal(*each) for each in zip(*sorted_rows, strict=True))
 
 
 def _refuse_numbered(items: list[Any], rows: Tensor) -> None:

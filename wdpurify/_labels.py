@@ -52,28 +52,38 @@ def is_missing(label: Any) -> bool:
         return isinstance(label, Hashable)
 
 
-def index_by_value(labels: list[Hashable]) -> dict[Hashable, Tensor]:
-    """Return the rows of each label value, in the order of the values' first occurrence.
+def numbers_of(labels: list[Hashable], name: str = "groups") -> tuple[list[Hashable], Tensor]:
+    """Number the label values in the order of their first occurrence.
+
+    Args:
+        labels: one label per row.
+        name: name of the argument, for messages.
+
+    Returns:
+        The values, and the number of each row's value, int64, shape ``(rows,)``.
 
     Raises:
         ValueError: if a label is missing.
         TypeError: if a label is not hashable, or its ``repr`` differs between processes.
     """
-    rows: dict[Hashable, list[int]] = {}
+    numbers: dict[Hashable, int] = {}
+    found: list[int] = []
     for row, label in enumerate(labels):
-        if is_missing(label):
-            raise ValueError(f"`groups` has no label in row {row} ({label}). Leave such rows out of the auxiliary set")
         try:
-            rows.setdefault(label, []).append(row)
+            number = numbers.get(label)
         except TypeError as error:
-            raise TypeError(f"`groups` must hold hashable labels, got {type(label).__name__} in row {row}") from error
-    for value, members in rows.items():
-        if not _reads_alike_everywhere(value):
-            raise TypeError(
-                f"`groups` must hold labels whose `repr` is equal in every process, because states store it, got "
-                f"{type(value).__name__} in row {members[0]}. Give each value a name or a number"
-            )
-    return {value: torch.tensor(members, device="cpu") for value, members in rows.items()}
+            raise TypeError(f"`{name}` must hold hashable labels, got {type(label).__name__} in row {row}") from error
+        if number is None:
+            number = numbers[label] = len(numbers)
+            if is_missing(label):
+                raise ValueError(f"`{name}` has no label in row {row} ({label}). Leave such rows out of the auxiliary set")
+            if not _reads_alike_everywhere(label):
+                raise TypeError(
+                    f"`{name}` must hold labels whose `repr` is equal in every process, because states store it, got "
+                    f"{type(label).__name__} in row {row}. Give each value a name or a number"
+                )
+        found.append(number)
+    return list(numbers), torch.tensor(found, dtype=torch.int64, device="cpu")
 
 
 def cut_into_ranges(labels: list[Hashable]) -> list[Hashable]:

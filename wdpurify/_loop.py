@@ -93,7 +93,7 @@ class Loop:
             self._count.number = min(self._count.number, self._count.first)
         self.steps.seen = True
         self._end_iteration()
-        self._checks.optimizer_stepped(self._forward.tap, measures_only=self.measures_only)
+        self._checks.optimizer_stepped(self._forward, measures_only=self.measures_only)
         self.release()
 
     def term_behind(self, loss: Tensor | None) -> Tensor | None:
@@ -144,8 +144,9 @@ class Loop:
             strength=self._controller.strength.value,
         )
 
-    def release(self) -> None:
-        """Let go of all that is held for this iteration."""
+    def release(self, *, for_good: bool = False) -> None:
+        """Let go of all that is held for this iteration; for good, say nothing more of steps without a term."""
+        self._checks.removed |= for_good
         self._iteration = None
         self._pass = None
         if self._forward.tap is not None:

@@ -4,7 +4,7 @@ from ._diagnostics import BARE_STEPS, PATIENCE, Diagnostics
 from ._optimizers import OptimizerSteps
 from ._registry import is_alone
 from ._torch import in_functional_transform
-from .features import FeatureTap
+from .features import AuxiliaryForward, FeatureTap
 from .pull import Pass
 
 
@@ -18,10 +18,12 @@ class LoopChecks:
 
     Attributes:
         lost: whether what is trained is not what is pulled, as far as the optimisers tell.
+        removed: whether the regularizer was removed, so that no term is to come.
     """
 
     def __init__(self, diagnostics: Diagnostics, steps: OptimizerSteps, *, acts_on_task_rows: bool) -> None:
         self.lost = False
+        self.removed = False
         self._diagnostics = diagnostics
         self._steps = steps
         self._acts_on_task_rows = acts_on_task_rows
@@ -64,6 +66,7 @@ class LoopChecks:
 
     def evaluated(self) -> None:
         """A term was asked for of features that a model in evaluation mode has made."""
+        self._steps_without_term = 0
         self._was_evaluated = True
 
     def missed(self, tap: FeatureTap) -> None:
@@ -72,14 +75,14 @@ class LoopChecks:
         if self._terms_without_features >= PATIENCE:
             self._diagnostics.say("silent tap")
 
-    def optimizer_stepped(self, tap: FeatureTap | None, *, measures_only: bool) -> None:
+    def optimizer_stepped(self, forward: AuxiliaryForward, *, measures_only: bool) -> None:
         """The model's optimiser has stepped; warn where losses without the term train it step by step."""
         self._steps_in_evaluation = self._steps_in_evaluation + 1 if self._was_evaluated else 0
         self._was_evaluated = False
         if self._steps_in_evaluation >= PATIENCE:
             self._diagnostics.say("evaluation mode")
-        if tap is None:
-            return
-        self._steps_without_term += tap.was_passed_by() and not measures_only and is_alone(tap.model)
+        tap = forward.tap
+        may_miss = not (measures_only or self.removed) and is_alone(forward.model)
+        self._steps_without_term += may_miss and (tap is None or tap.was_passed_by())
         if self._steps_without_term >= BARE_STEPS:
-            self._diagnostics.say("term not added", value=self._steps_without_term)
+            self._diagnostics.say("loss not called" if tap is None else "term not added", value=self._steps_without_term)

@@ -26,8 +26,8 @@ class PurifyMetrics(NamedTuple):
         clip_share: share of the critic's weights at the clipping bound, in [0, 1]; 0 without weight clipping.
         feature_norm: mean Euclidean norm of the auxiliary features.
         spread_kept: the features' spread as a share of the largest that they had lately; near 0 they have collapsed.
-        spread_beside_task: the same spread over that of the task's features; near 1 where images are prepared alike, NaN for
-            features that come as tokens or maps.
+        spread_beside_task: the same spread over that of the task's features; near 1 where images are prepared alike, NaN
+            before the task's first pass. Of tokens and maps it is that of the pooled rows in the last pass, padding included.
         coherence_excess: by how much a balanced pull is weakened for being more coherent than the task gradient, whose rows
             cancel while they ask for opposite things; 1 where it is not, or where that is not known, as for features that come
             as tokens or maps.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._labels import cut_into_ranges, index_by_value, is_missing, labels_of_rows
+from ._labels import cut_into_ranges, is_missing, labels_of_rows, numbers_of
 
 
 class Nuisances(NamedTuple):
@@ -61,13 +61,11 @@ def numbered(columns: Mapping[Hashable, list[Hashable]]) -> Nuisances:
     for place, (name, column) in enumerate(columns.items()):
         present = [row for row, label in enumerate(column) if not is_missing(label)]
         labels = cut_into_ranges([column[row] for row in present])
-        index = index_by_value(labels)
-        if len(index) < 2:
-            raise ValueError(f"`groups` needs at least two values in column {name!r}, got {len(index)}. Leave the column out")
-        rows = torch.tensor(present, device="cpu")
-        for value, members in index.items():
-            groups[rows[members], place] = len(values)
-            values.append((name, value))
+        found, numbers = numbers_of(labels)
+        if len(found) < 2:
+            raise ValueError(f"`groups` needs at least two values in column {name!r}, got {len(found)}. Leave the column out")
+        groups[torch.tensor(present, device="cpu"), place] = len(values) + numbers
+        values += [(name, value) for value in found]
         whole: list[Hashable] = [None] * len(column)
         for row, label in zip(present, labels, strict=True):
             whole[row] = label

@@ -44,8 +44,9 @@ class PurifyRegularizer:
         critic_lr, critic_steps: learning rate of its Adam, above 0, and its updates per acting iteration, at least 1.
         scale_features: let the critic read features in units of their spread, so that their scale plays no part.
         every: act once every this many iterations (n2 in the paper), at least 1.
-        pool: makes ``(batch, tokens, dim)`` rows: ``"mean"``, ``"first"``, ``"last"`` or a function of features and mask.
-            Padding is left out where auxiliary rows are dicts with an ``attention_mask``.
+        pool: makes one row per sample: of tokens the ``"mean"``, ``"first"`` or ``"last"``, of other axes the mean; or a
+            function of features, of any shape, and mask, which may also fold several rows of a sample. Padding is left out
+            where auxiliary rows are dicts with an ``attention_mask``.
         update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards do.
         model: module whose buffers, device, dtype and optimiser count; needed only where ``extract`` is a plain function.
         seed: seed of critic, penalty points and dropout in auxiliary forwards.
@@ -193,9 +194,9 @@ class PurifyRegularizer:
         iteration trains the critic, unless :meth:`critic_step` has done so.
 
         Args:
-            features: what the task's head reads: shape ``(batch, dim)``, ``(batch, tokens, dim)`` or
-                ``(batch, dim, height, width)``; the very tensor, with its graph. None takes those that the tap of
-                :meth:`for_model` has caught, for loops whose loss comes from elsewhere.
+            features: what the task's head reads: shape ``(batch, dim)``, ``(batch, tokens, dim)``, ``(batch, dim, time)``,
+                ``(batch, dim, height, width)`` or of five axes; the very tensor, with its graph. None takes those that the tap
+                of :meth:`for_model` has caught, for loops whose loss comes from elsewhere.
 
         Returns:
             A scalar tensor, float32 (float64 for float64 features); a constant 0 where grad mode is off, the strength is 0, the
@@ -275,7 +276,7 @@ class PurifyRegularizer:
 
     def remove(self) -> None:
         """Take the tap off the model, if there is one, and drop what is held for the next ``loss()``."""
-        self._loop.release()
+        self._loop.release(for_good=True)
         forget(self._forward.model, self)
         if self.tap is not None:
             self.tap.remove()

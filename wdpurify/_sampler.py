@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ._balance import CellOrder, classes_at_hand, numbered_cells, warn_if_confounded, warn_of_cells
+from ._balance import CellOrder, cells_to_balance, classes_at_hand, warn_if_confounded
 from ._checks import check_positive_integer
 from ._images import Collator, by_position
-from ._labels import check_not_too_many, cut_into_ranges, index_by_value, labels_of_rows, warn_of_a_lone_group
+from ._labels import check_not_too_many, cut_into_ranges, labels_of_rows, numbers_of, warn_of_a_lone_group
 from ._nuisances import columns_of_labels, numbered
 from ._sources import refuse_images, refuse_labels, refuse_mismatch, tensors_left_out
 from ._torch import agreed_share, checked_share, checksum, derive_seed
@@ -61,7 +61,8 @@ class GroupSampler:
     Args:
         images: tensor, array or any sized object that is indexed by row number: pictures, rows of a table, texts. An item may
             be a tuple, whose first member is the input; a dict, whose entries the extractor receives as keyword arguments; or
-            a list of tensors. The sampler reads an item only when it draws it.
+            a list of tensors. The sampler reads an item only when it draws it, and cannot tell a data set that answers with
+            another row where one cannot be read.
         groups: one label per row (list, tuple, tensor or array of one dimension): text, a number, a date or a tuple of such. Or
             several labels per row, as columns of a data frame, of a mapping, of a list or of an array of two dimensions: one
             critic separates the values of all of them, and a missing label counts for no group of its column.
@@ -74,7 +75,9 @@ class GroupSampler:
         collate_fn: makes a batch of the list of drawn items, for example ragged rows or texts; items that are tuples come
             whole. The extractor receives a dict or ``BatchEncoding`` by keyword, or whole if it takes one argument of another
             name, and a tuple by position. None stacks tensors, entry by entry in dicts and lists, and leaves texts a list.
-        transform: function of each batch, after ``collate_fn``, for example to scale bytes to floats or to tokenize.
+        transform: function of each batch, after ``collate_fn``, for example to scale bytes to floats or to tokenize. Both
+            must keep the rows and their order. The first draw makes two more batches to tell; an order that changes is not
+            noticed where random numbers change the rows too, or an input has not one entry per row.
         num_workers: number of processes that read, collate and transform ahead, as in a ``DataLoader``; 0 uses this process.
             What a random transform draws differs between 0 and more. Processes end with :meth:`close` or with the sampler.
         rank, world_size: this process's share; None reads them from ``torch.distributed`` at the first draw, 0 of 1 without
@@ -122,10 +125,10 @@ class GroupSampler:
         readable = by_position(images)
         refuse_images(images, prepared=not (transform is None and collate_fn is None))
         refuse_mismatch(images, groups)
-        refuse_labels(balance, "balance")
+        refuse_labels(groups, "groups")
+        if balance is not None:
+            refuse_labels(balance, "balance")
         columns = columns_of_labels(groups, len(images))
-        if columns is None:
-            refuse_labels(groups, "groups")
         self._reader = BatchReader(readable, collate_fn, transform, seed=seed)
         self._workers = Workers(self._reader, workers) if workers else None
         if columns is not None and fixed != ALL:
@@ -133,23 +136,25 @@ class GroupSampler:
         nuisances = None if columns is None else numbered(columns)
         labels = labels_of_rows(groups) if nuisances is None else nuisances.combined
         if len(labels) != len(images):
-            raise ValueError(f"`groups` must hold one label per image, got {len(labels)} labels for {len(images)} images")
-        index = index_by_value(labels)
+            raise ValueError(
+                f"`groups` must hold one label per image, got {len(labels)} labels for {len(images)} images. Give them in the "
+                "order of the images, or columns of labels as a data frame"
+            )
+        values, numbers = numbers_of(labels)
         if fixed == ALL and nuisances is None and (ranges := cut_into_ranges(labels)) is not labels:
             labels = ranges
-            index = index_by_value(labels)
-        self.values: tuple[Hashable, ...] = tuple(index) if fixed == ALL else (fixed,)
+            values, numbers = numbers_of(labels)
+        self.values: tuple[Hashable, ...] = tuple(values) if fixed == ALL else (fixed,)
         self.n_groups = len(self.values)
-        self._check_values(index)
+        self._counts = dict(zip(values, numbers.bincount().tolist(), strict=True))
+        self._check_values()
         if fixed == ALL and nuisances is None:
-            check_not_too_many(len(index), rows=len(labels), batch_size=batch_size)
-        self._counts = {value: len(rows) for value, rows in index.items()}
+            check_not_too_many(len(values), rows=len(labels), batch_size=batch_size)
         whole = torch.arange(len(labels), device="cpu")
-        numbers = torch.empty(len(labels), dtype=torch.int64, device="cpu")
-        for number, rows in enumerate(index.values()):
-            numbers[rows] = number
         self._group_of_row = numbers if fixed == ALL else torch.full_like(numbers, -1)
-        self._streams = {"population": whole} if fixed == ALL else {"group": index[fixed], "population": whole}
+        self._streams = {"population": whole}
+        if fixed != ALL:
+            self._streams = {"group": (numbers == values.index(fixed)).nonzero()[:, 0], "population": whole}
         if nuisances is not None:
             self.values, self.n_groups, self._group_of_row = nuisances.values, len(nuisances.values), nuisances.groups
             counts = nuisances.groups[nuisances.groups >= 0].bincount(minlength=self.n_groups).tolist()
@@ -158,11 +163,10 @@ class GroupSampler:
         self._described = ", ".join(f"{value!r}: {self._counts[value]}" for value in self.values)
         self._checksum = checksum(numbers)
         self._balanced: dict[str, CellOrder] = {}
-        classes = [] if balance is None else labels_of_rows(balance)
+        classes = [] if balance is None else labels_of_rows(balance, "balance")
         self.left_out = 0 if collate_fn else tensors_left_out(images, labels, classes)
         if balance is not None:
-            cells = numbered_cells(labels, classes)
-            warn_of_cells(labels, classes)
+            cells = cells_to_balance(values, numbers, classes)
             self._balanced = {name: CellOrder(rows, cells[rows], seed=seed, name=name) for name, rows in self._streams.items()}
             self._checksum += checksum(cells)
         elif (known := classes_at_hand(images, labels)) is not None:
@@ -176,8 +180,8 @@ class GroupSampler:
         """Number of rows of the auxiliary set."""
         return len(self._group_of_row)
 
-    def _check_values(self, index: dict[Hashable, Tensor]) -> None:
-        shown = _shown({value: len(rows) for value, rows in index.items()})
+    def _check_values(self) -> None:
+        index, shown = self._counts, _shown(self._counts)
         if self.fixed == ALL and ALL in index:
             raise ValueError('`groups` has a label value "all", which means every value in `fixed`. Rename this label value')
         if self.fixed != ALL and self.fixed not in index:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 HF_SAMPLER = "wdpurify.integrations.hf_datasets.group_sampler"
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -35,7 +35,12 @@ ROWS = (
         "`images[column]`",
     ),
     _Kind(
-        lambda rows: hasattr(rows, "toarray") and hasattr(rows, "nnz"),
+        lambda rows: hasattr(rows, "to_pandas") and hasattr(rows, "schema"),
+        "got an Arrow table",
+        "Give `torch.tensor(images.to_pandas().to_numpy(), dtype=torch.float32)` for columns of numbers",
+    ),
+    _Kind(
+        lambda rows: _is_sparse(rows),
         "got a sparse matrix",
         "Give `torch.tensor(images.toarray(), dtype=torch.float32)`",
     ),
@@ -61,6 +66,30 @@ ROWS = (
     ),
 )
 
+#: Kinds of `groups` and `balance` without one label per row.
+LABELS = (
+    _Kind(
+        lambda labels: isinstance(labels, DataLoader),
+        "got a DataLoader, which gives batches in an order of its own",
+        "Give `[label for _, label in groups.dataset]`",
+    ),
+    _Kind(
+        lambda labels: (isinstance(labels, Dataset) or hasattr(labels, "targets")) and isinstance(labels[0], tuple),
+        "got a data set, whose items are rows",
+        "Give `[label for _, label in groups]`",
+    ),
+    _Kind(
+        lambda labels: _is_sparse(labels),
+        "got a sparse matrix",
+        "Give `groups.toarray().ravel().tolist()`",
+    ),
+    _Kind(
+        lambda labels: not (hasattr(labels, "__iter__") or hasattr(labels, "__getitem__")),
+        "got a single value or nothing",
+        "Give a list of labels in the order of the images",
+    ),
+)
+
 
 def refuse_images(images: Any, *, prepared: bool) -> None:
     """Refuse what has no rows by number.
@@ -80,7 +109,13 @@ def refuse_images(images: Any, *, prepared: bool) -> None:
     for kind in ROWS:
         if kind.came(images):
             raise TypeError(f"`images` must be indexed by row number, {kind.wrong}. {kind.write}")
-    if not prepared and (first := _first(images, 3)) and all(map(_is_picture_path, first)):
+    first = [] if prepared else _first(images, 3)
+    if first and all(isinstance(row, tuple) and row and _is_path(row[0]) for row in first):
+        raise TypeError(
+            "`images` holds paths of pictures with their classes, which nothing opens. Give the data set itself, such as "
+            "`ImageFolder(root, transform)`"
+        )
+    if first and all(map(_is_path, first)):
         raise TypeError(
             "`images` holds paths of pictures, which nothing opens. Give `collate_fn=lambda paths: "
             'torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])` with the task\'s `transform`'
@@ -88,17 +123,21 @@ def refuse_images(images: Any, *, prepared: bool) -> None:
 
 
 def refuse_labels(labels: Any, name: str) -> None:
-    """Refuse a column's name and masked labels.
+    """Refuse what has no label per row, a column's name and masked labels.
 
     Raises:
         TypeError, ValueError: with what is wrong and what to write.
     """
+    for kind in LABELS:
+        if kind.came(labels):
+            raise TypeError(f"`{name}` must hold one label per row, {kind.wrong}. {kind.write.replace('groups', name)}")
     if isinstance(labels, str | bytes):
         raise TypeError(
             f"`{name}` must hold one label per row, got the text {labels!r}. Give `frame[{labels!r}].tolist()` for a column of "
             f"a data frame; names of columns go to `{HF_SAMPLER}(dataset, group=...)`"
         )
-    if hasattr(labels, "filled") and hasattr(labels, "mask") and (hidden := int(labels.mask.sum())):
+    masked = hasattr(labels, "filled") and hasattr(labels, "mask") and labels.ndim == 1
+    if masked and (hidden := int(labels.mask.sum())):
         raise ValueError(
             f"`{name}` is a masked array that hides {hidden} labels. Give "
             f"`GroupSampler(images[~{name}.mask], {name}[~{name}.mask].data)` to leave these rows out"
@@ -106,19 +145,27 @@ def refuse_labels(labels: Any, name: str) -> None:
 
 
 def refuse_mismatch(images: Any, groups: Any) -> None:
-    """Refuse labels that come before their rows, and a folder's names of classes as its labels.
+    """Refuse labels that come before their rows, a folder's names of classes as its labels, labels of more than a subset.
 
     Raises:
         TypeError, ValueError: with what is wrong and what to write.
     """
-    if hasattr(groups, "__len__") and len(groups) == len(images) and _are_labels(images) and _are_rows(groups):
+    count = None if _is_sparse(groups) or not hasattr(groups, "__len__") else len(groups)
+    if count == len(images) and _are_labels(images) and _are_rows(groups):
         raise TypeError("`images` and `groups` are swapped: labels came first. Give `GroupSampler(groups, images)`, rows first")
-    classes: Any = getattr(images, "classes", None)
+    whole = getattr(images, "dataset", None) if isinstance(images, Subset) else None
+    classes: Any = getattr(images if whole is None else whole, "classes", None)
     listed = isinstance(classes, list | tuple) and isinstance(groups, list | tuple)
     if listed and list(groups) == list(classes) and len(groups) != len(images):
+        targets = "images.targets" if whole is None else "[images.dataset.targets[row] for row in images.indices]"
         raise ValueError(
             f"`groups` holds the {len(groups)} names of the classes, not one label per row. Give "
-            "`[images.classes[target] for target in images.targets]`"
+            f"`[images.{'classes' if whole is None else 'dataset.classes'}[target] for target in {targets}]`"
+        )
+    if whole is not None and count == len(whole) != len(images):
+        raise ValueError(
+            f"`groups` holds the {count} labels of the whole data set, and `images` is a subset of {len(images)} rows. "
+            "Give `[groups[row] for row in images.indices]`"
         )
 
 
@@ -133,14 +180,18 @@ def _is_a(rows: Any, name: str) -> bool:
     return any(kind.__name__ == name for kind in type(rows).__mro__)
 
 
+def _is_sparse(rows: Any) -> bool:
+    return hasattr(rows, "toarray") and hasattr(rows, "nnz")
+
+
 def _first(rows: Any, count: int) -> list[Any]:
     """The first rows of what is in memory, such as a list, an array or a column; a data set that may read files has none."""
     in_memory = isinstance(rows, list | tuple) or hasattr(rows, "tolist") or hasattr(rows, "tensors")
     return [getattr(rows, "iloc", rows)[row] for row in range(min(count, len(rows)))] if in_memory else []
 
 
-def _is_picture_path(row: Any) -> bool:
-    return isinstance(row, str | PurePath) and PurePath(row).suffix.lower() in PICTURES
+def _is_path(row: Any) -> bool:
+    return isinstance(row, PurePath) or (isinstance(row, str) and PurePath(row).suffix.lower() in PICTURES)
 
 
 def _are_labels(rows: Any) -> bool:

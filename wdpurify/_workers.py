@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ._images import Collator, batch_of
-from ._torch import derive_seed, private_randomness
+from ._images import Collator, batch_of, refuse_dropped, refuse_reordered
+from ._torch import derive_seed, generators_in, private_randomness
 
 #: Number and row numbers of a batch.
 Job = tuple[int, Tensor]
@@ -29,9 +29,19 @@ class BatchReader(Dataset[Any]):
         self._collate_fn = collate_fn
         self._transform = transform
         self._seed = seed
+        self._is_in_order = False
 
     def read(self, rows: Tensor) -> Any:
-        """Read one batch in this process."""
+        """Read one batch in this process; refuse rows that collator or transform drop, or in the first batch reorder."""
+        batch = self._batch_of(rows)
+        if self._transform or self._collate_fn:
+            refuse_dropped(batch, len(rows))
+            if not self._is_in_order:
+                refuse_reordered(self._batch_of, rows, generators_in(self._transform, self._collate_fn))
+        self._is_in_order = True
+        return batch
+
+    def _batch_of(self, rows: Tensor) -> Any:
         images = batch_of(self._images, rows, self._collate_fn)
         return self._transform(images) if self._transform else images
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -21,10 +22,16 @@ class ResultsStore:
 
     Args:
         path: the file; made with its folder when the first record comes.
+
+    Raises:
+        ValueError: if the file is a folder, or is not there and cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        folder = next(each for each in path.absolute().parents if each.exists())
+        if not path.is_file() and (path.exists() or not folder.is_dir() or not os.access(folder, os.W_OK)):
+            raise ValueError(f"results cannot be written to {path}. Give a file in a folder that can be written to")
 
     def records(self) -> list[Record]:
         """All records; a line cut short by a kill is passed over."""

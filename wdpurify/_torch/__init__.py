@@ -8,6 +8,7 @@ from .autocast import (
 )
 from .compiled import in_compiled_backward, outside_graphs
 from .devices import is_free_to_read, moved
+from .generators import generators_in
 from .randomness import (
     checksum,
     derive_seed,

@@ -13,6 +13,7 @@ from wdpurify._torch import derive_seed, private_randomness
 from ._audit import audit
 from ._backbone import open_model
 from ._command import options, refusals
+from ._files import check_folder, whole, write_whole
 from ._optional import optional
 from ._report import Audit
 from ._sources import open_source
@@ -78,17 +79,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Read, audit, print; write files if asked to."""
     given = sys.argv[1:] if arguments is None else arguments
     chosen = optional("tyro", "the command").cli(Arguments, args=given, prog="python -m wdpurify.audit")
+    with refusals("wdpurify.audit"):
+        if chosen.out is not None:
+            check_folder(chosen.out)
     with refusals("wdpurify.audit"), optional("rich.progress", "the command").Progress(transient=True) as bar:
         trainings = bar.add_task("trainings", total=None)
         found = run(chosen, lambda done, total: bar.update(trainings, completed=done, total=total))
     found.print()
     if chosen.out is not None:
-        chosen.out.mkdir(parents=True, exist_ok=True)
         command = shlex.join(["python", "-m", "wdpurify.audit", *given])
-        (chosen.out / "audit.html").write_text(found.html(command), encoding="utf-8")
-        (chosen.out / "audit.md").write_text(found.markdown(), encoding="utf-8")
-        (chosen.out / "audit.json").write_text(found.json(), encoding="utf-8")
-        found.plot(chosen.out / "audit.png")
+        with refusals("wdpurify.audit"):
+            write_whole(chosen.out / "audit.html", found.html(command))
+            write_whole(chosen.out / "audit.md", found.markdown())
+            write_whole(chosen.out / "audit.json", found.json())
+            with whole(chosen.out / "audit.png") as unfinished:
+                found.plot(unfinished)
 
 
 def run(chosen: Arguments, progress: Callable[[int, int], None]) -> Audit:

@@ -68,7 +68,10 @@ class Extractor:
         check_features(found, width)
         if width is None and found.ndim == 4:  # channels first, as nearly everywhere
             width = found.shape[1]
-        return pool_features(found, width, mask=attention_mask_of(self._tap or self.model, batch))
+        channels_first = None if self._tap is None else self._tap.channels_first
+        return pool_features(
+            found, width, mask=attention_mask_of(self._tap or self.model, batch), channels_first=channels_first
+        )
 
     def _placed(self, leaf: Any) -> Any:
         if isinstance(leaf, Tensor):

@@ -12,6 +12,7 @@ from wdpurify._torch import derive_seed, private_randomness
 from ._backbone import Backbone, open_model
 from ._command import options, pairs, refusals
 from ._feature_map import FeatureMap, Projection, feature_map
+from ._files import check_folder, whole
 from ._optional import optional
 from ._sources import open_source, read_table
 
@@ -61,9 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     chosen = optional("tyro", "the command").cli(Arguments, args=given, prog="python -m wdpurify.audit.features")
     with refusals("wdpurify.audit.features"):
+        check_folder(chosen.out.parent)
         found = run(chosen)
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        found.plot(chosen.out)
+        with whole(chosen.out) as unfinished:
+            found.plot(unfinished)
     console = optional("rich.console", "the command").Console()
     console.print(f"{found}\ndrawn into {chosen.out}", markup=False, highlight=False, soft_wrap=True)
 

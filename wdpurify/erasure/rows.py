@@ -69,7 +69,7 @@ def auxiliary_rows(
     def read() -> None:
         while world * sum(len(part) for part in parts) < wanted:
             batch = forward.draw(sampler, step=-2 - len(parts))
-            features = _features(forward, batch.images, feature_dim, pool)
+            features = _features(forward, batch.images, feature_dim, pool, samples=len(batch.groups))
             groups = moved(batch.groups, features.device).view(len(features), -1)
             counts = moved(batch.population, features.device) | (groups >= 0).any(1)
             parts.append(torch.cat([features, torch.where(counts[:, None], groups, -2).to(features)], dim=1))
@@ -131,7 +131,9 @@ def _in_evaluation(forward: AuxiliaryForward, read: Callable[[], None]) -> None:
         forward.isolated(read_in_evaluation, with_grad=False)
 
 
-def _features(forward: AuxiliaryForward, inputs: Any, feature_dim: int, pool: Pool, *, whole: bool = False) -> Tensor:
+def _features(
+    forward: AuxiliaryForward, inputs: Any, feature_dim: int, pool: Pool, *, whole: bool = False, samples: int | None = None
+) -> Tensor:
     inputs = forward.placed(inputs)
     raw = forward(inputs, step=-2, with_grad=False)
     if whole and raw.ndim != 2:
@@ -139,7 +141,11 @@ def _features(forward: AuxiliaryForward, inputs: Any, feature_dim: int, pool: Po
             f"the refit needs features of shape (batch, dim), got {tuple(raw.shape)}. "
             "Call `erase()` without batches to keep the classifier's weights"
         )
-    return pool_features(raw, feature_dim, pool=pool, mask=forward.attention_mask(inputs))
+    options: dict[str, Any] = {"channels_first": forward.channels_first, "samples": samples}
+    rows = pool_features(raw, feature_dim, pool=pool, mask=forward.attention_mask(inputs), **options)
+    if samples is not None:
+        forward.check_first_axis(inputs, raw, samples, pool=pool)
+    return rows
 
 
 def _unpacked(batch: Any) -> tuple[Any, Tensor]:

@@ -1,7 +1,7 @@
 """The auxiliary forward: the user's extractor on auxiliary rows, leaving no trace in model, random state or autocast cache."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from wdpurify._torch import (
     AutocastState,
     current_autocast,
     derive_seed,
+    generators_in,
     leaves_of,
     mapped,
     moved,
@@ -38,6 +39,7 @@ class AuxiliaryForward:
 
     Attributes:
         tap: the extractor, if it is a tap.
+        channels_first: where the tapped layer reads its channels, see :func:`pool_features`; None where that is not known.
         replayed: the autocast setting of the last training forward.
         inputs_need_grad: whether images must carry a gradient for features to carry one, as under reentrant checkpoints.
     """
@@ -51,7 +53,10 @@ class AuxiliaryForward:
         self._seed = seed
         self.replayed: AutocastState | None = None
         self.inputs_need_grad = False
+        self.channels_first = None if self.tap is None else self.tap.channels_first
         self._reached = True
+        self._is_checked = False
+        self._generators: Sequence[Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The autocast setting to replay, as strings, and whether images carry a gradient."""
@@ -113,7 +118,8 @@ class AuxiliaryForward:
 
     def __call__(self, images: Any, *, step: int, with_grad: bool) -> Any:
         """Features of ``images``, which are :meth:`placed`; a graph is recorded only ``with_grad``."""
-        randomness = private_randomness(self.place()[0], derive_seed(self._seed, "auxiliary forward", step))
+        seed = derive_seed(self._seed, "auxiliary forward", step)
+        randomness = private_randomness(self.place()[0], seed, self._generators or ())
         if with_grad and self.inputs_need_grad:
             images = mapped(_with_grad, images)
         with torch.set_grad_enabled(with_grad), replayed(self.autocast()), randomness:
@@ -133,7 +139,12 @@ class AuxiliaryForward:
 
     def draw(self, sampler: Sampler, *, step: int) -> GroupBatch:
         """The sampler's next batch, with whatever its data set or transform draws at random fenced off likewise."""
-        with private_randomness(torch.device("cpu"), derive_seed(self._seed, "auxiliary rows", step)):
+        if step in (-1, 0) or self._generators is None:
+            parts = list(getattr(sampler, "__dict__", {}).values())
+            found = generators_in(self.model, self._extract, *parts)
+            # A generator of the sampler itself is its order.
+            self._generators = [each for each in found if not any(each is part for part in parts)]
+        with private_randomness(torch.device("cpu"), derive_seed(self._seed, "auxiliary rows", step), self._generators):
             return sampler.next_batch()
 
     def width(self, sampler: Sampler, *, pool: Pool) -> int:
@@ -142,11 +153,39 @@ class AuxiliaryForward:
         batch = self.draw(sampler, step=-1)
         images = self.placed(batch.images)
         sampler.load_state_dict(position)
-        leaves = leaves_of(images)
-        if all(isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == len(batch.groups) for leaf in leaves):
-            images = mapped(lambda leaf: leaf[:2], images)
+        few = self._first_rows(images, 2, len(batch.groups))
+        images = images if few is None else few
         features = self.isolated(lambda _: self(images, step=-1, with_grad=False), with_grad=False)
-        return int(pool_features(features, None, pool=pool).shape[1])
+        return int(pool_features(features, None, pool=pool, channels_first=self.channels_first).shape[1])
+
+    def check_first_axis(self, images: Any, features: Tensor, samples: int, *, pool: Pool) -> None:
+        """Refuse features whose first axis is as long as the batch by chance, in the first step; a half batch tells.
+
+        Args:
+            images: of the batch, :meth:`placed`.
+            features: of these images, before pooling.
+            samples: rows of the batch.
+            pool: how features become one row per sample.
+
+        Raises:
+            ValueError: if half of the images do not give half of the rows.
+        """
+        half = samples // 2
+        if not self._is_checked and half and features.ndim > 2 and features.shape[0] == features.shape[1] == samples:
+            few = self._first_rows(images, half, samples)
+            if few is not None:
+                reached = self._reached
+                work: Callable[[Isolation], Any] = lambda _: self(few, step=-1, with_grad=False)  # noqa: E731
+                found = isolated(self.model, work, update_buffers=False, with_grad=False)
+                self._reached = reached
+                pool_features(found, None, pool=pool, channels_first=self.channels_first or False, samples=half)
+        self._is_checked = True
+
+    def _first_rows(self, images: Any, count: int, samples: int) -> Any:
+        """The first rows of a batch; None where not all of its leaves have one entry per sample."""
+        leaves = leaves_of(images)
+        whole = all(isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == samples for leaf in leaves)
+        return mapped(lambda leaf: leaf[:count], images) if whole else None
 
     def remember(self, features: Tensor) -> None:
         """Remember how these task features were made, to do likewise: under which autocast, from images with a gradient."""

@@ -13,6 +13,12 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)  # torch never calls them, so a forward hook on them never fires
 _GLOBAL_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_POOLS = (
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+)
+_CHANNELS_FIRST = (*_CONVOLUTIONS, *_BATCH_NORMS, *_POOLS, nn.GroupNorm)
+_CHANNELS_LAST = (nn.Linear, nn.MultiheadAttention, nn.RNNBase)
 _RESHAPING = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.Fold, nn.Unfold)
 
 
@@ -62,6 +68,18 @@ def input_width(module: nn.Module) -> int | None:
         if isinstance(part, _RESHAPING) and not pooled:
             return None  # reshaping changes the width, so later layers do not show the input width
         pooled = isinstance(part, _GLOBAL_POOLS) and part.output_size in (1, (1, 1))
+    return None
+
+
+def reads_channels_first(module: nn.Module) -> bool | None:
+    """Whether a layer reads its channels from the axis after the batch, not from the last axis; None if it does not tell."""
+    for part in module.modules():
+        if isinstance(part, _CHANNELS_FIRST):
+            return True
+        if isinstance(part, _CHANNELS_LAST) or type(part) is nn.LayerNorm:  # subclasses normalise maps
+            return False
+        if isinstance(part, _RESHAPING):
+            return None
     return None
 
 

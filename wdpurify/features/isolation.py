@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from wdpurify._torch import is_sharded, root_library
 
@@ -33,6 +35,8 @@ STRUCTURAL = (
 PER_SAMPLE = ("opacus",)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 Result = TypeVar("Result")
+#: Number of entries from which a container is copied without a look at what its entries hold.
+LONG = 1000
 _CONTAINERS = (list, dict, set, OrderedDict, defaultdict, deque, Counter)
 
 
@@ -64,13 +68,18 @@ class Isolation:
 
     Attributes:
         names: of the model's parameters, by their identity; of a sharded model those of whole ones and of shards.
+
+    Raises:
+        ValueError: if a layer has no weights yet, which auxiliary rows would initialise.
     """
 
     def __init__(self, model: nn.Module, *, update_buffers: bool, with_grad: bool) -> None:
         refuse_gradients_per_sample(model)
         self._sharded = with_grad and is_sharded(model)
         self._shards = _shards_of(model) if self._sharded else []
-        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        named = list(model.named_parameters())
+        _refuse_lazy(named)
+        self.names = {id(parameter): name for name, parameter in named}
         self._model = model
         if self._sharded:
             self._gather()
@@ -80,6 +89,7 @@ class Isolation:
         self._update_buffers = update_buffers
         self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad] if with_grad else []
         self._stand_ins: dict[int, Tensor] = {}
+        self._containers: dict[int, Any] = {}
         if not is_sharded(model):
             self._stand_ins = _stand_ins_of(model)
         self._versions = [parameter._version for parameter in model.parameters()]
@@ -171,25 +181,36 @@ class Isolation:
             return value if not self._stand_ins else {key: self._stand_in(parameter) for key, parameter in value.items()}
         if name == "_buffers":
             return {key: self._copied(buffer) for key, buffer in value.items()}
-        if type(value) is Tensor:
-            return self._copied(value)
-        return self._container(value)
+        return self._within(value)
 
     def _stand_in(self, value: Any) -> Any:
         return self._stand_ins.get(id(value), value)
 
     def _copied(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.requires_grad:
+        if not isinstance(value, Tensor) or value.requires_grad or is_lazy(value):
             return value
         return self._stand_ins.setdefault(id(value), value.clone())  # tied buffers stay tied
 
-    def _container(self, value: Any) -> Any:
+    def _within(self, value: Any) -> Any:
+        """What stands in for an attribute: copies of containers, nested ones too, and of the tensors in them."""
         kind = type(value)
+        if kind is Tensor:
+            return self._copied(value)
+        if kind is tuple:
+            parts = tuple(map(self._within, value))
+            return parts if any(part is not own for part, own in zip(parts, value, strict=True)) else value
         if kind not in _CONTAINERS:
-            return value
-        copied = value.copy()
-        if kind is list:  # recurrent layers keep their weights in one
-            copied[:] = [self._stand_in(item) for item in copied]
+            return self._stand_in(value) if kind is nn.Parameter else value
+        if id(value) in self._containers:
+            return self._containers[id(value)]
+        copied = self._containers[id(value)] = value.copy()
+        if not value or len(value) > LONG or kind in (set, Counter):
+            return copied
+        if isinstance(copied, dict):
+            copied.update({key: self._within(part) for key, part in value.items()})
+        else:
+            for place, part in enumerate(value):  # recurrent layers keep their weights in a list
+                copied[place] = self._within(part)
         return copied
 
 
@@ -217,16 +238,29 @@ def _stand_ins_of(model: nn.Module) -> dict[int, Tensor]:
 def isolated(model: nn.Module, work: Callable[[Isolation], Result], *, update_buffers: bool, with_grad: bool) -> Result:
     """What ``work`` returns, called while the model is isolated, see :class:`Isolation`."""
     isolation = Isolation(model, update_buffers=update_buffers, with_grad=with_grad)
+    cache = parametrize._cache  # of the user's `parametrize.cached()`, if one is under way
     try:
         try:
             isolation.enter()
+            parametrize._cache = {} if parametrize._cache_enabled else cache
             result = work(isolation)
         finally:
+            parametrize._cache = cache
             isolation.leave()
     finally:
+        parametrize._cache = cache
         isolation.leave()  # once more: an interrupt may have come before the first call
     isolation.take_over_buffers()
     return result
+
+
+def _refuse_lazy(named: Sequence[tuple[str, Tensor]]) -> None:
+    lazy = [name for name, parameter in named if is_lazy(parameter)]
+    if lazy:
+        raise ValueError(
+            f"`model` has lazy layers without weights ({', '.join(lazy[:3])}), which auxiliary rows would initialise. Call the "
+            "model once with a batch of the task, before the optimiser and the regularizer are made"
+        )
 
 
 def _exchange(modules: Sequence[nn.Module], attributes: Sequence[dict[str, Any]]) -> None:

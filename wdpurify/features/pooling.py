@@ -1,7 +1,7 @@
 """Pools an extractor's output to the critic's input: one float32 row per sample."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ def check_features(features: object, feature_dim: int | None) -> None:
 
     Args:
         features: any object.
-        feature_dim: expected width, or None to accept any.
+        feature_dim: expected width, or None to accept any shape of two axes or more.
 
     Raises:
         TypeError: if ``features`` is not a floating point tensor.
@@ -43,22 +43,29 @@ def check_features(features: object, feature_dim: int | None) -> None:
         raise TypeError(
             f"`features` must be a floating point tensor, got {came}. Pass the classifier's input, or set `layer` to its name"
         )
-    shape = tuple(features.shape)
-    widths = shape[1:2] + shape[3:] if len(shape) in (2, 4) else shape[2:3]
-    if len(shape) not in (2, 3, 4) or (feature_dim is not None and feature_dim not in widths):
-        width = "dim" if feature_dim is None else str(feature_dim)
+    if features.ndim < 2 or (feature_dim is not None and not (features.ndim < 6 and _axes_of_width(features, feature_dim))):
+        width = "dim" if feature_dim is None else feature_dim
         raise ValueError(
-            f"`features` must have shape (batch, {width}), (batch, tokens, {width}) or (batch, {width}, height, width), "
-            f"got {shape}. Pass the classifier's input, or set `feature_dim`, or resize the auxiliary images to the size of "
-            "the task's"
+            f"`features` must have shape (batch, {width}), (batch, tokens, {width}) or (batch, {width}, ...) with one to three "
+            f"axes of places, got {tuple(features.shape)}. Pass the classifier's input, or set `feature_dim`, "
+            "or give `pool=` a function of features and mask that makes one row per sample, or resize the auxiliary images to "
+            "the size of the task's"
         )
 
 
-def pool_features(features: Tensor, feature_dim: int | None, *, pool: Pool = "mean", mask: Tensor | None = None) -> Tensor:
+def pool_features(
+    features: Tensor,
+    feature_dim: int | None,
+    *,
+    pool: Pool = "mean",
+    mask: Tensor | None = None,
+    channels_first: bool | None = None,
+    samples: int | None = None,
+) -> Tensor:
     """Reduce features to shape ``(batch, dim)``, float32.
 
-    ``(batch, dim)`` stays; ``pool`` reduces ``(batch, tokens, dim)``; the spatial mean reduces ``(batch, dim, height, width)``,
-    and also ``(batch, height, width, dim)`` if only the last axis has ``feature_dim`` entries.
+    ``(batch, dim)`` stays; ``pool`` reduces ``(batch, tokens, dim)`` and ``(batch, dim, time)``; the mean over all places
+    reduces more axes. The width is the axis after the batch or the last axis, whichever has ``feature_dim`` entries.
 
     Args:
         features: floating point, of one of the shapes above.
@@ -66,35 +73,39 @@ def pool_features(features: Tensor, feature_dim: int | None, *, pool: Pool = "me
         pool: for tokens: the ``"mean"`` of the unmasked ones, the ``"first"``, the last unmasked one (``"last"``), or a
             function of features and mask. A function pools features of every shape.
         mask: 1 for tokens and 0 for padding, shape ``(batch, tokens)``; None or another shape uses all tokens.
+        channels_first: which axis is the width where both fit, as the layer that reads the features tells; None is unknown:
+            then a mask or ``"first"`` or ``"last"`` tells tokens, and with four or five axes channels come first.
+        samples: expected number of rows, or None to accept any.
 
     Raises:
-        TypeError, ValueError: as :func:`check_features`; ValueError if a function does not return one row per sample.
+        TypeError, ValueError: as :func:`check_features`; ValueError if both axes may be the width, if there are not
+            ``samples`` rows, or if a function does not return rows of this width.
     """
-    if mask is not None and mask.shape != features.shape[:2]:
-        mask = None
+    of_tokens = mask is not None and mask.shape == features.shape[:2]
     if callable(pool):
-        return _checked_rows(pool(features, mask), features, feature_dim).float()
-    check_features(features, feature_dim)
-    if features.ndim == 3:
-        features = _pooled_tokens(features, pool, mask)
-    elif features.ndim == 4:
-        if feature_dim is None and features.shape[2:] == (1, 1):
-            feature_dim = features.shape[1]
-        if feature_dim is None:
-            raise ValueError(
-                f"`feature_dim` is needed for features of shape {tuple(features.shape)}, whose channels may be the second or "
-                "the last axis. Give the number of channels"
-            )
-        channels_last = features.shape[1] != feature_dim
-        features = features.mean((1, 2) if channels_last else (2, 3))
-    return features.float()
+        rows = _checked_rows(pool(features, mask if of_tokens else None), feature_dim, samples)
+    else:
+        check_features(features, feature_dim)
+        rows = features
+        if features.ndim != 2:
+            tokens = features.ndim == 3 and channels_first is None and (of_tokens or pool != "mean")
+            first = _is_channels_first(features, feature_dim, False if tokens else channels_first)
+            places = features.flatten(2).transpose(1, 2) if first else features.flatten(1, -2)
+            mask = mask if mask is not None and mask.shape == places.shape[:2] else None
+            rows = _pooled_tokens(places, pool if features.ndim == 3 else "mean", mask)
+        if samples is not None and len(rows) != samples:
+            raise ValueError(_not_one_row_per_sample(features, samples))
+    return rows.float()
 
 
-def unpooled(features: Tensor, gradient: Tensor, *, pool: Pool = "mean", mask: Tensor | None = None) -> Tensor:
-    """Backpropagate a gradient at the pooled features to ``features``: float32, of their shape."""
+def unpooled(features: Tensor, gradient: Tensor, **options: Any) -> Tensor:
+    """Backpropagate a gradient at the pooled features to ``features``: float32, of their shape.
+
+    The options are ``pool``, ``mask`` and ``channels_first`` of :func:`pool_features`.
+    """
     leaf = features.detach().float().requires_grad_()
     with torch.enable_grad():
-        rows = pool_features(leaf, gradient.shape[1], pool=pool, mask=mask)
+        rows = pool_features(leaf, gradient.shape[1], **options)
         (result,) = torch.autograd.grad(rows, leaf, gradient)
     return result
 
@@ -132,10 +143,53 @@ def _pooled_tokens(features: Tensor, pool: str, mask: Tensor | None) -> Tensor:
     return features[torch.arange(len(features), device=features.device), last]
 
 
-def _checked_rows(rows: object, features: object, feature_dim: int | None) -> Tensor:
-    count = len(features) if isinstance(features, Tensor) else -1
-    if not isinstance(rows, Tensor) or rows.ndim != 2 or len(rows) != count or feature_dim not in (None, rows.shape[1]):
+def _axes_of_width(features: Tensor, feature_dim: int) -> list[int]:
+    return [axis for axis in sorted({1, features.ndim - 1}) if features.shape[axis] == feature_dim]
+
+
+def _is_channels_first(features: Tensor, feature_dim: int | None, told: bool | None) -> bool:
+    """Whether the width is the axis after the batch, by its length, else by what is told."""
+    shape = tuple(features.shape)
+    if feature_dim is None:
+        if len(shape) == 3 or told is not None:
+            return bool(told)
+        if len(shape) > 3 and shape[2:] == (1,) * len(shape[2:]):
+            return True
+        raise ValueError(
+            f"`feature_dim` is needed for features of shape {shape}, whose channels may be the second or the last axis. Give "
+            "the number of channels"
+        )
+    axes = _axes_of_width(features, feature_dim)
+    if len(axes) == 1:
+        return axes == [1]
+    if told is None and len(shape) == 3:
+        raise ValueError(
+            f"`features` of shape {shape} may be (batch, tokens, {feature_dim}) or (batch, {feature_dim}, time). "
+            "Give `pool=lambda features, mask: features.mean(1)` for tokens, or "
+            "`pool=lambda features, mask: features.mean(2)` for time"
+        )
+    return told is not False
+
+
+def _not_one_row_per_sample(features: Tensor, samples: int) -> str:
+    rows = len(features)
+    fold = "features.unflatten(0, (-1, {0})).mean(1)` where the {0} rows of a sample follow each other, or `pool=lambda "
+    fold += "features, mask: features.unflatten(0, ({0}, -1)).mean(0)` where each view holds all samples"
+    if features.ndim == 3 and features.shape[1] == samples:
+        fold = "features.mean(0)` where the second axis is the samples"
+    elif rows % samples or features.ndim > 2:
+        fold = "...` that makes one row per sample"
+    return (
+        f"`features` must have one row per sample, got {rows} rows of shape {tuple(features.shape[1:])} for {samples} "
+        f"auxiliary samples. Give `pool=lambda features, mask: {fold.format(rows // samples)}, or name a layer that reads one "
+        "row per sample with `layer=...`"
+    )
+
+
+def _checked_rows(rows: object, feature_dim: int | None, samples: int | None) -> Tensor:
+    fits = isinstance(rows, Tensor) and rows.ndim == 2
+    if not isinstance(rows, Tensor) or not fits or samples not in (None, len(rows)) or feature_dim not in (None, rows.shape[1]):
         came = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
-        width = "dim" if feature_dim is None else feature_dim
+        count, width = ("samples" if samples is None else samples), ("dim" if feature_dim is None else feature_dim)
         raise ValueError(f"`pool` must return one row of features per sample, shape ({count}, {width}), got {came}")
     return rows

@@ -14,7 +14,7 @@ from wdpurify.exceptions import PullNotAppliedWarning
 from wdpurify.pull import Pass, Probe, measured
 
 from .branches import other_heads
-from .classifier import candidates, find_classifier, input_width
+from .classifier import candidates, find_classifier, input_width, reads_channels_first
 from .pooling import check_features
 
 
@@ -142,6 +142,7 @@ class FeatureTap:
         self.layer = layer
         self._module = layers[layer]
         self.feature_dim: int | None = input_width(self._module)
+        self.channels_first = reads_channels_first(self._module)
         self._hook = _CaptureHook(self.feature_dim)
         self._asked: Pass | None = None
         handle = self._module.register_forward_pre_hook(self._hook, with_kwargs=True)

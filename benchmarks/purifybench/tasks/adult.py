@@ -33,7 +33,7 @@ def build(*, seed: int, adult: Path, adult_nuisance: Nuisance = "sex", bias: flo
     Args:
         seed: which rows.
         adult: a parquet file with the columns of UCI Adult.
-        adult_nuisance: sex; race as white or other; age in four ranges, of which low income is paired with the youngest and high
+        adult_nuisance: sex; race as white or other; age in four ranges, of which low income is paired with the youngest, high
             income with the oldest; or sex and age, younger or older. For purifying age alone is a number of years, and sex and
             age are two labels.
         bias: share in [0, 1].

@@ -1,0 +1,67 @@
+"""Finds the random generators that a model, a data set or a transform holds, beside the global ones."""
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: Largest number of objects that are looked at, and length from which a container holds data and no parts.
+MOST = 20_000
+LONG = 100
+_PLAIN = (str, bytes, int, float, complex, type(None), Tensor, type, ModuleType, BuiltinFunctionType, torch.dtype, torch.device)
+_SEVERAL = (list, tuple, set, frozenset, deque)
+#: Methods that draw numbers when an item is read, a batch is transformed or a model is called.
+_CALLED = ("__getitem__", "__call__", "forward")
+_OF_MODULES = vars(nn.Module()).keys() - {"_modules"}
+
+
+def generators_in(*roots: Any) -> list[Any]:
+    """Return generators of torch, NumPy and ``random`` that are reachable from some objects.
+
+    Reached are attributes, entries of containers of at most 100 entries, arguments of ``partial``, and what functions and
+    methods close over or name of their module's own variables. Attributes are read without running code of theirs.
+    """
+    found: list[Any] = []
+    seen: dict[int, Any] = {}
+    waiting = deque(roots)
+    while waiting and len(seen) < MOST:
+        value = waiting.popleft()
+        if isinstance(value, _PLAIN) or id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if _is_generator(value):
+            found.append(value)
+        else:
+            waiting.extend(_parts_of(value))
+    return found
+
+
+def _is_generator(value: Any) -> bool:
+    of_numpy = type(value).__module__.startswith("numpy.random") and type(value).__name__ in ("Generator", "RandomState")
+    return of_numpy or isinstance(value, torch.Generator) or type(value) is random.Random
+
+
+def _parts_of(value: Any) -> Iterable[Any]:
+    kind = type(value)
+    if issubclass(kind, dict):
+        return list(value.values()) if len(value) <= LONG else ()
+    if issubclass(kind, _SEVERAL):
+        return value if len(value) <= LONG else ()
+    if kind is partial:
+        return value.func, value.args, value.keywords
+    if kind is MethodType:
+        return value.__self__, value.__func__
+    if kind is FunctionType:
+        named = (value.__globals__.get(name) for name in value.__code__.co_names)
+        cells = (cell.cell_contents for cell in value.__closure__ or () if cell != type(cell)())  # an empty one raises
+        return *cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *named
+    is_plain = getattr(kind, "__getattribute__") is object.__getattribute__  # noqa: B009 - mypy compares their types
+    attributes = getattr(value, "__dict__", {}) if is_plain else {}
+    unread = _OF_MODULES if issubclass(kind, nn.Module) else ()
+    methods = [getattr(kind, name, None) for name in _CALLED]
+    return [*(part for name, part in attributes.items() if name not in unread), *methods]
