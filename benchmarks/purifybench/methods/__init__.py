@@ -25,6 +25,7 @@ from .gradient_reversal import GradientReversal
 from .maximum_mean_discrepancy import MaximumMeanDiscrepancy
 from .per_label import PurifiedPerLabel
 from .plain import Plain
+from .predicted_nuisance import PredictedNuisance, PredictedNuisanceErased
 from .purified import Purified
 from .refitted_head import PurifiedUnbiasedHead, UnbiasedHead
 from .sliced_wasserstein import SlicedWasserstein
@@ -197,5 +198,7 @@ def modality_methods(batch_size: int, kind: str = "") -> dict[str, Callable[...,
         "wdpurify": partial(Purified, **half),
         "erased at the end, never purified": partial(PurifiedErased, strength=0.0, **half),
         "wdpurify, erased at the end": partial(PurifiedErased, **half),
+        "wdpurify, predicted nuisance": partial(PredictedNuisance, **half),
+        "wdpurify, predicted nuisance, erased at the end": partial(PredictedNuisanceErased, **half),
         **FITTED_METHODS.get(kind, {}),
     }
