@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
-from purifybench import report
+from purifybench import figures, report
 from purifybench.faces.composition import EXPRESSIONS
 from purifybench.faces.sets import HAIR, TASK_SETS, auxiliary_faces, partner, task_faces
 from purifybench.results import ResultsStore
@@ -28,7 +28,6 @@ BARS = {
     report.DEFAULT: "purified",
     report.UPPER_BOUND: "trained without the bias",
 }
-COLOURS = {report.DEFAULT: "#0072b2", report.UPPER_BOUND: "#bbbbbb"}
 TEST = "unbiased"
 
 
@@ -124,7 +123,7 @@ def show_bars(panel: Any, rows: list[report.Row], bias: float) -> None:
     axes = panel.subplots()
     means = [row.accuracy[TEST].mean for row in rows]
     halves = np.nan_to_num([row.accuracy[TEST].half_width for row in rows])
-    colours = [COLOURS.get(row.method, "#999999") for row in rows]
+    colours = [figures.colour_of(row.method) for row in rows]
     drawn = axes.barh([BARS[row.method] for row in rows], means, xerr=halves, capsize=3, color=colours)
     for bar, mean in zip(drawn, means, strict=True):
         axes.text(3, bar.get_y() + bar.get_height() / 2, f"{mean:.0f} %", color="white", weight="bold", va="center")

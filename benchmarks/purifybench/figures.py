@@ -12,6 +12,24 @@ from .results import Record
 
 mpl.use("Agg")
 
+#: Colour of a method in every figure, from the palette of Okabe and Ito, which colour-blind people can tell apart.
+COLOURS = {
+    "plain": "#999999",
+    "upper bound": "#009e73",
+    "wdpurify": "#0072b2",
+    "wdpurify, balanced": "#0072b2",
+    "wdpurify, erased at the end": "#56b4e9",
+    "gradient reversal": "#d55e00",
+    "adversarial multi-task": "#d55e00",
+    "balanced batches": "#e69f00",
+    "group DRO": "#cc79a7",
+}
+
+
+def colour_of(method: str) -> str | None:
+    """The colour of a method; None, which is matplotlib's next one, for others."""
+    return COLOURS.get(method)
+
 
 def accuracy_bars(rows: Sequence[Row], title: str, path: Path) -> None:
     """Bars of accuracy per method and test set, with 95 % intervals."""
@@ -40,7 +58,8 @@ def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None
         runs = [record["figures"] for record in records if record["key"]["row"] == row]
         steps = [point["step"] for point in runs[0]]
         for panel, name in zip(panels, ("estimate", "gradient ratio"), strict=True):
-            panel.plot(steps, np.mean([[point[name] for point in run] for run in runs], axis=0), label=row)
+            means = np.mean([[point[name] for point in run] for run in runs], axis=0)
+            panel.plot(steps, means, label=row, color=colour_of(row))
             panel.set(xlabel="step", ylabel=name)
     panels[0].set_yscale("symlog", linthresh=0.1)
     panels[1].set_yscale("log")
@@ -61,7 +80,7 @@ def over_bias(curves: Mapping[str, Sequence[tuple[float, float, float]]], title:
     axes = figure.subplots()
     for row, points in curves.items():
         biases, means, halves = zip(*points, strict=True)
-        axes.errorbar(biases, means, yerr=halves, marker="o", capsize=2, label=row)
+        axes.errorbar(biases, means, yerr=halves, marker="o", capsize=2, label=row, color=colour_of(row))
     axes.set(
         xlabel="share of a class's training rows that have its nuisance", ylabel="accuracy on unbiased rows, %", title=title
     )
@@ -116,8 +135,8 @@ def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, pat
         points = {place: row.accuracy[test] for place, found in rows.items() for row in found if row.method == method}
         means = np.array([point.mean for point in points.values()])
         half = np.nan_to_num([point.half_width for point in points.values()])
-        axes.plot(list(points), means, marker="o", label=method)
-        axes.fill_between(list(points), means - half, means + half, alpha=0.2)
+        (line,) = axes.plot(list(points), means, marker="o", label=method, color=colour_of(method))
+        axes.fill_between(list(points), means - half, means + half, alpha=0.2, color=line.get_color())
     axes.set(xlabel=name, ylabel=f"accuracy, {test}, %", ylim=(0, 105), title=title)
     axes.legend()
     _save(figure, path)

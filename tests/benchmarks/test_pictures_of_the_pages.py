@@ -7,6 +7,7 @@ import curves
 import first_picture
 import pytest
 from PIL import Image
+from purifybench import figures
 from purifybench.faces import sets
 from purifybench.methods.purified import Purified
 from purifybench.results import ResultsStore
@@ -65,3 +66,14 @@ def test_curves_are_drawn_with_how_each_run_ended(tmp_path, monkeypatch, capsys)
     assert _size(tmp_path / "new" / "curves.png")[1] > 200
     assert "healthy: " in (said := capsys.readouterr().out)
     assert "watched: " in said
+
+
+def test_every_method_of_a_table_has_a_colour_of_its_own_in_every_figure():
+    tables = (
+        ["plain", "upper bound", "wdpurify", "wdpurify, erased at the end", "gradient reversal"],
+        [
+            *("plain", "upper bound", "balanced batches", "group DRO", "wdpurify, balanced"),
+        ],
+    )
+    for table in tables:
+        assert len({figures.colour_of(method) for method in table} - {None}) == len(table)
