@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._diagnostics import warn_at_caller
 from .exceptions import AuxiliaryDataWarning
 
 #: Number of label values above which a column may be continuous, and above which a warning states their cost.
@@ -86,13 +87,14 @@ def numbers_of(labels: list[Hashable], name: str = "groups") -> tuple[list[Hasha
     return list(numbers), torch.tensor(found, dtype=torch.int64, device="cpu")
 
 
-def cut_into_ranges(labels: list[Hashable]) -> list[Hashable]:
+def cut_into_ranges(labels: list[Hashable], name: str = "`groups`") -> list[Hashable]:
     """Replace numbers by the range that each belongs to, if there are more than 20 different ones; warn that this is done.
 
     The limits are quantiles, so the ranges have about as many rows each. Other labels are returned as they are.
 
     Args:
         labels: one label per row, none missing.
+        name: what the labels are, for the warning.
     """
     numbers = [label for label in labels if isinstance(label, int | float) and not isinstance(label, bool)]
     if len(numbers) < len(labels) or len(set(numbers)) <= MANY_NUMBERS or not all(map(math.isfinite, numbers)):
@@ -107,12 +109,11 @@ def cut_into_ranges(labels: list[Hashable]) -> list[Hashable]:
     names = [f"{min(range_):g} to {max(range_):g}" for range_ in members]
     if len(set(names)) < len(names):
         names = [f"{min(range_)!r} to {max(range_)!r}" for range_ in members]
-    warnings.warn(
-        f"`groups` has {len(set(numbers))} different numbers, which are cut into ranges: {', '.join(names)}. "
-        "Give ranges of your own as labels to choose others. "
-        "If the numbers are names, give them as text, `[str(value) for value in groups]`",
+    warn_at_caller(
+        f"{name} has {len(set(numbers))} different numbers, which are cut into ranges: {', '.join(names)}. "
+        "To choose other ranges, give text labels, for example of `pd.cut(column, limits).astype(str)`. "
+        "If the numbers are codes and no quantity, give them as text, `[str(value) for value in column]`",
         AuxiliaryDataWarning,
-        stacklevel=3,
     )
     return [names[place] for place in places]
 
