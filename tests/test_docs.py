@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 import wdpurify
 from wdpurify import exceptions
 
@@ -125,3 +127,57 @@ def test_every_benchmark_is_on_the_page_that_leads_to_them():
     scripts = {path.stem for path in folder.glob("*.py")}
     assert pages <= scripts
     assert {name for name in scripts - pages if f"`{name}.py`" not in page} == set()
+
+
+#: Pages that record what was tried and measured: their figures and conditions are the content.
+RECORDS = {"findings.md", "reliability.md", "changelog.md", "gallery.md"}
+PROSE = [ROOT / "README.md", *(path for path in sorted(DOCS.glob("*.md")) if path.name not in RECORDS)]
+MOST_WORDS = 25
+MOST_FIGURES = 3
+
+
+def _paragraphs(text):
+    """The prose of a page: paragraphs and list items, without fences, tables, headings, pictures, code and link targets."""
+    text = re.sub(r"^ *(```|~~~).*?^ *\1 *$", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"!\[[^]]*\]\([^)]*\)", "", text)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    text = re.sub(r"(\{[\w:]+\})?`[^`]*`", "code", text)
+    text = re.sub(r"^ *(\|.*|#.*|\{\.\w+\})$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^ *(- |\d{1,2}\. )", "\n\n", text, flags=re.MULTILINE)
+    for paragraph in re.split(r"\n\s*\n", text):
+        if paragraph := re.sub(r"\s+", " ", re.sub(r"[*_[\]]", "", paragraph)).strip():
+            yield paragraph
+
+
+def _long_sentences(text):
+    ends = re.compile(r"(?<=[.?!])[)\"]* (?=\W?[A-Z]|code|wdpurify)")
+    sentences = (sentence for each in _paragraphs(text) for sentence in ends.split(each))
+    return [sentence for sentence in sentences if len(re.findall(r"\w\S*", sentence)) > MOST_WORDS]
+
+
+def _crowded_paragraphs(text):
+    return [each for each in _paragraphs(text) if len(re.findall(r"(?<![\w.-])\d[\d.,]*", each)) > MOST_FIGURES]
+
+
+def test_a_long_sentence_and_a_crowded_paragraph_are_seen():
+    long = "This sentence is long" + " and it goes on" * 6
+    hidden = f"# {long}\n\n| {long} |\n\n```\n{long}\n```\n\n![{long}](x.png) `{long}` [a link]({long})\n\n- 1\n- 2\n- 3\n- 4"
+    text = f"{hidden}\n\nShort. {long}.\n\nIt rose by 1 %, 2 %,\n3.5 % and 4,000."
+    assert _long_sentences(text) == [f"{long}."]
+    assert _crowded_paragraphs(text) == ["It rose by 1 %, 2 %, 3.5 % and 4,000."]
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
+def test_sentences_are_short_and_figures_stand_in_tables(path):
+    text = path.read_text()
+    assert _long_sentences(text) == []
+    assert _crowded_paragraphs(text) == []
+
+
+def test_the_first_page_begins_as_the_readme_does():
+    """With the same first sentence, the same picture, what it shows, and the same snippet."""
+    readme, index = ((ROOT / page).read_text() for page in ("README.md", "docs/index.md"))
+    assert [*_paragraphs(index)][:2] == [*_paragraphs(readme)][:2]
+    assert "](docs/first-picture.png)" in readme.split("## ")[0]
+    assert "](first-picture.png)" in index.split("## ")[0]
+    assert "{literalinclude} ../README.md" in index.split("## ")[0]
