@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import wdpurify
-from wdpurify import exceptions
+from wdpurify import PurifyWarning, exceptions
+from wdpurify._findings import FINDINGS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -181,3 +182,13 @@ def test_the_first_page_begins_as_the_readme_does():
     assert "](docs/first-picture.png)" in readme.split("## ")[0]
     assert "](first-picture.png)" in index.split("## ")[0]
     assert "{literalinclude} ../README.md" in index.split("## ")[0]
+
+
+def test_each_warning_of_a_training_is_on_the_page_of_its_class_with_its_remedy():
+    page = (DOCS / "api" / "warnings.md").read_text()
+    sections = {section.split("\n")[0]: section for section in page.split("\n## ")}
+    for what, (category, said, remedy) in FINDINGS.items():
+        row = f"| {re.sub(r'{[^}]*}', '...', said)} | {remedy} |"
+        assert row in sections.get(category.__name__, page), what
+    kinds = {name for name, kind in vars(exceptions).items() if isinstance(kind, type) and issubclass(kind, PurifyWarning)}
+    assert kinds - {"PurifyWarning"} <= set(sections)

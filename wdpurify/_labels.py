@@ -1,7 +1,6 @@
 """Reads and checks the labels of auxiliary rows."""
 
 import math
-import warnings
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Set
 from typing import Any
@@ -132,11 +131,10 @@ def check_not_too_many(values: int, *, rows: int, batch_size: int) -> None:
             "ranges, for example by `torch.bucketize(column, column.quantile(torch.tensor([0.25, 0.5, 0.75])))`"
         )
     if values > MANY_GROUPS:
-        warnings.warn(
+        warn_at_caller(
             f"`groups` has {values} values and a batch {batch_size} rows, so each group occurs about once in "
             f"{-(-values // batch_size)} acting steps and is hardly forgotten. Merge rare values, or raise `batch_size`",
             AuxiliaryDataWarning,
-            stacklevel=3,
         )
 
 
@@ -157,11 +155,10 @@ def warn_of_a_lone_group(counts: dict[Hashable, int], *, batch_size: int, ranks:
         needed = next(size for size in sizes if _share_without_others(counts[common], total, size) <= LONE_BATCHES)
         rarest = min(counts, key=lambda value: counts[value])
         by_itself = f", or fix a rare value by `fixed={rarest!r}`" if counts[rarest] >= joint else ""
-        warnings.warn(
+        warn_at_caller(
             f"{counts[common] / total:.0%} of the rows are of the group {common!r}, so {alone:.0%} of the batches of {joint} "
             f"rows hold no other group and pull nothing. Raise `batch_size` to {needed // ranks}{by_itself}",
             AuxiliaryDataWarning,
-            stacklevel=4,
         )
 
 
