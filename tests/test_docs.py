@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import wdpurify
-from wdpurify import PurifyWarning, exceptions
+from wdpurify import PurifyWarning, exceptions, functional, lipschitz
 from wdpurify._findings import FINDINGS
 
 ROOT = Path(__file__).parent.parent
@@ -89,6 +89,23 @@ def test_every_public_name_is_in_the_reference():
     assert public - described - {"PurifyWarning"} == set()  # that one is described with the module of all warnings
     for path in (ROOT / "integrations").glob("[!_]*.py"):
         assert f"automodule:: wdpurify.integrations.{path.stem}" in API
+
+
+def test_every_public_name_has_an_example_and_every_example_a_page_that_leads_on():
+    examples = "\n".join(re.findall(r"```python\n(.*?)```", API, flags=re.DOTALL))
+    formulas = {
+        f"{module.__name__.split('.')[-1]}.{name}" for module in (functional, lipschitz) for name in _defined_in(module)
+    }
+    public = {*wdpurify.__all__, *(_reexported(ROOT / "wdpurify" / "audit" / "__init__.py") - {None}), *formulas}
+    assert {name for name in public if name not in examples} == set()
+    sections = re.split(r"^#+ ", API, flags=re.MULTILINE)
+    assert [each.split("\n")[0] for each in sections if "autoclass::" in each and "](" not in each] == []
+
+
+def _defined_in(module):
+    return {
+        name for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__ and name[0] != "_"
+    }
 
 
 def test_every_page_that_includes_a_file_is_where_links_to_that_file_lead():
