@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+# What the spelling check reads.
+PROSE = docs README.md CONTRIBUTING.md CHANGELOG.md wdpurify integrations benchmarks
 # Every page is read anew, since Sphinx repeats no warning of a page that it has kept.
 SPHINX = $(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --doctree-dir build/docs/doctrees docs build/docs/html
 
@@ -28,6 +30,7 @@ check: $(VENV)/.check $(VENV)/.docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/codespell $(PROSE)
 	$(SPHINX) --quiet
 
 docs: $(VENV)/.docs

@@ -4,8 +4,11 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 import wdpurify
-from wdpurify import exceptions
+from wdpurify import PurifyWarning, exceptions, functional, lipschitz
+from wdpurify._findings import FINDINGS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -88,6 +91,23 @@ def test_every_public_name_is_in_the_reference():
         assert f"automodule:: wdpurify.integrations.{path.stem}" in API
 
 
+def test_every_public_name_has_an_example_and_every_example_a_page_that_leads_on():
+    examples = "\n".join(re.findall(r"```python\n(.*?)```", API, flags=re.DOTALL))
+    formulas = {
+        f"{module.__name__.split('.')[-1]}.{name}" for module in (functional, lipschitz) for name in _defined_in(module)
+    }
+    public = {*wdpurify.__all__, *(_reexported(ROOT / "wdpurify" / "audit" / "__init__.py") - {None}), *formulas}
+    assert {name for name in public if name not in examples} == set()
+    sections = re.split(r"^#+ ", API, flags=re.MULTILINE)
+    assert [each.split("\n")[0] for each in sections if "autoclass::" in each and "](" not in each] == []
+
+
+def _defined_in(module):
+    return {
+        name for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__ and name[0] != "_"
+    }
+
+
 def test_every_page_that_includes_a_file_is_where_links_to_that_file_lead():
     included = {
         (path.parent / name).resolve().relative_to(ROOT).as_posix(): path.relative_to(DOCS).with_suffix("").as_posix()
@@ -125,3 +145,67 @@ def test_every_benchmark_is_on_the_page_that_leads_to_them():
     scripts = {path.stem for path in folder.glob("*.py")}
     assert pages <= scripts
     assert {name for name in scripts - pages if f"`{name}.py`" not in page} == set()
+
+
+#: Pages that record what was tried and measured: their figures and conditions are the content.
+RECORDS = {"findings.md", "reliability.md", "changelog.md", "gallery.md"}
+PROSE = [ROOT / "README.md", *(path for path in sorted(DOCS.glob("*.md")) if path.name not in RECORDS)]
+MOST_WORDS = 25
+MOST_FIGURES = 3
+
+
+def _paragraphs(text):
+    """The prose of a page: paragraphs and list items, without fences, tables, headings, pictures, code and link targets."""
+    text = re.sub(r"^ *(```|~~~).*?^ *\1 *$", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"!\[[^]]*\]\([^)]*\)", "", text)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    text = re.sub(r"(\{[\w:]+\})?`[^`]*`", "code", text)
+    text = re.sub(r"^ *(\|.*|#.*|\{\.\w+\})$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^ *(- |\d{1,2}\. )", "\n\n", text, flags=re.MULTILINE)
+    for paragraph in re.split(r"\n\s*\n", text):
+        if paragraph := re.sub(r"\s+", " ", re.sub(r"[*_[\]]", "", paragraph)).strip():
+            yield paragraph
+
+
+def _long_sentences(text):
+    ends = re.compile(r"(?<=[.?!])[)\"]* (?=\W?[A-Z]|code|wdpurify)")
+    sentences = (sentence for each in _paragraphs(text) for sentence in ends.split(each))
+    return [sentence for sentence in sentences if len(re.findall(r"\w\S*", sentence)) > MOST_WORDS]
+
+
+def _crowded_paragraphs(text):
+    return [each for each in _paragraphs(text) if len(re.findall(r"(?<![\w.-])\d[\d.,]*", each)) > MOST_FIGURES]
+
+
+def test_a_long_sentence_and_a_crowded_paragraph_are_seen():
+    long = "This sentence is long" + " and it goes on" * 6
+    hidden = f"# {long}\n\n| {long} |\n\n```\n{long}\n```\n\n![{long}](x.png) `{long}` [a link]({long})\n\n- 1\n- 2\n- 3\n- 4"
+    text = f"{hidden}\n\nShort. {long}.\n\nIt rose by 1 %, 2 %,\n3.5 % and 4,000."
+    assert _long_sentences(text) == [f"{long}."]
+    assert _crowded_paragraphs(text) == ["It rose by 1 %, 2 %, 3.5 % and 4,000."]
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
+def test_sentences_are_short_and_figures_stand_in_tables(path):
+    text = path.read_text()
+    assert _long_sentences(text) == []
+    assert _crowded_paragraphs(text) == []
+
+
+def test_the_first_page_begins_as_the_readme_does():
+    """With the same first sentence, the same picture, what it shows, and the same snippet."""
+    readme, index = ((ROOT / page).read_text() for page in ("README.md", "docs/index.md"))
+    assert [*_paragraphs(index)][:2] == [*_paragraphs(readme)][:2]
+    assert "](docs/first-picture.png)" in readme.split("## ")[0]
+    assert "](first-picture.png)" in index.split("## ")[0]
+    assert "{literalinclude} ../README.md" in index.split("## ")[0]
+
+
+def test_each_warning_of_a_training_is_on_the_page_of_its_class_with_its_remedy():
+    page = (DOCS / "api" / "warnings.md").read_text()
+    sections = {section.split("\n")[0]: section for section in page.split("\n## ")}
+    for what, (category, said, remedy) in FINDINGS.items():
+        row = f"| {re.sub(r'{[^}]*}', '...', said)} | {remedy} |"
+        assert row in sections.get(category.__name__, page), what
+    kinds = {name for name, kind in vars(exceptions).items() if isinstance(kind, type) and issubclass(kind, PurifyWarning)}
+    assert kinds - {"PurifyWarning"} <= set(sections)

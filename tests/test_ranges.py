@@ -60,3 +60,9 @@ def test_ranges_are_drawn_evenly_over_classes():
         sampler = _sampler(AGES, balance=[row % 2 for row in range(488)])
     groups = torch.cat([sampler.next_batch().groups for _ in range(50)])
     assert groups.bincount().tolist() == [100] * 4
+
+
+def test_the_warning_names_the_column_and_points_to_the_users_line():
+    with pytest.warns(AuxiliaryDataWarning, match="column 'age', has 61 different numbers") as record:
+        GroupSampler(torch.rand(488, 3), {"age": AGES, "sex": [row % 2 for row in range(488)]})
+    assert {warning.filename for warning in record} == {__file__}

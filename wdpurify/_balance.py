@@ -1,13 +1,13 @@
 """Balances draws over the cells of group and class, for auxiliary rows in which group and class are dependent."""
 
 import itertools
-import warnings
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ._diagnostics import warn_at_caller
 from ._labels import labels_of_rows, numbers_of
 from ._torch import derive_seed
 from .exceptions import AuxiliaryDataWarning
@@ -87,11 +87,10 @@ def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: 
     size = len(values) * len(names)
     v = cramers_v((numbers * len(names) + of_class).bincount(minlength=size).view(-1, len(names)))
     if v >= CONFOUNDED:
-        warnings.warn(
+        warn_at_caller(
             f"the groups depend on the classes of the same rows (Cramér's V {v:.2f}, 0 is independent), so features that "
             f"forget the groups forget the classes. {remedy}",
             AuxiliaryDataWarning,
-            stacklevel=3,
         )
 
 
@@ -178,10 +177,9 @@ def cells_to_balance(values: list[Hashable], numbers: Tensor, classes: list[Hash
         shown += " ..." if absent > SHOWN else ""
         without = f"{absent} have no row ({shown}), so those groups are compared without those classes" if absent else ""
         alone = f"{single} have one row, which repeats in every cycle" if single else ""
-        warnings.warn(
+        warn_at_caller(
             f"of {cells_in_all} cells of group and class {' and '.join(filter(None, [without, alone]))}. Add rows to them",
             AuxiliaryDataWarning,
-            stacklevel=3,
         )
     return cells
 

@@ -1,7 +1,6 @@
 """Reads and checks the labels of auxiliary rows."""
 
 import math
-import warnings
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Set
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._diagnostics import warn_at_caller
 from .exceptions import AuxiliaryDataWarning
 
 #: Number of label values above which a column may be continuous, and above which a warning states their cost.
@@ -86,13 +86,14 @@ def numbers_of(labels: list[Hashable], name: str = "groups") -> tuple[list[Hasha
     return list(numbers), torch.tensor(found, dtype=torch.int64, device="cpu")
 
 
-def cut_into_ranges(labels: list[Hashable]) -> list[Hashable]:
+def cut_into_ranges(labels: list[Hashable], name: str = "`groups`") -> list[Hashable]:
     """Replace numbers by the range that each belongs to, if there are more than 20 different ones; warn that this is done.
 
     The limits are quantiles, so the ranges have about as many rows each. Other labels are returned as they are.
 
     Args:
         labels: one label per row, none missing.
+        name: what the labels are, for the warning.
     """
     numbers = [label for label in labels if isinstance(label, int | float) and not isinstance(label, bool)]
     if len(numbers) < len(labels) or len(set(numbers)) <= MANY_NUMBERS or not all(map(math.isfinite, numbers)):
@@ -107,12 +108,11 @@ def cut_into_ranges(labels: list[Hashable]) -> list[Hashable]:
     names = [f"{min(range_):g} to {max(range_):g}" for range_ in members]
     if len(set(names)) < len(names):
         names = [f"{min(range_)!r} to {max(range_)!r}" for range_ in members]
-    warnings.warn(
-        f"`groups` has {len(set(numbers))} different numbers, which are cut into ranges: {', '.join(names)}. "
-        "Give ranges of your own as labels to choose others. "
-        "If the numbers are names, give them as text, `[str(value) for value in groups]`",
+    warn_at_caller(
+        f"{name} has {len(set(numbers))} different numbers, which are cut into ranges: {', '.join(names)}. "
+        "To choose other ranges, give text labels, for example of `pd.cut(column, limits).astype(str)`. "
+        "If the numbers are codes and no quantity, give them as text, `[str(value) for value in column]`",
         AuxiliaryDataWarning,
-        stacklevel=3,
     )
     return [names[place] for place in places]
 
@@ -131,11 +131,10 @@ def check_not_too_many(values: int, *, rows: int, batch_size: int) -> None:
             "ranges, for example by `torch.bucketize(column, column.quantile(torch.tensor([0.25, 0.5, 0.75])))`"
         )
     if values > MANY_GROUPS:
-        warnings.warn(
+        warn_at_caller(
             f"`groups` has {values} values and a batch {batch_size} rows, so each group occurs about once in "
             f"{-(-values // batch_size)} acting steps and is hardly forgotten. Merge rare values, or raise `batch_size`",
             AuxiliaryDataWarning,
-            stacklevel=3,
         )
 
 
@@ -156,11 +155,10 @@ def warn_of_a_lone_group(counts: dict[Hashable, int], *, batch_size: int, ranks:
         needed = next(size for size in sizes if _share_without_others(counts[common], total, size) <= LONE_BATCHES)
         rarest = min(counts, key=lambda value: counts[value])
         by_itself = f", or fix a rare value by `fixed={rarest!r}`" if counts[rarest] >= joint else ""
-        warnings.warn(
+        warn_at_caller(
             f"{counts[common] / total:.0%} of the rows are of the group {common!r}, so {alone:.0%} of the batches of {joint} "
             f"rows hold no other group and pull nothing. Raise `batch_size` to {needed // ranks}{by_itself}",
             AuxiliaryDataWarning,
-            stacklevel=4,
         )
 
 

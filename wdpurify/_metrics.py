@@ -61,7 +61,7 @@ class PurifyMetrics(NamedTuple):
             return ""
         return (
             f"The groups are still apart (separation {self.separation:.2f}, by chance {self.separation_by_chance:.2f}). If "
-            "training is over, call `purify.erase(loader)` (with `head=` where you hand features over), which removes what a "
+            "training is over, call `purify.erase(loader)` (with `head=` if you pass the features), which removes what a "
             "linear probe reads. If it is not, train on."
         )
 

@@ -60,7 +60,7 @@ def numbered(columns: Mapping[Hashable, list[Hashable]]) -> Nuisances:
     cut: list[list[Hashable]] = []
     for place, (name, column) in enumerate(columns.items()):
         present = [row for row, label in enumerate(column) if not is_missing(label)]
-        labels = cut_into_ranges([column[row] for row in present])
+        labels = cut_into_ranges([column[row] for row in present], f"`groups`, column {name!r},")
         found, numbers = numbers_of(labels)
         if len(found) < 2:
             raise ValueError(f"`groups` needs at least two values in column {name!r}, got {len(found)}. Leave the column out")

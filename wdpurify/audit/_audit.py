@@ -188,7 +188,7 @@ def _audited(
 ) -> ColumnAudit:
     known = name in own.columns
     mine = [] if own_rows or not known else own.columns[name]
-    cells = cut([*rows.columns[name], *mine])
+    cells = cut([*rows.columns[name], *mine], f"the column {name!r}")
     auxiliary, mine = cells[: len(rows.inputs)], cells if own_rows else cells[len(rows.inputs) :]
     column, codes, values = describe_column(name, auxiliary)
     if column.problem:

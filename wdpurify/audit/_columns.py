@@ -79,10 +79,13 @@ def _problem(found: "Counter[Any]", kept: list[Any]) -> str:
     return ""
 
 
-def cut(cells: Sequence[Any]) -> list[Any]:
-    """Cells of which a quantity, such as an age, is cut into ranges as `GroupSampler` does it; None where one is missing."""
+def cut(cells: Sequence[Any], name: str = "`groups`") -> list[Any]:
+    """Cells of which a quantity, such as an age, is cut into ranges as `GroupSampler` does it; None where one is missing.
+
+    ``name`` is what the warning calls them.
+    """
     known = [None if is_missing(cell) else plain(cell) for cell in cells]
-    ranges = iter(cut_into_ranges([cell for cell in known if cell is not None]))
+    ranges = iter(cut_into_ranges([cell for cell in known if cell is not None], name))
     return [None if cell is None else next(ranges) for cell in known]
 
 

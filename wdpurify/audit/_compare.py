@@ -84,7 +84,8 @@ def compare(
     truth = labels_of_rows(labels, "labels")
     places = truth if classes is None else [list(classes).index(label) if label in classes else -1 for label in truth]
     several = columns_of_labels(groups, len(inputs))
-    columns = {name: cut(cells) for name, cells in (several or {"nuisance": labels_of_rows(groups)}).items()}
+    called = {name: "`groups`" if several is None else f"`groups`, column {name!r}," for name in several or ["nuisance"]}
+    columns = {name: cut(cells, called[name]) for name, cells in (several or {"nuisance": labels_of_rows(groups)}).items()}
     if lengths := {len(cells) for cells in (truth, *columns.values())} - {len(inputs)}:
         raise ValueError(f"`labels` and `groups` must have one entry per row, got {lengths.pop()} for {len(inputs)} rows")
     options: dict[str, Any] = {"layer": layer, "features": features, "device": device, "seed": seed}

@@ -150,7 +150,7 @@ def feature_map(
         models = {name: torch.as_tensor(own) if type(own).__module__ == "numpy" else own for name, own in models.items()}
     inputs = None if rows is None else Inputs(rows, collate_fn=collate_fn, transform=transform)
     used = drawn(torch.arange(_count(models, inputs, classes, nuisance)), max_rows, seed)
-    labels = [labels_of_rows(classes, "classes"), cut(labels_of_rows(nuisance, "nuisance"))]
+    labels = [labels_of_rows(classes, "classes"), cut(labels_of_rows(nuisance, "nuisance"), "`nuisance`")]
     task, others = ([plain(cells[row]) for row in used.tolist()] for cells in labels)
     column, codes, _ = describe_column(nuisance_name, others)
     if column.problem:

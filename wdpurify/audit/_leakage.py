@@ -118,7 +118,9 @@ def leakage(
     for name, cells in columns.items():
         if len(cells) != len(inputs):
             raise ValueError(f"`groups` must have one label per row of `rows`, got {len(cells)} labels for {len(inputs)} rows")
-        column, codes[name], _ = describe_column(str(name), cut(cells))
+        column, codes[name], _ = describe_column(
+            str(name), cut(cells, "`groups`" if several is None else f"`groups`, column {name!r},")
+        )
         if column.problem:
             where = "" if several is None else f" in column {name!r}"
             raise ValueError(f"`groups` must have two values or more to tell apart, got{where}: {column.problem}")
