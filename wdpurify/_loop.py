@@ -232,7 +232,7 @@ class Loop:
         if not newest.requires_grad:
             self._diagnostics.say("features without grad")
             return nothing
-        if self.measures_only or not self._checks.can_apply(current, self._forward.tap):
+        if self.measures_only or not self._checks.can_apply(current, self._forward):
             return nothing
         iteration = self._iteration
         assert iteration is not None
