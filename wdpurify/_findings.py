@@ -129,8 +129,9 @@ FINDINGS = {
     "silent tap": Finding(
         PullNotAppliedWarning,
         "The tapped layer {layer!r} sees no training forwards.",
-        "Train the very model that the regularizer was made for: copies and fresh models need one of their own. For copies made "
-        "at each step use `objective=OneSided()` and `purify.loss(features)`. Keep the layer in train mode, or name another one with `layer=...`. Make the regularizer before the first call of a compiled "
-        "model, and call `torch._dynamo.reset()` if one like it was compiled before.",
+        "Train the very model that the regularizer was made for: copies and fresh models need one of their own. For copies "
+        "made at each step use `objective=OneSided()` and `purify.loss(features)`. Keep the layer in train mode, or name "
+        "another one with `layer=...`. Make the regularizer before the first call of a compiled model, and call "
+        "`torch._dynamo.reset()` if one like it was compiled before.",
     ),
 }
