@@ -331,6 +331,7 @@ USERS = {
         "2",
     ),
     "convolution that is registered last": (lambda: _User(stem=nn.Conv2d(3, 6, 3), out=nn.Conv2d(6, 4, 1)), "out"),
+    "convolution in its own block": (lambda: _User(inc=nn.Conv2d(3, 6, 3), outc=_User(conv=nn.Conv2d(6, 4, 1))), "outc.conv"),
     "classifier taken off": (lambda: _User(encoder=_mlp(), heads=nn.Identity()), "heads"),
     "fc taken off": (lambda: _User(stem=nn.Conv2d(3, 6, 1), fc=nn.Identity()), "fc"),
     "classifier taken off a backbone": (lambda: _User(top=nn.Linear(6, 4), net=_Declaring(nn.Identity())), "top"),

@@ -171,9 +171,15 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _closing_convolution(module: nn.Module) -> nn.Module | None:
-    """Return the 1x1 convolution if it is the last layer with weights; searches inside sequences, not inside other blocks."""
+    """Return the 1x1 convolution if it is the last layer with weights.
+
+    The search goes into sequences and into a block that holds one convolution alone (the output block of a U-Net).
+    """
     last = [child for child in module.children() if _has_weights(child)][-1:]
     if last and isinstance(last[0], nn.Sequential):
         return _closing_convolution(last[0])
     layer = last[0] if last else module
+    inner = [child for child in layer.children() if _has_weights(child)]
+    if len(inner) == 1 and isinstance(inner[0], _CONVOLUTIONS) and not layer._parameters:
+        layer = inner[0]
     return layer if isinstance(layer, _CONVOLUTIONS) and set(layer.kernel_size) == {1} else None
