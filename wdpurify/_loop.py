@@ -132,7 +132,8 @@ class Loop:
             return torch.zeros((), dtype=features.dtype, device=features.device)
         if self._pass is None or self._pass.closed or self._pass.newest is not features:
             self._pass = Pass()
-            self._pass.add(features)
+            with torch._C.DisableTorchFunctionSubclass():  # what is measured of them are plain tensors
+                self._pass.add(features)
         return self._term(self._pass, self._pass.forwards)
 
     def metrics(self) -> PurifyMetrics:

@@ -16,6 +16,7 @@ from wdpurify._torch import (
     leaves_of,
     mapped,
     moved,
+    plain,
     private_randomness,
     replayed,
     unwrap,
@@ -91,7 +92,7 @@ class AuxiliaryForward:
 
         def placed(leaf: Any) -> Any:
             if isinstance(leaf, Tensor):
-                return moved(leaf, device, wanted if leaf.is_floating_point() else None)
+                return moved(plain(leaf), device, wanted if leaf.is_floating_point() else None)
             return leaf.to(device) if hasattr(leaf, "to") else leaf
 
         return mapped(placed, images)
@@ -124,7 +125,7 @@ class AuxiliaryForward:
             images = mapped(_with_grad, images)
         with torch.set_grad_enabled(with_grad), replayed(self.autocast()), randomness:
             try:
-                features = call_with(self._extract, images)
+                features = plain(call_with(self._extract, images))
                 self._reached = not with_grad or getattr(features, "requires_grad", False)
                 return features
             except Exception as error:

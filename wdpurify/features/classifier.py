@@ -1,6 +1,7 @@
 """Finds the classifier layer of a model and the width of its input, from the modules alone and without a forward pass."""
 
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 #: Names of children that are classifiers. Not `linear` or `fc`: small networks use these names for hidden layers too.
 HEADS = ("classifier", "head", "heads")
@@ -164,10 +165,17 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear layer, or a custom or adapter layer with the same attributes."""
+    """Whether a module is a linear layer, or a custom or adapter layer with the same attributes.
+
+    A matrix between as many channels is one too (torch_geometric's linear layer).
+    """
+    weight = getattr(module, "weight", None)
     sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
-    presents = all(isinstance(size, int) for size in sizes) and isinstance(getattr(module, "weight", None), Tensor)
-    return presents or isinstance(module, nn.Linear)
+    presents = all(isinstance(size, int) for size in sizes) and isinstance(weight, Tensor)
+    channels = (getattr(module, "out_channels", None), getattr(module, "in_channels", None))
+    is_lazy = isinstance(weight, UninitializedParameter)
+    is_matrix = isinstance(weight, Tensor) and not is_lazy and tuple(weight.shape) == channels
+    return presents or is_matrix or isinstance(module, nn.Linear)
 
 
 def _closing_convolution(module: nn.Module) -> nn.Module | None:
