@@ -60,27 +60,28 @@ def cramers_v(counts: Tensor) -> float:
     return float((corrected / (min(sides) - 1)).sqrt().clamp(max=1.0))
 
 
-def classes_at_hand(images: Any, groups: list[Hashable]) -> list[Hashable] | None:
+def classes_at_hand(data: Any, groups: list[Hashable]) -> list[Hashable] | None:
     """Return the ``targets`` of a data set such as torchvision's.
 
     None if there are no usable ``targets``, or if they equal the groups (for example an ``ImageFolder`` sorted by nuisance).
     """
-    targets = getattr(images, "targets", None)
+    targets = getattr(data, "targets", None)
     if isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point():
         targets = targets.tolist()
     if not isinstance(targets, list) or len(targets) != len(groups) or not all(isinstance(each, int | str) for each in targets):
         return None
-    names = getattr(images, "classes", None)
+    names = getattr(data, "classes", None)
     named = dict(enumerate(names)) if isinstance(names, list) else {}
     return None if groups in (targets, [named.get(each) for each in targets]) else list(targets)
 
 
-def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: str) -> None:
+def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: str, *, stacklevel: int = 3) -> None:
     """Warn if groups and classes are dependent: features without the group information lose class information too.
 
     Args:
         groups, classes: one label per row.
         remedy: the message's sentence on how to balance.
+        stacklevel: of the warning.
     """
     values, numbers = numbers_of(groups)
     names, of_class = _numbered_classes(classes, len(numbers))
@@ -91,7 +92,7 @@ def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: 
             f"the groups depend on the classes of the same rows (Cramér's V {v:.2f}, 0 is independent), so features that "
             f"forget the groups forget the classes. {remedy}",
             AuxiliaryDataWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 
@@ -181,7 +182,7 @@ def cells_to_balance(values: list[Hashable], numbers: Tensor, classes: list[Hash
         warnings.warn(
             f"of {cells_in_all} cells of group and class {' and '.join(filter(None, [without, alone]))}. Add rows to them",
             AuxiliaryDataWarning,
-            stacklevel=3,
+            stacklevel=4,  # `renamed` stands between
         )
     return cells
 

@@ -35,8 +35,8 @@ def labels_of_rows(groups: Any, name: str = "groups") -> list[Hashable]:
     """
     if isinstance(groups, Mapping | Set):
         raise TypeError(
-            f"`{name}` must hold one label per row, in the order of the images, got {type(groups).__name__}. For a mapping "
-            f"from rows to labels give `[{name}[row] for row in range(len(images))]`"
+            f"`{name}` must hold one label per row, in the order of the rows, got {type(groups).__name__}. For a mapping "
+            f"from rows to labels give `[{name}[row] for row in range(len(rows))]`"
         )
     if hasattr(groups, "ndim") and groups.ndim != 1:
         raise ValueError(f"`{name}` must have shape (rows,), got {tuple(groups.shape)}")
@@ -112,7 +112,7 @@ def cut_into_ranges(labels: list[Hashable]) -> list[Hashable]:
         "Give ranges of your own as labels to choose others. "
         "If the numbers are names, give them as text, `[str(value) for value in groups]`",
         AuxiliaryDataWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return [names[place] for place in places]
 
@@ -135,7 +135,7 @@ def check_not_too_many(values: int, *, rows: int, batch_size: int) -> None:
             f"`groups` has {values} values and a batch {batch_size} rows, so each group occurs about once in "
             f"{-(-values // batch_size)} acting steps and is hardly forgotten. Merge rare values, or raise `batch_size`",
             AuxiliaryDataWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -160,7 +160,7 @@ def warn_of_a_lone_group(counts: dict[Hashable, int], *, batch_size: int, ranks:
             f"{counts[common] / total:.0%} of the rows are of the group {common!r}, so {alone:.0%} of the batches of {joint} "
             f"rows hold no other group and pull nothing. Raise `batch_size` to {needed // ranks}{by_itself}",
             AuxiliaryDataWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
