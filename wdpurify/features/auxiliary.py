@@ -30,7 +30,7 @@ from .tap import FeatureTap
 
 
 class AuxiliaryForward:
-    """Runs the extractor on auxiliary images as the training forward would run, but without side effects.
+    """Runs the extractor on auxiliary rows as the training forward would run, but without side effects.
 
     Args:
         extract: maps images to features.
@@ -131,9 +131,9 @@ class AuxiliaryForward:
             except Exception as error:
                 if hasattr(error, "add_note"):  # Python 3.11
                     error.add_note(
-                        "This was wdpurify's forward of auxiliary rows: they must be prepared like the task's images; rows "
+                        "This was wdpurify's forward of auxiliary rows: they must be prepared like the task's rows; rows "
                         "that are dicts are given by keyword, of tuples the first member unless `collate_fn` says otherwise; "
-                        "and a model that takes more than images is tapped further in, "
+                        "and a model that takes more than one input is tapped further in, "
                         '`PurifyRegularizer.for_model(model.encoder, sampler, layer="...")`'
                     )
                 raise
