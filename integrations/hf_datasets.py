@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wdpurify import GroupSampler
 from wdpurify._checks import check_positive_integer
-from wdpurify._images import refuse_dropped, refuse_reordered
+from wdpurify._rows import refuse_dropped, refuse_reordered
 from wdpurify._torch import checked_share, derive_seed, private_randomness
 from wdpurify.exceptions import AuxiliaryDataWarning
 

@@ -280,6 +280,15 @@ class _Cosine(nn.Module):
         return nn.functional.normalize(features) @ nn.functional.normalize(self.weight).T
 
 
+class _Channels(nn.Module):
+    """A linear layer with the attributes of torch_geometric's."""
+
+    def __init__(self):
+        super().__init__()
+        self.in_channels, self.out_channels = 6, 4
+        self.weight = nn.Parameter(torch.rand(4, 6))
+
+
 class _Lora(nn.Module):
     """Presents itself as a linear layer, as adapter libraries do."""
 
@@ -321,6 +330,7 @@ USERS = {
     "distillation head": (lambda: _User(net=_mlp(), out=nn.Linear(6, 4), distillation=nn.Linear(6, 4)), "out"),
     "domain head": (lambda: _User(net=_mlp(), out=nn.Linear(6, 4), domain_classifier=nn.Linear(6, 2)), "out"),
     "own classifier": (lambda: _User(net=_mlp(), head=_Cosine()), "head"),
+    "linear by channels": (lambda: _User(net=_mlp(), mlp=nn.ModuleList([_Channels()])), "mlp.0"),
     "adapter": (lambda: _User(net=_mlp(), out=_Lora()), "out"),
     "adapter in parts": (lambda: _User(net=_mlp(), linear=nn.Linear(6, 4), lora_A=nn.Linear(6, 1)), "linear"),
     "tied weights": (_tied, "out"),
@@ -331,6 +341,7 @@ USERS = {
         "2",
     ),
     "convolution that is registered last": (lambda: _User(stem=nn.Conv2d(3, 6, 3), out=nn.Conv2d(6, 4, 1)), "out"),
+    "convolution in its own block": (lambda: _User(inc=nn.Conv2d(3, 6, 3), outc=_User(conv=nn.Conv2d(6, 4, 1))), "outc.conv"),
     "classifier taken off": (lambda: _User(encoder=_mlp(), heads=nn.Identity()), "heads"),
     "fc taken off": (lambda: _User(stem=nn.Conv2d(3, 6, 1), fc=nn.Identity()), "fc"),
     "classifier taken off a backbone": (lambda: _User(top=nn.Linear(6, 4), net=_Declaring(nn.Identity())), "top"),

@@ -5,7 +5,7 @@ import torch
 from small_loop import small_sampler
 from torch import nn
 
-from wdpurify import PurifyRegularizer, exceptions
+from wdpurify import GroupBatch, GroupSampler, PurifyRegularizer, exceptions
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,17 @@ def test_measured_is_all_of_as_dict():
         assert figures.measured() == figures.as_dict(everything=True)
     assert set(figures.as_dict("")) <= {"separation", "separation_by_chance", "gradient_ratio", "spread_kept"}
     assert len(figures.as_dict("", everything=True)) > 10
+
+
+def test_the_rows_of_a_sampler_come_by_their_former_name_too():
+    rows, groups = torch.arange(8.0)[:, None], list("aaaabbbb")
+    with pytest.warns(DeprecationWarning, match="`images` is now `rows`") as caught:
+        former = GroupSampler(images=rows, groups=groups, batch_size=4)
+    assert caught[0].filename == __file__
+    now = GroupSampler(rows=rows, groups=groups, batch_size=4)
+    assert torch.equal(former.next_batch().images, now.next_batch().images)
+
+
+def test_a_sampler_of_ones_own_constructs_a_batch_by_keyword():
+    batch = GroupBatch(images=torch.zeros(2, 1), groups=torch.arange(2), population=torch.ones(2, dtype=torch.bool))
+    assert batch._fields == ("images", "groups", "population")

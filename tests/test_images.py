@@ -52,7 +52,7 @@ def test_samplers_of_one_column_are_alike_and_of_two_are_not():
 
 
 def test_images_under_keys_are_refused():
-    with pytest.raises(TypeError, match=r"indexed by row number.*got dict. Give `list\(images.values\(\)\)`"):
+    with pytest.raises(TypeError, match=r"indexed by row number.*got dict. Give `list\(rows.values\(\)\)`"):
         GroupSampler({row: torch.zeros(1) for row in range(1, 5)}, [0, 1, 0, 1], batch_size=2)
 
 

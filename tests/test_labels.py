@@ -91,7 +91,7 @@ def test_labels_of_text_numbers_dates_and_tuples_are_taken(label):
 
 @pytest.mark.parametrize("groups", [{0: "a", 1: "b", 2: "a", 3: "b"}, {"a", "b", "c", "d"}])
 def test_a_mapping_or_a_set_is_no_label_per_row(groups):
-    with pytest.raises(TypeError, match=r"one label per row, in the order of the images, got (dict|set)"):
+    with pytest.raises(TypeError, match=r"one label per row, in the order of the rows, got (dict|set)"):
         GroupSampler(torch.arange(4), groups, batch_size=2)
 
 

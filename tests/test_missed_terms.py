@@ -8,7 +8,7 @@ import torch
 from small_loop import equal_states, small_network, small_sampler, state_of
 from torch import nn
 
-from wdpurify import FixedStrength, PurifyRegularizer
+from wdpurify import FixedStrength, OneSided, PurifyRegularizer
 from wdpurify._diagnostics import BARE_STEPS
 from wdpurify.exceptions import PullNotAppliedWarning
 
@@ -293,3 +293,35 @@ def test_a_warm_up_watching_a_removed_one_and_a_second_one_are_no_fault_of_the_e
     _plain_steps(network, optimizer, BARE_STEPS)
     watched = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=0.0)
     _plain_steps(network, optimizer, BARE_STEPS, watched.critic_step)
+
+
+def _steps_of_a_copy(purify, network):
+    """Steps as Fish makes them: each trains a fresh copy, whose weights go back afterwards. Returns whether they changed."""
+    before = state_of(network)
+    for step in range(3):
+        inner = copy.deepcopy(network)
+        optimizer = torch.optim.SGD(inner.parameters(), 0.01)
+        features = inner.features(torch.rand((12, 3, 8, 8), generator=torch.Generator().manual_seed(step)))
+        (0 * inner.head(features).square().sum() + purify.loss(features)).backward()
+        optimizer.step()
+        network.load_state_dict(inner.state_dict())
+        purify.optimizer_stepped()
+    after = state_of(network)
+    return any(not torch.equal(before[name], after[name]) for name, _ in network.named_parameters())
+
+
+@pytest.mark.parametrize("tapped", [False, True])
+def test_a_copy_at_each_step_would_lose_the_pull_and_the_pull_on_task_features_moves_it(tapped):
+    network = small_network()
+    network.forward = lambda images: network.head(network.features(images))
+    purify = (
+        PurifyRegularizer.for_model(network, small_sampler(), strength=FixedStrength(1.0))
+        if tapped
+        else PurifyRegularizer(network.features, small_sampler(), model=network, strength=FixedStrength(1.0))
+    )
+    with pytest.warns(PullNotAppliedWarning, match=r"ran with other parameters than its own.*objective=OneSided"):
+        assert not _steps_of_a_copy(purify, network)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    network = small_network()
+    options = {"model": network, "objective": OneSided(), "strength": FixedStrength(1.0)}
+    assert _steps_of_a_copy(PurifyRegularizer(network.features, small_sampler(), **options), network)

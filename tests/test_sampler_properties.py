@@ -126,7 +126,7 @@ def test_one_element_groups_and_rare_values_are_drawn():
 @pytest.mark.parametrize(
     ("groups", "options", "error", "message"),
     [
-        (["a", "b"], {}, ValueError, "one label per image, got 2 labels for 4 images"),
+        (["a", "b"], {}, ValueError, "one label per row, got 2 labels for 4 rows"),
         (["a"] * 4, {}, ValueError, "at least two label values, got one; rows per value: 'a': 4"),
         (["a"] * 4, {"fixed": "a"}, ValueError, "at least two label values"),
         (

@@ -33,7 +33,7 @@ def _masked():
     return np.ma.masked_array(NUMBERS.numpy(), mask=np.zeros((ROWS, 3), dtype=bool))
 
 
-#: Name: what comes as `images`, what the message says of it.
+#: Name: what comes as `rows`, what the message says of it.
 SOURCES = {
     "loader": (lambda: DataLoader(TensorDataset(NUMBERS), batch_size=4), "a DataLoader"),
     "stream": (_Stream, "a stream"),
@@ -57,9 +57,9 @@ def _written(error, **names):
 @pytest.mark.parametrize("name", SOURCES)
 def test_what_has_no_rows_by_number_is_refused_at_once_and_the_line_given_runs(name):
     make, what = SOURCES[name]
-    with pytest.raises(TypeError, match=f"`images`.*{what}") as error:
+    with pytest.raises(TypeError, match=f"`rows`.*{what}") as error:
         GroupSampler(make(), GROUPS, batch_size=8)
-    images = _written(error, images=make(), columns=["a", "b", "c"])
+    images = _written(error, rows=make(), columns=["a", "b", "c"])
     images = [row[0] if isinstance(row, tuple) else row for row in images]
     assert torch.equal(torch.stack([torch.as_tensor(row) for row in images]), NUMBERS)
     batch = GroupSampler(images, GROUPS, batch_size=8).next_batch()
@@ -71,19 +71,19 @@ def test_ragged_tensors_are_refused_with_the_collator_that_takes_them():
     rows = torch.nested.nested_tensor([torch.ones(1 + row % 3) for row in range(ROWS)])
     with pytest.raises(TypeError, match=r"a nested tensor.*`collate_fn`") as error:
         GroupSampler(rows, GROUPS, batch_size=8)
-    images = _written(error, images=rows)
+    images = _written(error, rows=rows)
     assert len(GroupSampler(images, GROUPS, batch_size=8, collate_fn=lambda rows: rows).next_batch().images) == 8
 
 
 def test_streams_of_hugging_face_are_sent_to_their_sampler():
     datasets = pytest.importorskip("datasets")
     stream = datasets.Dataset.from_dict({"x": [[1.0]] * ROWS}).to_iterable_dataset()
-    with pytest.raises(TypeError, match=r"a stream.*`wdpurify.integrations.hf_datasets.group_sampler\(images, group=...\)`"):
+    with pytest.raises(TypeError, match=r"a stream.*`wdpurify.integrations.hf_datasets.group_sampler\(rows, group=...\)`"):
         GroupSampler(stream, GROUPS, batch_size=8)
 
 
 def test_a_text_column_of_a_frame_is_named_among_what_to_give():
-    with pytest.raises(TypeError, match=r"texts as `images\[column\]`"):
+    with pytest.raises(TypeError, match=r"texts as `rows\[column\]`"):
         GroupSampler(pandas.DataFrame({"text": ["a"] * ROWS}), GROUPS, batch_size=8)
 
 
@@ -92,7 +92,7 @@ def test_paths_of_pictures_are_refused_with_the_collator_that_opens_them(as_rows
     paths = [str(tmp_path / f"{row}.PNG") for row in range(ROWS)]
     for row, path in enumerate(paths):
         Image.new("L", (2, 2), row).save(path)
-    with pytest.raises(TypeError, match=r"`images` holds paths of pictures.*Give `collate_fn=") as error:
+    with pytest.raises(TypeError, match=r"`rows` holds paths of pictures.*Give `collate_fn=") as error:
         GroupSampler(as_rows(paths), GROUPS, batch_size=8)
     line = re.search(r"Give `collate_fn=(.+?)`", str(error.value))[1]
     collate_fn = eval(line, {"torch": torch, "Image": Image, "transform": lambda picture: torch.tensor(np.array(picture))})
@@ -108,7 +108,7 @@ def test_texts_are_no_paths(texts):
 
 
 def test_a_text_in_place_of_rows_is_refused():
-    with pytest.raises(TypeError, match=r"`images` must hold one entry per row, got the text 'image'. Give"):
+    with pytest.raises(TypeError, match=r"`rows` must hold one entry per row, got the text 'image'. Give"):
         GroupSampler("image", GROUPS[:5], batch_size=2)
 
 
@@ -131,7 +131,7 @@ def test_masked_labels_are_refused_and_masks_that_hide_nothing_are_not():
     groups = np.ma.masked_array(GROUPS, mask=mask)
     with pytest.raises(ValueError, match=r"`groups` is a masked array.*2 labels") as error:
         GroupSampler(NUMBERS, groups, batch_size=8)
-    assert _written(error, images=NUMBERS.numpy(), groups=groups).rows == ROWS - 2
+    assert _written(error, rows=NUMBERS.numpy(), groups=groups).rows == ROWS - 2
     with pytest.raises(ValueError, match=r"`balance` is a masked array"):
         GroupSampler(NUMBERS, GROUPS, balance=groups, batch_size=8)
     assert GroupSampler(NUMBERS, np.ma.masked_array(GROUPS), batch_size=8).n_groups == 2
@@ -153,7 +153,7 @@ class _Folder:
 def test_the_names_of_a_folders_classes_are_no_labels():
     with pytest.raises(ValueError, match=r"`groups` holds the 3 names of the classes") as error:
         GroupSampler(_Folder(), list(_Folder.classes), batch_size=8)
-    groups = _written(error, images=_Folder())
+    groups = _written(error, rows=_Folder())
     assert GroupSampler(_Folder(), groups, batch_size=8).values == ("cat", "dog", "cow")
 
 
@@ -172,10 +172,10 @@ def test_the_names_of_a_folders_classes_are_no_labels():
 )
 @pytest.mark.parametrize("labels", [GROUPS, torch.tensor(GROUPS), np.array(["a", "b"] * 24), list("ab") * 24])
 def test_swapped_arguments_are_refused(rows, labels):
-    with pytest.raises(TypeError, match=r"`images` and `groups` are swapped") as error:
+    with pytest.raises(TypeError, match=r"`rows` and `groups` are swapped") as error:
         GroupSampler(labels, rows, batch_size=8)
     if not isinstance(rows, list) or not isinstance(rows[0], Image.Image):
-        assert _written(error, images=labels, groups=rows).rows == ROWS
+        assert _written(error, rows=labels, groups=rows).rows == ROWS
 
 
 @pytest.mark.parametrize(
@@ -231,23 +231,23 @@ def test_a_frame_as_balance_is_named_as_balance():
 
 def test_labels_and_names_of_the_whole_are_no_labels_of_a_subset():
     subset = Subset(_Whole(), range(5, 45))
-    with pytest.raises(ValueError, match=r"the 48 labels of the whole data set, and `images` is a subset of 40 rows") as error:
+    with pytest.raises(ValueError, match=r"the 48 labels of the whole data set, and `rows` is a subset of 40 rows") as error:
         GroupSampler(subset, _Whole.targets, batch_size=8)
-    assert _written(error, images=subset, groups=_Whole.targets) == _Whole.targets[5:45]
+    assert _written(error, rows=subset, groups=_Whole.targets) == _Whole.targets[5:45]
     with pytest.raises(ValueError, match=r"`groups` holds the 3 names of the classes") as error:
         GroupSampler(subset, _Whole.classes, batch_size=8)
-    assert _written(error, images=subset)[:3] == ["cow", "cat", "dog"]
+    assert _written(error, rows=subset)[:3] == ["cow", "cat", "dog"]
 
 
 def test_a_folders_list_of_files_and_paths_of_other_files_are_refused():
     with pytest.raises(TypeError, match=r"paths of pictures with their classes.*Give the data set itself"):
         GroupSampler([(f"{row}.png", row % 3) for row in range(ROWS)], GROUPS, batch_size=8)
-    with pytest.raises(TypeError, match=r"`images` holds paths"):
+    with pytest.raises(TypeError, match=r"`rows` holds paths"):
         GroupSampler([Path(f"{row}.npy") for row in range(ROWS)], GROUPS, batch_size=8)
 
 
 def test_an_arrow_table_is_refused_with_the_line_that_reads_it():
     table = pytest.importorskip("pyarrow").table({"a": NUMBERS[:, 0].numpy()})
-    with pytest.raises(TypeError, match=r"`images`.*an Arrow table") as error:
+    with pytest.raises(TypeError, match=r"`rows`.*an Arrow table") as error:
         GroupSampler(table, GROUPS, batch_size=8)
-    assert torch.equal(_written(error, images=table), NUMBERS[:, :1])
+    assert torch.equal(_written(error, rows=table), NUMBERS[:, :1])

@@ -8,7 +8,7 @@ from small_loop import small_sampler
 from torch import nn
 from torchvision import models
 
-from wdpurify import FixedStrength, GroupSampler, PurifyRegularizer
+from wdpurify import FixedStrength, GroupSampler, OneSided, PurifyRegularizer, TwoSided
 from wdpurify.features.tap import FeatureTap
 
 
@@ -102,3 +102,34 @@ def test_an_engine_that_takes_a_gradient_per_sample_is_refused_by_name(when):
     model[1].register_forward_hook(_opacus_like_hook())
     with pytest.raises(ValueError, match=r"gradient per sample \(Opacus\)"):
         purify.critic_step()
+
+
+class _Described(torch.Tensor):
+    """Carries something along in whatever is made of it, and cannot be sliced then, as MONAI's volumes of unlike origin."""
+
+    @classmethod
+    def __torch_function__(cls, func, kinds, arguments=(), named=None):
+        if func is torch.Tensor.__getitem__:
+            raise ValueError("inconsistent metadata")
+        return super().__torch_function__(func, kinds, arguments, named or {})
+
+
+@pytest.mark.parametrize("objective", [TwoSided(), OneSided()])
+@pytest.mark.parametrize("flat", [True, False])
+def test_rows_that_carry_something_along_are_read_as_plain_tensors(objective, flat):
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Flatten(2 - flat), nn.Linear(36 * (6 if flat else 1), 4))
+    generator = torch.Generator().manual_seed(0)
+    rows = [(row + torch.rand((3, 8, 8), generator=generator)).as_subclass(_Described) for row in range(32)]
+    sampler = GroupSampler(rows, [row > 15 for row in range(32)], collate_fn=torch.stack, batch_size=8)
+    purify = PurifyRegularizer.for_model(model, sampler, objective=objective, strength=FixedStrength(1.0))
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        scores = model(torch.stack(rows[:8]))
+        criterion(scores.mean(1) if scores.ndim > 2 else scores, torch.arange(8) % 4).backward()
+        optimizer.step()
+    assert type(scores) is _Described
+    assert purify.metrics().gradient_ratio > 0
+    if flat:
+        assert purify.erase([(torch.stack(rows), torch.arange(32) % 4)]).refitted == 32

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ._iteration import Iteration, PreparedPull
 from ._sampler import GroupBatch, Sampler
-from ._torch import gather_ranks, is_free_to_read, leaves_of, mapped, moved, own_part, rank_and_world
+from ._torch import gather_ranks, is_free_to_read, leaves_of, mapped, moved, own_part, plain, rank_and_world
 from .critic import CriticTrainer
 from .features import (
     LARGEST_INPUT,
@@ -104,6 +104,7 @@ class AuxiliaryStep:
         """Refuse task features that cannot be pooled to what the critic reads; errors as those of ``check_features``."""
         dim = self._trainer.feature_dim
         check_features(features, None if callable(self.pool) else dim)
+        features = plain(features)
         if isinstance(features, Tensor) and features.ndim > 2:  # with two axes the task gradient tells the spread
             told = self._forward.channels_first is not None or features.shape[1] != features.shape[-1]
             if told or callable(self.pool):
@@ -129,7 +130,7 @@ class AuxiliaryStep:
 
     def at_task_rows(self, forwards: list[Forward]) -> tuple[Tensor, list[Tensor]]:
         """The objective on the task's rows, and its gradients at their features, both sized; unusable rows get none."""
-        detached = [features.detach() for _, features in forwards]
+        detached = [plain(features).detach() for _, features in forwards]
         pooled = [pool_features(each, self._trainer.feature_dim, **self._pooling) for each in detached]
         rows = torch.cat(pooled)
         keep = usable_rows(rows)

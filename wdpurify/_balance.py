@@ -60,17 +60,17 @@ def cramers_v(counts: Tensor) -> float:
     return float((corrected / (min(sides) - 1)).sqrt().clamp(max=1.0))
 
 
-def classes_at_hand(images: Any, groups: list[Hashable]) -> list[Hashable] | None:
+def classes_at_hand(data: Any, groups: list[Hashable]) -> list[Hashable] | None:
     """Return the ``targets`` of a data set such as torchvision's.
 
     None if there are no usable ``targets``, or if they equal the groups (for example an ``ImageFolder`` sorted by nuisance).
     """
-    targets = getattr(images, "targets", None)
+    targets = getattr(data, "targets", None)
     if isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point():
         targets = targets.tolist()
     if not isinstance(targets, list) or len(targets) != len(groups) or not all(isinstance(each, int | str) for each in targets):
         return None
-    names = getattr(images, "classes", None)
+    names = getattr(data, "classes", None)
     named = dict(enumerate(names)) if isinstance(names, list) else {}
     return None if groups in (targets, [named.get(each) for each in targets]) else list(targets)
 

@@ -100,7 +100,8 @@ FINDINGS = {
     "other weights": Finding(
         PullNotAppliedWarning,
         "The model ran with other parameters than its own (functional_call, clones, meta-learning). A pull would be lost.",
-        "Copy the trained values into the model, or use `objective=OneSided()`, which moves the task features themselves.",
+        "Make the regularizer for the model that is trained, or copy the trained values into the model. For copies made at "
+        "each step (MLDG, Fish) use `objective=OneSided()`, which moves the task features, and `purify.loss(features)`.",
     ),
     "foreign optimiser": Finding(
         PullNotAppliedWarning,
@@ -128,8 +129,9 @@ FINDINGS = {
     "silent tap": Finding(
         PullNotAppliedWarning,
         "The tapped layer {layer!r} sees no training forwards.",
-        "Train the very model that the regularizer was made for: copies and fresh models need one of their own. Keep the layer "
-        "in train mode, or name another one with `layer=...`. Make the regularizer before the first call of a compiled "
-        "model, and call `torch._dynamo.reset()` if one like it was compiled before.",
+        "Train the very model that the regularizer was made for: copies and fresh models need one of their own. For copies "
+        "made at each step use `objective=OneSided()` and `purify.loss(features)`. Keep the layer in train mode, or name "
+        "another one with `layer=...`. Make the regularizer before the first call of a compiled model, and call "
+        "`torch._dynamo.reset()` if one like it was compiled before.",
     ),
 }

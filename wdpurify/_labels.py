@@ -35,8 +35,8 @@ def labels_of_rows(groups: Any, name: str = "groups") -> list[Hashable]:
     """
     if isinstance(groups, Mapping | Set):
         raise TypeError(
-            f"`{name}` must hold one label per row, in the order of the images, got {type(groups).__name__}. For a mapping "
-            f"from rows to labels give `[{name}[row] for row in range(len(images))]`"
+            f"`{name}` must hold one label per row, in the order of the rows, got {type(groups).__name__}. For a mapping "
+            f"from rows to labels give `[{name}[row] for row in range(len(rows))]`"
         )
     if hasattr(groups, "ndim") and groups.ndim != 1:
         raise ValueError(f"`{name}` must have shape (rows,), got {tuple(groups.shape)}")

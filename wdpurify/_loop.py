@@ -132,7 +132,8 @@ class Loop:
             return torch.zeros((), dtype=features.dtype, device=features.device)
         if self._pass is None or self._pass.closed or self._pass.newest is not features:
             self._pass = Pass()
-            self._pass.add(features)
+            with torch._C.DisableTorchFunctionSubclass():  # what is measured of them are plain tensors
+                self._pass.add(features)
         return self._term(self._pass, self._pass.forwards)
 
     def metrics(self) -> PurifyMetrics:
@@ -232,7 +233,7 @@ class Loop:
         if not newest.requires_grad:
             self._diagnostics.say("features without grad")
             return nothing
-        if self.measures_only or not self._checks.can_apply(current, self._forward.tap):
+        if self.measures_only or not self._checks.can_apply(current, self._forward):
             return nothing
         iteration = self._iteration
         assert iteration is not None

@@ -1,11 +1,14 @@
 """LoopChecks: finds loops in which the pull does not come to what is trained."""
 
+from torch import Tensor, nn
+
 from ._diagnostics import BARE_STEPS, PATIENCE, Diagnostics
 from ._optimizers import OptimizerSteps
 from ._registry import is_alone
-from ._torch import in_functional_transform
+from ._torch import in_functional_transform, is_sharded
 from .features import AuxiliaryForward, FeatureTap
 from .pull import Pass
+from .pull.graphs import nodes_behind
 
 
 class LoopChecks:
@@ -33,17 +36,26 @@ class LoopChecks:
         self._was_evaluated = False
         self._steps_in_evaluation = 0
         self._terms = False
+        self._are_own = False
 
-    def can_apply(self, current: Pass, tap: FeatureTap | None) -> bool:
+    def can_apply(self, current: Pass, forward: AuxiliaryForward) -> bool:
         """Whether a term of this pass would come to what is trained."""
         if in_functional_transform():
             self._diagnostics.say("functional transform")
             return False
-        if tap is not None and not self._acts_on_task_rows and tap.was_swapped(current):
+        if not self._acts_on_task_rows and self._swapped(current, forward):
             self._diagnostics.say("other weights")
             return False
         self._terms = True
         return True
+
+    def _swapped(self, current: Pass, forward: AuxiliaryForward) -> bool:
+        """Whether the features of this pass come from parameters of another model; asked until they once come from the own."""
+        if forward.tap is not None and (current.weight is not None or current.probe is not None):
+            return forward.tap.was_swapped(current)
+        if not self._are_own:
+            self._are_own = is_sharded(forward.model) or not _only_of_others(current.newest, forward.model)
+        return not self._are_own
 
     def check_optimizers(self, *, counts_passes: bool) -> None:
         """Warn where no step of the model's optimiser is seen although terms are given."""
@@ -86,3 +98,15 @@ class LoopChecks:
         self._steps_without_term += may_miss and (tap is None or tap.was_passed_by())
         if self._steps_without_term >= BARE_STEPS:
             self._diagnostics.say("loss not called" if tap is None else "term not added", value=self._steps_without_term)
+
+
+def _only_of_others(features: Tensor, model: nn.Module) -> bool:
+    """Whether features come from parameters, and from none of the model's; graphs that hide their parameters are believed."""
+    own = {id(parameter) for parameter in model.parameters()}
+    others = False
+    for node in nodes_behind([features]):
+        variable = getattr(node, "variable", None)
+        if id(variable) in own:
+            return False
+        others |= isinstance(variable, nn.Parameter)
+    return others

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ._balance import CellOrder, cells_to_balance, classes_at_hand, warn_if_confounded
 from ._checks import check_positive_integer
-from ._images import Collator, by_position
 from ._labels import check_not_too_many, cut_into_ranges, labels_of_rows, numbers_of, warn_of_a_lone_group
 from ._nuisances import columns_of_labels, numbered
-from ._sources import refuse_images, refuse_labels, refuse_mismatch, tensors_left_out
+from ._renamed import renamed
+from ._rows import Collator, by_position
+from ._sources import refuse_labels, refuse_mismatch, refuse_rows, tensors_left_out
 from ._torch import agreed_share, checked_share, checksum, derive_seed
 from ._workers import BatchReader, Job, Workers
 
@@ -23,7 +24,8 @@ class GroupBatch(NamedTuple):
     """A batch of auxiliary rows.
 
     Attributes:
-        images: input of the extractor, batched along the first dimension.
+        images: input of the extractor, of any kind, batched along the first dimension. The name stays for samplers of your
+            own that construct a batch by keyword.
         groups: index of each row's group, which is its critic output, int64, shape ``(batch,)``; -1 for no group. With several
             labels per row the shape is ``(batch, labels)``.
         population: whether a row stands for the whole auxiliary set, bool, shape ``(batch,)``.
@@ -59,7 +61,7 @@ class GroupSampler:
     share a row of an epoch, and together they draw the rows of a single process.
 
     Args:
-        images: tensor, array or any sized object that is indexed by row number: pictures, rows of a table, texts. An item may
+        rows: tensor, array or any sized object that is indexed by row number: pictures, rows of a table, texts. An item may
             be a tuple, whose first member is the input; a dict, whose entries the extractor receives as keyword arguments; or
             a list of tensors. The sampler reads an item only when it draws it, and cannot tell a data set that answers with
             another row where one cannot be read.
@@ -87,7 +89,7 @@ class GroupSampler:
         left_out: number of tensors per row of a ``TensorDataset`` that are neither the input nor a label.
 
     Raises:
-        TypeError: if a label is not hashable or its ``repr`` differs between processes, or if ``images`` or ``groups`` has no
+        TypeError: if a label is not hashable or its ``repr`` differs between processes, or if ``rows`` or ``groups`` has no
             rows by number: a mapping, a data loader, a stream, a data frame, a sparse matrix, paths that nothing opens.
         ValueError: if lengths differ, a label is missing (None or NaN), most label values have a single row (a continuous
             column), ``fixed`` is no label, the set has one label only, a group is smaller than ``batch_size`` times the ranks,
@@ -99,9 +101,10 @@ class GroupSampler:
     ([0, 0, -1, -1], [False, False, True, True], [0.0, 1.0])
     """
 
+    @renamed("images", "rows")
     def __init__(
         self,
-        images: Any,
+        rows: Any,
         groups: Any,
         *,
         fixed: Hashable = ALL,
@@ -121,24 +124,24 @@ class GroupSampler:
         self._agreed = False
         self.seed = seed
         self.fixed = fixed
-        self._given = images
-        readable = by_position(images)
-        refuse_images(images, prepared=not (transform is None and collate_fn is None))
-        refuse_mismatch(images, groups)
+        self._given = rows
+        readable = by_position(rows)
+        refuse_rows(rows, prepared=not (transform is None and collate_fn is None))
+        refuse_mismatch(rows, groups)
         refuse_labels(groups, "groups")
         if balance is not None:
             refuse_labels(balance, "balance")
-        columns = columns_of_labels(groups, len(images))
+        columns = columns_of_labels(groups, len(rows))
         self._reader = BatchReader(readable, collate_fn, transform, seed=seed)
         self._workers = Workers(self._reader, workers) if workers else None
         if columns is not None and fixed != ALL:
             raise ValueError(f"`fixed` names a value of one label, got {fixed!r} for {len(columns)} labels. Give one column")
         nuisances = None if columns is None else numbered(columns)
         labels = labels_of_rows(groups) if nuisances is None else nuisances.combined
-        if len(labels) != len(images):
+        if len(labels) != len(rows):
             raise ValueError(
-                f"`groups` must hold one label per image, got {len(labels)} labels for {len(images)} images. Give them in the "
-                "order of the images, or columns of labels as a data frame"
+                f"`groups` must hold one label per row, got {len(labels)} labels for {len(rows)} rows. Give them in the order "
+                "of the rows, or columns of labels as a data frame"
             )
         values, numbers = numbers_of(labels)
         if fixed == ALL and nuisances is None and (ranges := cut_into_ranges(labels)) is not labels:
@@ -164,12 +167,13 @@ class GroupSampler:
         self._checksum = checksum(numbers)
         self._balanced: dict[str, CellOrder] = {}
         classes = [] if balance is None else labels_of_rows(balance, "balance")
-        self.left_out = 0 if collate_fn else tensors_left_out(images, labels, classes)
+        self.left_out = 0 if collate_fn else tensors_left_out(rows, labels, classes)
         if balance is not None:
             cells = cells_to_balance(values, numbers, classes)
-            self._balanced = {name: CellOrder(rows, cells[rows], seed=seed, name=name) for name, rows in self._streams.items()}
+            streams = self._streams.items()
+            self._balanced = {name: CellOrder(stream, cells[stream], seed=seed, name=name) for name, stream in streams}
             self._checksum += checksum(cells)
-        elif (known := classes_at_hand(images, labels)) is not None:
+        elif (known := classes_at_hand(rows, labels)) is not None:
             warn_if_confounded(labels, known, "Give one class per row as `balance` to draw evenly")
         self._warn_of_a_lone_group()
         self._drawn = 0
@@ -278,7 +282,7 @@ class GroupSampler:
         self._drawn = state["drawn"]
 
     def draws_like(self, other: object) -> bool:
-        """Whether another sampler draws from the same images by the same labels; the order may differ."""
+        """Whether another sampler draws from the same rows by the same labels; the order may differ."""
         if not isinstance(other, GroupSampler) or other._given is not self._given:
             return False
         return (other.values, other._checksum) == (self.values, self._checksum)

@@ -20,49 +20,48 @@ class _Kind(NamedTuple):
     write: str
 
 
-#: Kinds of `images` without rows by number; the first that fits is named.
+#: Kinds of `rows` without rows by number; the first that fits is named.
 ROWS = (
-    _Kind(lambda rows: isinstance(rows, DataLoader), "got a DataLoader, which gives batches", "Give `images.dataset`"),
+    _Kind(lambda rows: isinstance(rows, DataLoader), "got a DataLoader, which gives batches", "Give `rows.dataset`"),
     _Kind(
         lambda rows: _is_a(rows, "IterableDataset"),
         "got a stream, which has no row numbers",
-        f"Give `list(images)` if it fits in memory, or a Hugging Face stream to `{HF_SAMPLER}(images, group=...)`",
+        f"Give `list(rows)` if it fits in memory, or a Hugging Face stream to `{HF_SAMPLER}(rows, group=...)`",
     ),
     _Kind(
         lambda rows: _is_a(rows, "DataFrame"),
         "got a data frame, whose rows are no tensors",
-        "Give `torch.tensor(images[columns].to_numpy(), dtype=torch.float32)` for columns of numbers, or texts as "
-        "`images[column]`",
+        "Give `torch.tensor(rows[columns].to_numpy(), dtype=torch.float32)` for columns of numbers, or texts as `rows[column]`",
     ),
     _Kind(
         lambda rows: hasattr(rows, "to_pandas") and hasattr(rows, "schema"),
         "got an Arrow table",
-        "Give `torch.tensor(images.to_pandas().to_numpy(), dtype=torch.float32)` for columns of numbers",
+        "Give `torch.tensor(rows.to_pandas().to_numpy(), dtype=torch.float32)` for columns of numbers",
     ),
     _Kind(
         lambda rows: _is_sparse(rows),
         "got a sparse matrix",
-        "Give `torch.tensor(images.toarray(), dtype=torch.float32)`",
+        "Give `torch.tensor(rows.toarray(), dtype=torch.float32)`",
     ),
     _Kind(
         lambda rows: isinstance(rows, Tensor) and rows.is_nested,
         "got a nested tensor, whose rows differ in length",
-        "Give `list(images.unbind())` with a `collate_fn` that pads them",
+        "Give `list(rows.unbind())` with a `collate_fn` that pads them",
     ),
     _Kind(
         lambda rows: isinstance(rows, Tensor) and rows.layout != torch.strided,
         "got a sparse tensor",
-        "Give `images.to_dense()`",
+        "Give `rows.to_dense()`",
     ),
     _Kind(
         lambda rows: hasattr(rows, "filled") and hasattr(rows, "mask"),
         "got a masked array, whose hidden numbers the model would read",
-        "Give `images.filled(0.0)` or another number that stands for a missing one",
+        "Give `rows.filled(0.0)` or another number that stands for a missing one",
     ),
     _Kind(
         lambda rows: not (hasattr(rows, "__getitem__") and hasattr(rows, "__len__")),
         "got an object that cannot be indexed or has no length",
-        "Give `list(images)`, or a data set with `__getitem__` and `__len__`",
+        "Give `list(rows)`, or a data set with `__getitem__` and `__len__`",
     ),
 )
 
@@ -86,38 +85,38 @@ LABELS = (
     _Kind(
         lambda labels: not (hasattr(labels, "__iter__") or hasattr(labels, "__getitem__")),
         "got a single value or nothing",
-        "Give a list of labels in the order of the images",
+        "Give a list of labels in the order of the rows",
     ),
 )
 
 
-def refuse_images(images: Any, *, prepared: bool) -> None:
+def refuse_rows(rows: Any, *, prepared: bool) -> None:
     """Refuse what has no rows by number.
 
     Args:
-        images: as the user gave them.
+        rows: as the user gave them.
         prepared: whether a ``collate_fn`` or ``transform`` may read files.
 
     Raises:
         TypeError: with what is wrong and what to write.
     """
-    if isinstance(images, str | bytes):
+    if isinstance(rows, str | bytes):
         raise TypeError(
-            f"`images` must hold one entry per row, got the text {images!r}. Give a list or data set of rows; a Hugging Face "
+            f"`rows` must hold one entry per row, got the text {rows!r}. Give a list or data set of rows; a Hugging Face "
             f"data set and the names of its columns go to `{HF_SAMPLER}(dataset, image=..., group=...)`"
         )
     for kind in ROWS:
-        if kind.came(images):
-            raise TypeError(f"`images` must be indexed by row number, {kind.wrong}. {kind.write}")
-    first = [] if prepared else _first(images, 3)
+        if kind.came(rows):
+            raise TypeError(f"`rows` must be indexed by row number, {kind.wrong}. {kind.write}")
+    first = [] if prepared else _first(rows, 3)
     if first and all(isinstance(row, tuple) and row and _is_path(row[0]) for row in first):
         raise TypeError(
-            "`images` holds paths of pictures with their classes, which nothing opens. Give the data set itself, such as "
+            "`rows` holds paths of pictures with their classes, which nothing opens. Give the data set itself, such as "
             "`ImageFolder(root, transform)`"
         )
     if first and all(map(_is_path, first)):
         raise TypeError(
-            "`images` holds paths of pictures, which nothing opens. Give `collate_fn=lambda paths: "
+            "`rows` holds paths of pictures, which nothing opens. Give `collate_fn=lambda paths: "
             'torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])` with the task\'s `transform`'
         )
 
@@ -140,38 +139,38 @@ def refuse_labels(labels: Any, name: str) -> None:
     if masked and (hidden := int(labels.mask.sum())):
         raise ValueError(
             f"`{name}` is a masked array that hides {hidden} labels. Give "
-            f"`GroupSampler(images[~{name}.mask], {name}[~{name}.mask].data)` to leave these rows out"
+            f"`GroupSampler(rows[~{name}.mask], {name}[~{name}.mask].data)` to leave these rows out"
         )
 
 
-def refuse_mismatch(images: Any, groups: Any) -> None:
+def refuse_mismatch(rows: Any, groups: Any) -> None:
     """Refuse labels that come before their rows, a folder's names of classes as its labels, labels of more than a subset.
 
     Raises:
         TypeError, ValueError: with what is wrong and what to write.
     """
     count = None if _is_sparse(groups) or not hasattr(groups, "__len__") else len(groups)
-    if count == len(images) and _are_labels(images) and _are_rows(groups):
-        raise TypeError("`images` and `groups` are swapped: labels came first. Give `GroupSampler(groups, images)`, rows first")
-    whole = getattr(images, "dataset", None) if isinstance(images, Subset) else None
-    classes: Any = getattr(images if whole is None else whole, "classes", None)
+    if count == len(rows) and _are_labels(rows) and _are_rows(groups):
+        raise TypeError("`rows` and `groups` are swapped: labels came first. Give `GroupSampler(groups, rows)`, rows first")
+    whole = getattr(rows, "dataset", None) if isinstance(rows, Subset) else None
+    classes: Any = getattr(rows if whole is None else whole, "classes", None)
     listed = isinstance(classes, list | tuple) and isinstance(groups, list | tuple)
-    if listed and list(groups) == list(classes) and len(groups) != len(images):
-        targets = "images.targets" if whole is None else "[images.dataset.targets[row] for row in images.indices]"
+    if listed and list(groups) == list(classes) and len(groups) != len(rows):
+        targets = "rows.targets" if whole is None else "[rows.dataset.targets[row] for row in rows.indices]"
         raise ValueError(
             f"`groups` holds the {len(groups)} names of the classes, not one label per row. Give "
-            f"`[images.{'classes' if whole is None else 'dataset.classes'}[target] for target in {targets}]`"
+            f"`[rows.{'classes' if whole is None else 'dataset.classes'}[target] for target in {targets}]`"
         )
-    if whole is not None and count == len(whole) != len(images):
+    if whole is not None and count == len(whole) != len(rows):
         raise ValueError(
-            f"`groups` holds the {count} labels of the whole data set, and `images` is a subset of {len(images)} rows. "
-            "Give `[groups[row] for row in images.indices]`"
+            f"`groups` holds the {count} labels of the whole data set, and `rows` is a subset of {len(rows)} rows. "
+            "Give `[groups[row] for row in rows.indices]`"
         )
 
 
-def tensors_left_out(images: Any, *labels: list[Hashable]) -> int:
+def tensors_left_out(rows: Any, *labels: list[Hashable]) -> int:
     """Count the tensors of a ``TensorDataset`` behind the first that are none of these labels."""
-    tensors = getattr(images, "tensors", ())
+    tensors = getattr(rows, "tensors", ())
     others = [tensor for tensor in tensors[1:] if isinstance(tensor, Tensor)] if isinstance(tensors, tuple) else []
     return sum(tensor.ndim != 1 or tensor.tolist() not in labels for tensor in others)
 

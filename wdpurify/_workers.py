@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ._images import Collator, batch_of, refuse_dropped, refuse_reordered
+from ._rows import Collator, batch_of, refuse_dropped, refuse_reordered
 from ._torch import derive_seed, generators_in, private_randomness
 
 #: Number and row numbers of a batch.
@@ -18,14 +18,14 @@ class BatchReader(Dataset[Any]):
     """Reads batches by their row numbers; ``reader[job]`` is the input of the extractor.
 
     Args:
-        images: result of :func:`wdpurify._images.by_position`.
+        rows: result of :func:`wdpurify._rows.by_position`.
         collate_fn: makes a batch of the list of items.
         transform: function of each batch.
         seed: of what collator and transform draw at random in a worker.
     """
 
-    def __init__(self, images: Any, collate_fn: Collator | None, transform: Callable[[Any], Any] | None, *, seed: int) -> None:
-        self._images = images
+    def __init__(self, rows: Any, collate_fn: Collator | None, transform: Callable[[Any], Any] | None, *, seed: int) -> None:
+        self._rows = rows
         self._collate_fn = collate_fn
         self._transform = transform
         self._seed = seed
@@ -41,9 +41,9 @@ class BatchReader(Dataset[Any]):
         self._is_in_order = True
         return batch
 
-    def _batch_of(self, rows: Tensor) -> Any:
-        images = batch_of(self._images, rows, self._collate_fn)
-        return self._transform(images) if self._transform else images
+    def _batch_of(self, numbers: Tensor) -> Any:
+        batch = batch_of(self._rows, numbers, self._collate_fn)
+        return self._transform(batch) if self._transform else batch
 
     def __getitem__(self, job: Job) -> Any:
         number, rows = job

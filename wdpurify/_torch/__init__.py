@@ -25,6 +25,6 @@ from .ranks import (
     refuse_some_of_the_ranks,
     refuse_unlike,
 )
-from .structures import leaves_of, mapped
+from .structures import leaves_of, mapped, plain
 from .transforms import graph_is_kept, in_backward, in_functional_transform, is_accumulated, is_batched
 from .wrappers import is_shard, is_sharded, like, own_part, owner_of, root_library, unwrap

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 
 def mapped(function: Callable[[Any], Any], value: Any) -> Any:
     """Apply a function to every leaf of nested mappings, lists and tuples.
@@ -29,3 +32,17 @@ def leaves_of(value: Any) -> list[Any]:
 
 def _is_named_tuple(value: Any) -> bool:
     return isinstance(value, tuple) and hasattr(value, "_fields") and not hasattr(value, "to")
+
+
+def plain(value: Any) -> Any:
+    """Return a tensor of a subclass that only carries something along (MONAI's MetaTensor) as a plain one, with its graph.
+
+    Tensors that compute in their own way (sharded, nested, quantised) stay as they are, and so does what is no tensor.
+    """
+    kind = type(value)
+    if kind is Tensor or not isinstance(value, Tensor) or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return value
+    if kind.__torch_function__ is torch._C._disabled_torch_function_impl:  # parameters, whose results are plain
+        return value
+    with torch._C.DisableTorchFunctionSubclass():
+        return value.as_subclass(Tensor)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wdpurify._checks import check_not_negative, check_positive_integer
-from wdpurify._images import Collator
+from wdpurify._rows import Collator
 from wdpurify._torch import derive_seed, private_randomness
 
 from ._association import associate

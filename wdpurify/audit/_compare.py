@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wdpurify._images import Collator
 from wdpurify._labels import labels_of_rows
 from wdpurify._nuisances import columns_of_labels
+from wdpurify._rows import Collator
 from wdpurify.features import call_with
 
 from ._columns import cut

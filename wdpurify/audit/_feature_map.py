@@ -12,9 +12,9 @@ from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 from wdpurify._checks import check_choice, check_positive_integer
-from wdpurify._images import Collator
 from wdpurify._labels import labels_of_rows
 from wdpurify._renamed import renamed
+from wdpurify._rows import Collator
 
 from ._columns import cut, describe_column, plain
 from ._feature_plot import feature_figure

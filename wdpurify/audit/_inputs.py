@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._images import Collator, batch_of, by_position
-from wdpurify._sources import refuse_images
+from wdpurify._rows import Collator, batch_of, by_position
+from wdpurify._sources import refuse_rows
 
 #: Rows per forward pass without a graph: of tensors, and of texts and the like, which may be long.
 CHUNK = 256
@@ -38,7 +38,7 @@ class Inputs:
         self._given = rows
         try:
             self._rows = by_position(rows)
-            refuse_images(rows, prepared=not (transform is None and collate_fn is None))
+            refuse_rows(rows, prepared=not (transform is None and collate_fn is None))
         except TypeError as error:  # in the sampler's words, whose argument has another name
             raise TypeError(str(error).replace("images", "rows")) from error
         self._collate_fn = collate_fn

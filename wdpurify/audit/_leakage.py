@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from wdpurify._checks import check_positive_integer
-from wdpurify._images import Collator
 from wdpurify._labels import labels_of_rows
 from wdpurify._nuisances import columns_of_labels
 from wdpurify._renamed import renamed
+from wdpurify._rows import Collator
 from wdpurify._torch import derive_seed, private_randomness
 
 from ._columns import cut, describe_column

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wdpurify._images import Collator, by_position
 from wdpurify._labels import labels_of_rows
+from wdpurify._rows import Collator, by_position
 
 from ._hub import check_hub
 from ._inputs import Inputs

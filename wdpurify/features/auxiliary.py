@@ -16,6 +16,7 @@ from wdpurify._torch import (
     leaves_of,
     mapped,
     moved,
+    plain,
     private_randomness,
     replayed,
     unwrap,
@@ -29,7 +30,7 @@ from .tap import FeatureTap
 
 
 class AuxiliaryForward:
-    """Runs the extractor on auxiliary images as the training forward would run, but without side effects.
+    """Runs the extractor on auxiliary rows as the training forward would run, but without side effects.
 
     Args:
         extract: maps images to features.
@@ -91,7 +92,7 @@ class AuxiliaryForward:
 
         def placed(leaf: Any) -> Any:
             if isinstance(leaf, Tensor):
-                return moved(leaf, device, wanted if leaf.is_floating_point() else None)
+                return moved(plain(leaf), device, wanted if leaf.is_floating_point() else None)
             return leaf.to(device) if hasattr(leaf, "to") else leaf
 
         return mapped(placed, images)
@@ -124,15 +125,15 @@ class AuxiliaryForward:
             images = mapped(_with_grad, images)
         with torch.set_grad_enabled(with_grad), replayed(self.autocast()), randomness:
             try:
-                features = call_with(self._extract, images)
+                features = plain(call_with(self._extract, images))
                 self._reached = not with_grad or getattr(features, "requires_grad", False)
                 return features
             except Exception as error:
                 if hasattr(error, "add_note"):  # Python 3.11
                     error.add_note(
-                        "This was wdpurify's forward of auxiliary rows: they must be prepared like the task's images; rows "
+                        "This was wdpurify's forward of auxiliary rows: they must be prepared like the task's rows; rows "
                         "that are dicts are given by keyword, of tuples the first member unless `collate_fn` says otherwise; "
-                        "and a model that takes more than images is tapped further in, "
+                        "and a model that takes more than one input is tapped further in, "
                         '`PurifyRegularizer.for_model(model.encoder, sampler, layer="...")`'
                     )
                 raise

@@ -1,6 +1,7 @@
 """Finds the classifier layer of a model and the width of its input, from the modules alone and without a forward pass."""
 
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 #: Names of children that are classifiers. Not `linear` or `fc`: small networks use these names for hidden layers too.
 HEADS = ("classifier", "head", "heads")
@@ -164,16 +165,29 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear layer, or a custom or adapter layer with the same attributes."""
+    """Whether a module is a linear layer, or a custom or adapter layer with the same attributes.
+
+    A matrix between as many channels is one too (torch_geometric's linear layer).
+    """
+    weight = getattr(module, "weight", None)
     sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
-    presents = all(isinstance(size, int) for size in sizes) and isinstance(getattr(module, "weight", None), Tensor)
-    return presents or isinstance(module, nn.Linear)
+    presents = all(isinstance(size, int) for size in sizes) and isinstance(weight, Tensor)
+    channels = (getattr(module, "out_channels", None), getattr(module, "in_channels", None))
+    is_lazy = isinstance(weight, UninitializedParameter)
+    is_matrix = isinstance(weight, Tensor) and not is_lazy and tuple(weight.shape) == channels
+    return presents or is_matrix or isinstance(module, nn.Linear)
 
 
 def _closing_convolution(module: nn.Module) -> nn.Module | None:
-    """Return the 1x1 convolution if it is the last layer with weights; searches inside sequences, not inside other blocks."""
+    """Return the 1x1 convolution if it is the last layer with weights.
+
+    The search goes into sequences and into a block that holds one convolution alone (the output block of a U-Net).
+    """
     last = [child for child in module.children() if _has_weights(child)][-1:]
     if last and isinstance(last[0], nn.Sequential):
         return _closing_convolution(last[0])
     layer = last[0] if last else module
+    inner = [child for child in layer.children() if _has_weights(child)]
+    if len(inner) == 1 and isinstance(inner[0], _CONVOLUTIONS) and not layer._parameters:
+        layer = inner[0]
     return layer if isinstance(layer, _CONVOLUTIONS) and set(layer.kernel_size) == {1} else None

@@ -79,7 +79,8 @@ class _CaptureHook(_InertHook):
         if self.caught is None:
             self.caught = Pass()
         if isinstance(features, Tensor):
-            self.caught.add(features)
+            with torch._C.DisableTorchFunctionSubclass():  # what is measured of them are plain tensors
+                self.caught.add(features)
         else:
             self.unseen = features
         self.caught.weight = _first_weight(module)

@@ -65,7 +65,7 @@ class Purified(Plain):
         if task.auxiliary.columns is not None and not single:
             columns = task.auxiliary.columns if labels is None else {name: task.auxiliary.columns[name] for name in labels}
             groups = {name: [column[row] for row in order.tolist()] for name, column in columns.items()}
-        warnings.filterwarnings("ignore", "`groups` has .* different numbers, which are cut into ranges")
+        warnings.filterwarnings("ignore", ".* different numbers, which are cut into ranges")
         sampler = GroupSampler(
             task.auxiliary.images,
             groups,

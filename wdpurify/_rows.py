@@ -1,4 +1,4 @@
-"""Reads the images of auxiliary rows and collates some of them to a batch."""
+"""Reads auxiliary rows by number and collates some of them to a batch."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import PurePath
@@ -14,25 +14,25 @@ from ._torch import leaves_of, private_randomness
 Collator = Callable[[list[Any]], Any]
 
 
-def by_position(images: Any) -> Any:
-    """Return images that can be indexed by row number; raises TypeError for a mapping or a set.
+def by_position(rows: Any) -> Any:
+    """Return rows that can be indexed by number; raises TypeError for a mapping or a set.
 
     A pandas column becomes its ``iloc``, because its index may have gaps or another order.
     """
-    if isinstance(images, Mapping | Set):
+    if isinstance(rows, Mapping | Set):
         raise TypeError(
-            f"`images` must be indexed by row number, in the order of `groups`, got {type(images).__name__}. Give "
-            "`list(images.values())`, or, for images with several inputs, a data set whose items are dicts"
+            f"`rows` must be indexed by row number, in the order of `groups`, got {type(rows).__name__}. Give "
+            "`list(rows.values())`, or, for rows with several inputs, a data set whose items are dicts"
         )
-    return getattr(images, "iloc", images)
+    return getattr(rows, "iloc", rows)
 
 
-def batch_of(images: Any, rows: Tensor, collate_fn: Collator | None = None) -> Any:
+def batch_of(rows: Any, numbers: Tensor, collate_fn: Collator | None = None) -> Any:
     """Collate some rows to one batch.
 
     Args:
-        images: result of :func:`by_position`; an item may be a tuple whose first member is the image.
-        rows: row numbers, int64, shape ``(batch,)``.
+        rows: result of :func:`by_position`; an item may be a tuple whose first member is the input.
+        numbers: of the rows, int64, shape ``(batch,)``.
         collate_fn: function of the list of whole items. A list that it makes of tuples, one entry per member, becomes a tuple.
 
     Raises:
@@ -40,24 +40,24 @@ def batch_of(images: Any, rows: Tensor, collate_fn: Collator | None = None) -> A
             with their number.
     """
     if collate_fn is not None:
-        items = [images[row] for row in rows.tolist()]
+        items = [rows[row] for row in numbers.tolist()]
         batch = collate_fn(items)
         per_member = type(batch) is list and isinstance(items[0], tuple) and len(batch) == len(items[0])
         return tuple(batch) if per_member and isinstance(batch[0], Tensor) else batch
-    if isinstance(images, Tensor):
-        return images[rows.to(images.device)]
-    if type(images).__module__ == "numpy" and not images.dtype.hasobject:
-        drawn = images[rows.numpy()]
+    if isinstance(rows, Tensor):
+        return rows[numbers.to(rows.device)]
+    if type(rows).__module__ == "numpy" and not rows.dtype.hasobject:
+        drawn = rows[numbers.numpy()]
         return drawn.tolist() if drawn.dtype.kind in "US" else torch.from_numpy(drawn)
-    items = [images[row] for row in rows.tolist()]
+    items = [rows[row] for row in numbers.tolist()]
     if all(isinstance(item, PurePath) for item in items):
         return items
-    _refuse_numbered(items, rows)
+    _refuse_numbered(items, numbers)
     try:
         return default_collate([item[0] if isinstance(item, tuple) else item for item in items])
     except (TypeError, RuntimeError, ValueError) as error:
         raise type(error)(
-            "`images` must hold items that collate to a batch, such as tensors of one shape. Give the data set the task's "
+            "`rows` must hold items that collate to a batch, such as tensors of one shape. Give the data set the task's "
             "transform, or `collate_fn` for rows of several lengths, or, for a Hugging Face data set, use "
             f"`wdpurify.integrations.hf_datasets.group_sampler(..., transform=...)`. Collating failed with: {error}"
         ) from error
@@ -79,7 +79,7 @@ def refuse_dropped(batch: Any, rows: int) -> None:
     if lengths and max(lengths) < rows:
         raise ValueError(
             f"`collate_fn` and `transform` must keep every row, got {max(lengths)} rows of {rows} drawn, so rows and groups no "
-            "longer correspond. Leave rows that cannot be read out of `images` and `groups`, or give NaN in their place"
+            "longer correspond. Leave rows that cannot be read out of `rows` and `groups`, or give NaN in their place"
         )
 
 
@@ -136,7 +136,7 @@ def _refuse_numbered(items: list[Any], rows: Tensor) -> None:
     if later:
         kinds = ", ".join(type(member).__name__ for member in items[0])
         raise TypeError(
-            f"`images` has rows ({kinds}) that begin with a whole number, and the model would get only this number. Give "
+            f"`rows` holds tuples ({kinds}) that begin with a whole number, and the model would get only this number. Give "
             f"`collate_fn=lambda rows: torch.utils.data.default_collate([row[{later[0]}] for row in rows])`, or "
             "`collate_fn=torch.utils.data.default_collate` for a model that takes every member"
         )
