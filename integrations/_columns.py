@@ -92,6 +92,8 @@ def labelled_rows(dataset: Dataset, labels: Labels) -> tuple[Tensor, list[Hashab
 
 def is_one_hot(dataset: Dataset, columns: Sequence[str]) -> bool:
     """Whether columns hold booleans, 0/1 or -1/1, and no row has more than one of them set."""
+    if len(columns) < 2 or any(isinstance(dataset.features[name], ClassLabel) for name in columns):
+        return False
     cells = dataset.with_format(None).select_columns(list(columns))[:].values()
     rows = list(zip(*cells, strict=True))
     flags = all(cell in (0, 1, -1, None) for row in rows for cell in row)

@@ -110,12 +110,18 @@ def group_sampler(
         warnings.warn(message, AuxiliaryDataWarning, stacklevel=2)
     if balance is not None:
         _check_columns(dataset, "balance", [balance])
-    if (
-        group is not None
-        and not isinstance(group, str)
-        and (isinstance(dataset, IterableDataset) or is_one_hot(dataset, group))
-    ):
-        warnings.warn("`group` with the columns of one label is now `one_hot`. Rename it", DeprecationWarning, stacklevel=2)
+    if isinstance(one_hot, str):
+        raise ValueError(f"`one_hot` must name several columns, got {one_hot!r}. Give `group={one_hot!r}`")
+    streams = isinstance(dataset, IterableDataset)
+    if group is not None and not isinstance(group, str) and streams and len(group) == 1:
+        (group,) = group
+    if group is not None and not isinstance(group, str) and (streams or is_one_hot(dataset, group)):
+        warnings.warn(
+            f"`group={list(group)}` is read as the columns of one label, of which a row has one set. Give `one_hot` for these. "
+            "For labels of their own give them as text",
+            FutureWarning,
+            stacklevel=2,
+        )
         group, one_hot = None, group
     prefetch = check_positive_integer("prefetch", prefetch)
     several = group is not None and not isinstance(group, str)

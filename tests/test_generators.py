@@ -135,3 +135,25 @@ def test_a_sampler_keeps_the_order_of_its_own_generator():
         assert sampler.drawn == [torch.randperm(64, generator=generator)[:16].tolist() for _ in sampler.drawn]
         drawn.append(sampler.drawn)
     assert drawn[0] != drawn[1]
+
+
+class _Awkward(dict):
+    def values(self):
+        raise RuntimeError("not today")
+
+
+def test_objects_that_raise_are_passed_by_and_helpers_are_followed():
+    generator = np.random.default_rng(0)
+
+    class Transform:
+        def __init__(self):
+            self.awkward = _Awkward(a=1)
+
+        def __call__(self, batch):
+            return self.jitter(batch)
+
+        def jitter(self, batch):
+            return [row + generator.normal() for row in batch]
+
+    assert generators_in(Transform()) == [generator]
+    assert generators_in(lambda batch: [row + generator.normal() for row in batch]) == [generator]

@@ -115,9 +115,20 @@ def test_columns_of_group_are_labels_of_their_own_with_missing_ones():
 def test_the_former_form_of_one_hot_columns_works_with_a_warning():
     columns = {name: [int(row % 3 == place) for row in range(12)] for place, name in enumerate(HAIR)}
     for dataset in (faces(12, **columns), faces(12, **columns).to_iterable_dataset()):
-        with pytest.warns(DeprecationWarning, match="now `one_hot`"):
+        with pytest.warns(FutureWarning, match="Give `one_hot`"):
             sampler = group_sampler(dataset, group=HAIR, batch_size=6)
         assert sampler.values == tuple(HAIR)
+
+
+def test_class_labels_and_single_columns_are_never_taken_for_one_hot():
+    classes = faces(12, sex=[0, 1, 0] * 4, site=[0, 0, 1] * 4)
+    for name in ("sex", "site"):
+        classes = classes.cast_column(name, ClassLabel(names=["a", "b"]))
+    assert len(group_sampler(classes, group=["sex", "site"], batch_size=4).values) == 4
+    assert group_sampler(classes, group=["sex"], batch_size=4).values == (("sex", "a"), ("sex", "b"))
+    assert group_sampler(classes.to_iterable_dataset(), group=["sex"], batch_size=4).values == ("a", "b")
+    with pytest.raises(ValueError, match="`one_hot` must name several columns"):
+        group_sampler(classes, one_hot="sex", batch_size=4)
 
 
 def test_labels_follow_shuffle_select_and_filter():

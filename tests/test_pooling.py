@@ -9,7 +9,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from wdpurify import FixedStrength, GroupSampler, PurifyRegularizer
+from wdpurify.exceptions import AuxiliaryDataWarning
 from wdpurify.features import FeatureTap, pool_features, unpooled
+from wdpurify.features.classifier import reads_channels_first
 
 FEATURES = torch.arange(24.0).view(2, 4, 3)
 MASK = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1]])  # padded on the right, padded on the left
@@ -150,15 +152,27 @@ def test_the_tapped_layer_tells_which_of_two_equal_axes_are_the_channels():
     assert FeatureTap(nn.Sequential(nn.Identity()), "0").channels_first is None
 
 
-def test_two_equal_axes_without_a_layer_are_refused_and_each_remedy_works():
+def test_two_equal_axes_without_a_layer_are_read_as_tokens_and_the_remedy_for_time_works():
     features = torch.randn(2, 8, 8)
-    with pytest.raises(ValueError, match=r"may be \(batch, tokens, 8\) or \(batch, 8, time\)") as error:
-        pool_features(features, 8)
-    tokens, time = (eval(line) for line in re.findall(r"`pool=(.+?)`", str(error.value)))
-    assert_close(pool_features(features, 8, pool=tokens), features.mean(1))
+    with pytest.warns(AuxiliaryDataWarning, match=r"are read as \(batch, tokens, 8\)") as warned:
+        assert_close(pool_features(features, 8), features.mean(1))
+    (time,) = (eval(line) for line in re.findall(r"`pool=(.+?)`", str(warned[0].message)))
     assert_close(pool_features(features, 8, pool=time), features.mean(2))
     assert_close(pool_features(features, 8, pool="last"), features[:, -1])
     assert_close(pool_features(features, 8, mask=torch.ones(2, 8)), features.mean(1))
+
+
+def test_a_head_that_registers_its_linear_layer_before_its_pooling_reads_maps():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(16, 2)
+            self.pool = nn.AdaptiveAvgPool2d(1)
+
+    assert reads_channels_first(Head())
+    assert reads_channels_first(nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)))
+    assert reads_channels_first(nn.TransformerEncoderLayer(16, 2, batch_first=True)) is False
+    assert reads_channels_first(nn.Sequential(nn.Flatten(), nn.Linear(16, 2))) is None
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 3, 4, 5, 6, 8), (2, 7, 9)])

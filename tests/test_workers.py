@@ -1,6 +1,7 @@
 """Worker processes of `GroupSampler`: the same rows in the same order, wherever they are read."""
 
 import copy
+import gc
 import multiprocessing
 import pickle
 import random
@@ -128,3 +129,38 @@ def test_a_training_is_equal_with_and_without_workers():
 
     for one, other in zip(trained(0), trained(2), strict=True):
         assert one.equal(other)
+
+
+class Jitter:
+    """Draws from a generator that it holds."""
+
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, batch):
+        return batch[0] + torch.rand(batch[0].shape, generator=self.generator)
+
+
+def test_generators_of_a_transform_draw_other_numbers_in_each_batch_and_the_same_after_a_resume():
+    sampler = _sampler(2, transform=Jitter())
+    noise = [(sampler.next_batch().images % 1)[0, 0].item() for _ in range(4)]
+    assert len(set(noise)) == 4
+    state = sampler.state_dict()
+    expected = sampler.next_batch().images
+    resumed = _sampler(1, transform=Jitter())
+    resumed.load_state_dict(state)
+    assert resumed.next_batch().images.equal(expected)
+    sampler.close()
+    resumed.close()
+
+
+def test_workers_end_with_the_sampler():
+    gc.disable()
+    try:
+        sampler = _sampler(2)
+        sampler.next_batch()
+        assert len(multiprocessing.active_children()) == 2
+        del sampler
+        assert not multiprocessing.active_children()
+    finally:
+        gc.enable()

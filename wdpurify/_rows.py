@@ -101,17 +101,20 @@ def refuse_reordered(make: Callable[[Tensor], Any], rows: Tensor, generators: Se
     if not all(_has_rows(leaf, len(rows)) for leaf in batches[0] + batches[1]):
         return
     # Bytes can be compared whatever the dtype, NaN too.
-    first, second = [
-        [leaf.detach().reshape(len(rows), -1).contiguous().view(torch.uint8) for leaf in batch] for batch in batches
-    ]
-    told = [(one, other) for one, other in zip(first, second, strict=False) if len(one.unique(dim=0)) > 1]
-    kept = any(torch.equal(one, other.flip(0)) for one, other in told)
-    moved = [(one, other) for one, other in told if not torch.equal(one, other)] or told  # some entries are no rows but places
-    if not kept and any(_has_the_same_rows(one, other) for one, other in moved):
+    first, second = [[_as_bytes(leaf, len(rows)) for leaf in batch] for batch in batches]
+    pairs = list(zip(first, second, strict=False))
+    told = [pair for pair in pairs if 2 * len(pair[0].unique(dim=0)) > len(rows)]  # few different rows tell nothing
+    moved = [pair for pair in told if not torch.equal(*pair)] or told  # some entries are no rows but places
+    kept = any(len(one.unique(dim=0)) > 1 and torch.equal(one, other.flip(0)) for one, other in pairs)
+    if not kept and moved and all(_has_the_same_rows(*pair) for pair in moved):
         raise ValueError(
             "`collate_fn` and `transform` must keep the order of the rows, got rows in another order, so rows and groups no "
             "longer correspond. Leave out what sorts or shuffles, for example by `enforce_sorted=False` for packed sequences"
         )
+
+
+def _as_bytes(leaf: Tensor, count: int) -> Tensor:
+    return leaf.detach().resolve_conj().resolve_neg().reshape(count, -1).contiguous().view(torch.uint8)
 
 
 def _has_rows(leaf: Any, count: int) -> bool:

@@ -1,7 +1,9 @@
 """GroupSampler: draws batches of auxiliary rows in a seeded order whose state is a few integers."""
 
 import copy
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -177,7 +179,7 @@ class GroupSampler:
             warn_if_confounded(labels, known, "Give one class per row as `balance` to draw evenly")
         self._warn_of_a_lone_group()
         self._drawn = 0
-        self._orders: dict[str, tuple[int, Tensor]] = {}
+        self._orders: dict[tuple[str, int], Tensor] = {}
 
     @property
     def rows(self) -> int:
@@ -224,8 +226,9 @@ class GroupSampler:
                 self._check_sizes(self._share[1])
                 self._warn_of_a_lone_group()
         assert self._share is not None
-        number, rows = next(self._jobs(self._drawn))
-        images = self._workers.read(number, self._jobs) if self._workers else self._reader.read(rows)
+        rows = self._rows_at(self._drawn)
+        jobs = partial(_jobs, weakref.ref(self))  # weakly, so that the processes end with the sampler
+        images = self._workers.read(self._drawn, jobs) if self._workers else self._reader.read(rows)
         self._drawn += 1
         groups = self._group_of_row[rows]
         population = torch.ones(len(rows), dtype=torch.bool, device="cpu")
@@ -239,12 +242,10 @@ class GroupSampler:
         if self._workers:
             self._workers.close()
 
-    def _jobs(self, number: int) -> Iterator[Job]:
-        """Numbers and row numbers of the batches from ``number`` on."""
+    def _rows_at(self, number: int) -> Tensor:
+        """Row numbers of batch ``number``."""
         assert self._share is not None
-        while True:
-            yield number, torch.cat([self._rows_of(name, number, *self._share) for name in self._streams])
-            number += 1
+        return torch.cat([self._rows_of(name, number, *self._share) for name in self._streams])
 
     def _rows_of(self, name: str, number: int, rank: int, world_size: int) -> Tensor:
         stream = self._streams[name]
@@ -259,10 +260,12 @@ class GroupSampler:
         return stream[order[places - first * len(stream)]]
 
     def _order(self, name: str, epoch: int) -> Tensor:
-        if self._orders.get(name, (-1,))[0] != epoch:
+        if (name, epoch) not in self._orders:
             generator = torch.Generator("cpu").manual_seed(derive_seed(self.seed, name, epoch))
-            self._orders[name] = epoch, torch.randperm(len(self._streams[name]), generator=generator, device="cpu")
-        return self._orders[name][1]
+            order = torch.randperm(len(self._streams[name]), generator=generator, device="cpu")
+            kept = {place: known for place, known in self._orders.items() if place[0] != name or abs(place[1] - epoch) == 1}
+            self._orders = {**kept, (name, epoch): order}  # workers read ahead, into the next epoch
+        return self._orders[name, epoch]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of drawn batches and the settings; the position needs nothing else."""
@@ -306,6 +309,15 @@ class GroupSampler:
             "groups": self._described,
             "checksum of the rows' labels": self._checksum,
         }
+
+
+def _jobs(sampler: "weakref.ref[GroupSampler]", number: int) -> Iterator[Job]:
+    """Numbers and row numbers of the batches from ``number`` on."""
+    while (known := sampler()) is not None:
+        rows = known._rows_at(number)
+        del known
+        yield number, rows
+        number += 1
 
 
 def _shown(counts: dict[Hashable, int]) -> str:

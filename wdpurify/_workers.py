@@ -30,6 +30,7 @@ class BatchReader(Dataset[Any]):
         self._transform = transform
         self._seed = seed
         self._is_in_order = False
+        self._generators: list[Any] | None = None
 
     def read(self, rows: Tensor) -> Any:
         """Read one batch in this process; refuse rows that collator or transform drop, or in the first batch reorder."""
@@ -47,7 +48,10 @@ class BatchReader(Dataset[Any]):
 
     def __getitem__(self, job: Job) -> Any:
         number, rows = job
-        with private_randomness(torch.device("cpu"), derive_seed(self._seed, "batch", number, *rows[:1].tolist())):
+        if self._generators is None:
+            self._generators = generators_in(self._rows, self._collate_fn, self._transform)
+        seed = derive_seed(self._seed, "batch", number, *rows[:1].tolist())
+        with private_randomness(torch.device("cpu"), seed, self._generators):
             return self.read(rows)
 
 

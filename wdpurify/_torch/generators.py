@@ -2,9 +2,10 @@
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from itertools import islice
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -24,21 +25,32 @@ def generators_in(*roots: Any) -> list[Any]:
     """Return generators of torch, NumPy and ``random`` that are reachable from some objects.
 
     Reached are attributes, entries of containers of at most 100 entries, arguments of ``partial``, and what functions and
-    methods close over or name of their module's own variables. Attributes are read without running code of theirs.
+    methods close over or name of their module's own variables. What raises is passed by.
     """
     found: list[Any] = []
     seen: dict[int, Any] = {}
     waiting = deque(roots)
     while waiting and len(seen) < MOST:
         value = waiting.popleft()
-        if isinstance(value, _PLAIN) or id(value) in seen:
+        try:
+            if isinstance(value, _PLAIN) or id(value) in seen:
+                continue
+            seen[id(value)] = value
+            if _is_generator(value):
+                found.append(value)
+            else:
+                waiting.extend(_parts_of(value))
+        except Exception:
             continue
-        seen[id(value)] = value
-        if _is_generator(value):
-            found.append(value)
-        else:
-            waiting.extend(_parts_of(value))
     return found
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    """Names that a function uses, those in its lambdas and comprehensions too."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
 
 
 def _is_generator(value: Any) -> bool:
@@ -49,19 +61,20 @@ def _is_generator(value: Any) -> bool:
 def _parts_of(value: Any) -> Iterable[Any]:
     kind = type(value)
     if issubclass(kind, dict):
-        return list(value.values()) if len(value) <= LONG else ()
+        return list(islice(value.values(), LONG)) if len(value) <= LONG else ()
     if issubclass(kind, _SEVERAL):
-        return value if len(value) <= LONG else ()
+        return list(islice(value, LONG)) if len(value) <= LONG else ()
     if kind is partial:
         return value.func, value.args, value.keywords
     if kind is MethodType:
         return value.__self__, value.__func__
     if kind is FunctionType:
-        named = (value.__globals__.get(name) for name in value.__code__.co_names)
+        named = (value.__globals__.get(name) for name in _names_in(value.__code__))
         cells = (cell.cell_contents for cell in value.__closure__ or () if cell != type(cell)())  # an empty one raises
         return *cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *named
     is_plain = getattr(kind, "__getattribute__") is object.__getattribute__  # noqa: B009 - mypy compares their types
     attributes = getattr(value, "__dict__", {}) if is_plain else {}
     unread = _OF_MODULES if issubclass(kind, nn.Module) else ()
-    methods = [getattr(kind, name, None) for name in _CALLED]
+    own = [function for function in vars(kind).values() if isinstance(function, FunctionType)]  # helpers of the called ones
+    methods = [*(getattr(kind, name, None) for name in _CALLED), *(own if len(own) <= LONG else ())]
     return [*(part for name, part in attributes.items() if name not in unread), *methods]

@@ -4,7 +4,7 @@ import hashlib
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -86,7 +86,8 @@ def _reseed(generator: Any, seed: int) -> None:
     elif isinstance(generator, torch.Generator):
         generator.manual_seed(seed)
     else:
-        generator.seed(seed % 2**32)
+        with suppress(TypeError):  # a RandomState of another kind is restored afterwards, though not seeded
+            generator.seed(seed % 2**32)
 
 
 def _default_generators(device: torch.device) -> list[torch.Generator]:

@@ -172,7 +172,7 @@ class AuxiliaryForward:
             ValueError: if half of the images do not give half of the rows.
         """
         half = samples // 2
-        if not self._is_checked and half and features.ndim > 2 and features.shape[0] == features.shape[1] == samples:
+        if not self._is_checked and half > 1 and features.ndim > 2 and features.shape[0] == features.shape[1] == samples:
             few = self._first_rows(images, half, samples)
             if few is not None:
                 reached = self._reached

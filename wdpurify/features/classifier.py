@@ -19,7 +19,8 @@ _POOLS = (
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
 )
 _CHANNELS_FIRST = (*_CONVOLUTIONS, *_BATCH_NORMS, *_POOLS, nn.GroupNorm)
-_CHANNELS_LAST = (nn.Linear, nn.MultiheadAttention, nn.RNNBase)
+_TOKENS = (nn.MultiheadAttention, nn.RNNBase)
+_CHANNELS_LAST = (nn.Linear, *_TOKENS)
 _RESHAPING = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.Fold, nn.Unfold)
 
 
@@ -74,14 +75,16 @@ def input_width(module: nn.Module) -> int | None:
 
 def reads_channels_first(module: nn.Module) -> bool | None:
     """Whether a layer reads its channels from the axis after the batch, not from the last axis; None if it does not tell."""
-    for part in module.modules():
-        if isinstance(part, _CHANNELS_FIRST):
-            return True
-        if isinstance(part, _CHANNELS_LAST) or type(part) is nn.LayerNorm:  # subclasses normalise maps
-            return False
-        if isinstance(part, _RESHAPING):
-            return None
-    return None
+    if isinstance(module, _CHANNELS_LAST) or type(module) is nn.LayerNorm:  # subclasses normalise maps
+        return False
+    if isinstance(module, nn.Sequential):
+        for part in module:
+            if (told := reads_channels_first(part)) is not None or isinstance(part, _RESHAPING):
+                return told
+        return None
+    # Other modules call their parts in any order: a linear layer may come after a pooling.
+    kinds = {isinstance(part, _CHANNELS_FIRST) for part in module.modules() if isinstance(part, (*_CHANNELS_FIRST, *_TOKENS))}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def _own_width(module: nn.Module) -> int | None:

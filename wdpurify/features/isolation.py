@@ -37,6 +37,8 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 Result = TypeVar("Result")
 #: Number of entries from which a container is copied without a look at what its entries hold.
 LONG = 1000
+#: Number of containers in each other from which what they hold is left alone.
+DEEPEST = 100
 _CONTAINERS = (list, dict, set, OrderedDict, defaultdict, deque, Counter)
 
 
@@ -191,13 +193,15 @@ class Isolation:
             return value
         return self._stand_ins.setdefault(id(value), value.clone())  # tied buffers stay tied
 
-    def _within(self, value: Any) -> Any:
+    def _within(self, value: Any, depth: int = 0) -> Any:
         """What stands in for an attribute: copies of containers, nested ones too, and of the tensors in them."""
         kind = type(value)
+        if depth > DEEPEST:
+            return value
         if kind is Tensor:
             return self._copied(value)
         if kind is tuple:
-            parts = tuple(map(self._within, value))
+            parts = tuple(self._within(part, depth + 1) for part in value)
             return parts if any(part is not own for part, own in zip(parts, value, strict=True)) else value
         if kind not in _CONTAINERS:
             return self._stand_in(value) if kind is nn.Parameter else value
@@ -207,10 +211,10 @@ class Isolation:
         if not value or len(value) > LONG or kind in (set, Counter):
             return copied
         if isinstance(copied, dict):
-            copied.update({key: self._within(part) for key, part in value.items()})
+            copied.update({key: self._within(part, depth + 1) for key, part in value.items()})
         else:
             for place, part in enumerate(value):  # recurrent layers keep their weights in a list
-                copied[place] = self._within(part)
+                copied[place] = self._within(part, depth + 1)
         return copied
 
 

@@ -1,5 +1,6 @@
 """Pools an extractor's output to the critic's input: one float32 row per sample."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wdpurify._checks import check_choice
+from wdpurify.exceptions import AuxiliaryDataWarning
 
 #: Largest usable magnitude of a feature. Rows beyond it are masked like non-finite ones, because they break critic training.
 LARGEST = 1e6
@@ -74,12 +76,13 @@ def pool_features(
             function of features and mask. A function pools features of every shape.
         mask: 1 for tokens and 0 for padding, shape ``(batch, tokens)``; None or another shape uses all tokens.
         channels_first: which axis is the width where both fit, as the layer that reads the features tells; None is unknown:
-            then a mask or ``"first"`` or ``"last"`` tells tokens, and with four or five axes channels come first.
+            then three axes are tokens, with a warning unless a mask or ``pool`` tells so, and of four or five channels come
+            first.
         samples: expected number of rows, or None to accept any.
 
     Raises:
-        TypeError, ValueError: as :func:`check_features`; ValueError if both axes may be the width, if there are not
-            ``samples`` rows, or if a function does not return rows of this width.
+        TypeError, ValueError: as :func:`check_features`; ValueError if there are not ``samples`` rows, or if a function does
+            not return rows of this width.
     """
     of_tokens = mask is not None and mask.shape == features.shape[:2]
     if callable(pool):
@@ -163,11 +166,13 @@ def _is_channels_first(features: Tensor, feature_dim: int | None, told: bool | N
     if len(axes) == 1:
         return axes == [1]
     if told is None and len(shape) == 3:
-        raise ValueError(
-            f"`features` of shape {shape} may be (batch, tokens, {feature_dim}) or (batch, {feature_dim}, time). "
-            "Give `pool=lambda features, mask: features.mean(1)` for tokens, or "
-            "`pool=lambda features, mask: features.mean(2)` for time"
+        warnings.warn(
+            f"`features` with two axes of {feature_dim} are read as (batch, tokens, {feature_dim}). "
+            f"For (batch, {feature_dim}, time) give `pool=lambda features, mask: features.mean(2)`",
+            AuxiliaryDataWarning,
+            stacklevel=2,
         )
+        return False
     return told is not False
 
 
