@@ -263,7 +263,7 @@ def _refuse_lazy(named: Sequence[tuple[str, Tensor]]) -> None:
     if lazy:
         raise ValueError(
             f"`model` has lazy layers without weights ({', '.join(lazy[:3])}), which auxiliary rows would initialise. Call the "
-            "model once with a batch of the task, before the optimiser and the regularizer are made"
+            "model once with a batch of the task, before the optimiser and the regularizer are made; remove unused ones"
         )
 
 
