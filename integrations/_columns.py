@@ -13,6 +13,8 @@ from wdpurify._checks import check_choice
 
 MISSING = "missing"
 AMBIGUOUS = "ambiguous"
+#: Largest number of different integers in a column of that name that are taken for classes, and not for row numbers.
+MOST_CLASSES = 1000
 #: Usual names of the class column; another `ClassLabel` column may be a nuisance.
 CLASSES = ("label", "labels", "class", "target")
 
@@ -125,7 +127,7 @@ def classes_of_rows(
     dataset: Dataset, rows: Tensor, groups: list[Hashable], balance: str | None, group: list[str]
 ) -> list[Hashable] | None:
     """Return the classes to balance over; without ``balance``, warn if the data set's classes depend on the groups."""
-    known = [name for name in CLASSES if isinstance(dataset.features.get(name), ClassLabel) and name not in group]
+    known = [name for name in CLASSES if _may_be_classes(dataset.features.get(name)) and name not in group]
     for name in [balance] if balance else known:
         column = dataset.with_format(None).select_columns([name])[:][name]
         classes = [column[row] for row in rows.tolist()]
@@ -137,9 +139,13 @@ def classes_of_rows(
                     f"`balance` column {balance!r} has no class in row {unknown}. Leave such rows out of `dataset`"
                 )
             return classes
-        if all(value is not None and value >= 0 for value in classes):
+        if all(value is not None and value >= 0 for value in classes) and len(set(classes)) <= MOST_CLASSES:
             warn_if_confounded(groups, classes, f"Set `balance={name!r}` to draw evenly")
     return None
+
+
+def _may_be_classes(feature: Any) -> bool:
+    return isinstance(feature, ClassLabel) or str(getattr(feature, "dtype", "")).startswith("int")
 
 
 def cell_of(row: Mapping[str, Any], name: str) -> Any:

@@ -1,6 +1,7 @@
 """Auxiliary rows of any structure: texts, ragged rows, dicts, tuples and lists, from the sampler to the extractor."""
 
 import copy
+import warnings
 from collections import UserDict, namedtuple
 
 import numpy as np
@@ -395,3 +396,17 @@ def test_rows_that_begin_with_a_number_are_refused_and_the_remedy_works(rows):
 @pytest.mark.parametrize("rows", [_Numbered(["x"] * ROWS), TensorDataset(torch.arange(ROWS), CATEGORIES)])
 def test_numbers_that_may_be_the_input_are_taken(rows):
     assert len(GroupSampler(rows, GROUPS, batch_size=8).next_batch().images) == 8
+
+
+@pytest.mark.parametrize(("broken", "said"), [(0, False), (2, False), (12, True)])
+def test_rows_that_are_left_out_again_and_again_are_named(broken, said):
+    numbers = NUMBERS.clone()
+    numbers[:broken] = torch.nan
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        purify = _trained(model, GroupSampler(numbers, GROUPS, batch_size=48), lambda net: net(NUMBERS), steps=8)
+    assert purify.metrics().dropped_rows == broken
+    named = [each for each in caught if "25% of the auxiliary rows" in str(each.message)]
+    assert len(named) == said
+    assert all(each.category is AuxiliaryDataWarning for each in named)

@@ -8,7 +8,7 @@ import pytest
 from wdpurify.exceptions import AuxiliaryDataWarning
 
 datasets = pytest.importorskip("datasets")
-from datasets import ClassLabel, Dataset, Features, Image  # noqa: E402
+from datasets import ClassLabel, Dataset, Features, Image, Value  # noqa: E402
 from hf_faces import draw, stream  # noqa: E402
 
 from wdpurify.integrations.hf_datasets import group_sampler  # noqa: E402
@@ -67,3 +67,12 @@ def test_a_class_column_that_goes_with_the_groups_is_named():
         group_sampler(dataset, group="site", batch_size=8)
     with pytest.raises(ValueError, match="`balance` must be columns of `dataset`"):
         group_sampler(dataset, group="site", balance="ward", batch_size=8)
+
+
+def test_classes_that_are_plain_integers_are_compared_with_the_groups_too():
+    dataset, _ = _confounded()
+    plain = dataset.cast_column("label", Value("int64"))
+    with pytest.warns(AuxiliaryDataWarning, match="Set `balance='label'`"):
+        group_sampler(plain, group="site", batch_size=8)
+    numbered = dataset.remove_columns("label").add_column("label", [row * 7 for row in range(len(dataset))])
+    group_sampler(numbered.select(range(0, 240)).flatten_indices(), group="site", balance=None, batch_size=8).close()

@@ -228,6 +228,7 @@ class AuxiliaryStep:
             "apart": torch.where(known.gain.at_limit & known.separation.is_high, known.separation.value, 0.0),
             "feature_norm": rows.features.norm(dim=1).mean(),
             "dropped_rows": (~keep).sum(),
+            "dropped_share": 1.0 - keep.float().mean(),
         }
 
 

@@ -17,6 +17,8 @@ PATIENCE = 5
 LONG_PATIENCE = 200
 #: Steps of the optimiser without a term, though the model was trained, from which one is taken to be forgotten.
 BARE_STEPS = 64
+#: Share of the auxiliary rows that may be left out in each of several steps.
+MANY_DROPPED = 0.1
 #: Share of weights at the clipping bound from which a critic counts as saturated.
 SATURATED = 0.9
 
@@ -36,6 +38,7 @@ RANGES = (
     Range("task_norm", 0.0, math.inf, PATIENCE, "no task gradient"),
     Range("spread_kept", 0.02, math.inf, PATIENCE, "collapsed features"),
     Range("spread_beside_task", 1 / 30, 30.0, PATIENCE, "unlike rows"),
+    Range("dropped_share", -math.inf, MANY_DROPPED, PATIENCE, "dropped rows"),
     Range("tokens_read", 1.0, math.inf, 1, "one token read"),
     Range("term_factor", -1e-30, math.inf, 1, "negative factor"),
     Range("apart", -math.inf, APART, LONG_PATIENCE, "groups apart"),

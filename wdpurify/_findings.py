@@ -2,7 +2,14 @@
 
 from typing import NamedTuple
 
-from .exceptions import CriticWarning, FeatureScaleWarning, GroupsApartWarning, PullNotAppliedWarning, PurifyWarning
+from .exceptions import (
+    AuxiliaryDataWarning,
+    CriticWarning,
+    FeatureScaleWarning,
+    GroupsApartWarning,
+    PullNotAppliedWarning,
+    PurifyWarning,
+)
 
 
 class Finding(NamedTuple):
@@ -42,6 +49,11 @@ FINDINGS = {
         FeatureScaleWarning,
         "The auxiliary features are spread {value:.3g} times as widely as the task's: the pull has not the size asked for.",
         "Give auxiliary rows the task's range, units and normalisation (images: 0 to 1 or 0 to 255).",
+    ),
+    "dropped rows": Finding(
+        AuxiliaryDataWarning,
+        "{value:.0%} of the auxiliary rows or of their features are not finite, or too large, and are left out.",
+        "Fill in missing numbers, or leave these rows out. If only features are not finite, lower the learning rate.",
     ),
     "groups apart": Finding(
         GroupsApartWarning,
