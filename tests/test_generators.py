@@ -156,4 +156,4 @@ def test_objects_that_raise_are_passed_by_and_helpers_are_followed():
             return [row + generator.normal() for row in batch]
 
     assert generators_in(Transform()) == [generator]
-    assert generators_in(lambda batch: [row + generator.normal() for row in batch]) == [generator]
+    assert generators_in(lambda batch: [row + SHARED.normal() for row in batch]) == [SHARED]
