@@ -1,4 +1,4 @@
-"""The critic's own formula for its slopes beside what autograd finds."""
+"""The closed form of the critic's gradients beside autograd."""
 
 import pytest
 import torch
@@ -7,16 +7,43 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from wdpurify import Critic, GradientPenalty
-from wdpurify.functional import gradient_penalty, pair_with_population
+from wdpurify import Critic, GradientPenalty, WeightClipping
+from wdpurify.critic import CriticTrainer
+from wdpurify.critic.closed_form import loss_gradients
+from wdpurify.functional import gap_weights
 
 ACTIVATIONS = {"leaky": lambda: nn.LeakyReLU(0.2), "steep": lambda: nn.LeakyReLU(1.5), "relu": nn.ReLU}
 
 
-def _drawn(seed, rows, dim, n_groups):
+class Subclass(Critic):
+    """A class of the user's, of which nothing is known."""
+
+
+class Steeper(Critic):
+    def forward(self, features):
+        return 3.0 * super().forward(features)
+
+
+def _batch(seed, rows, dim, n_groups, labels=0):
     generator = torch.Generator().manual_seed(seed)
-    points = torch.randn((rows, dim), generator=generator)
-    return points, torch.randint(-1, n_groups, (rows,), generator=generator)
+    features = torch.randn((rows, dim), generator=generator)
+    groups = torch.randint(-1, n_groups, (rows, labels) if labels else (rows,), generator=generator)
+    population = torch.rand(rows, generator=generator) < 0.7
+    return features, gap_weights(groups, population, n_groups), groups, population
+
+
+def _closed(critic, batch, constraint):
+    features, weights, groups, population = batch
+    generator = torch.Generator().manual_seed(5)
+    return loss_gradients(critic, features, weights, constraint, groups, population, generator=generator)
+
+
+def _by_autograd(critic, batch, constraint):
+    features, weights, groups, population = batch
+    penalty = constraint.penalty(critic, features, groups, population, generator=torch.Generator().manual_seed(5))
+    loss = penalty - (critic(features) * weights).sum()
+    gradients = torch.autograd.grad(loss, list(critic.parameters()), allow_unused=True)
+    return [torch.zeros_like(each) if found is None else found for each, found in zip(critic.parameters(), gradients)]
 
 
 @given(
@@ -26,29 +53,26 @@ def _drawn(seed, rows, dim, n_groups):
     st.integers(1, 12),
     st.integers(1, 5),
     st.integers(1, 4),
+    st.integers(0, 2),
+    st.floats(0.1, 20.0),
 )
-def test_slopes_and_what_they_teach_are_those_of_autograd(seed, activation, hidden, rows, dim, n_groups):
+def test_the_closed_form_is_what_autograd_computes(seed, activation, hidden, rows, dim, n_groups, labels, weight):
     critic = Critic(dim, n_groups, hidden=hidden, activation=ACTIVATIONS[activation], seed=seed)
-    points, groups = _drawn(seed, rows, dim, n_groups)
-    outputs = groups.clamp(min=0)
-    leaf = points.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(critic(leaf).gather(1, outputs[:, None]).sum(), leaf, create_graph=True)
-    found = critic.slopes(points, outputs)
-    assert_close(found, expected)
-    weights = [layer.weight for layer in list(critic)[::2]]
-    towards = torch.randn(found.shape, generator=torch.Generator().manual_seed(seed))
-    for ours, theirs in zip(
-        torch.autograd.grad((found * towards).sum(), weights),
-        torch.autograd.grad((expected * towards).sum(), weights),
-        strict=True,
-    ):
-        assert_close(ours, theirs)
+    batch = _batch(seed, rows, dim, n_groups, labels)
+    found, expected = _closed(critic, batch, GradientPenalty(weight)), _by_autograd(critic, batch, GradientPenalty(weight))
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["tanh", "parametrized", "hook on the weight", "no linear layer", "no activation"])
-def test_a_critic_whose_slopes_only_autograd_knows_is_penalised_too(kind):
-    critic = Critic(3, 2, hidden=(4,), activation=nn.Tanh if kind == "tanh" else nn.ReLU)
-    if kind == "parametrized":
+@pytest.mark.parametrize(
+    "kind", ["tanh", "parametrized", "hook on the weight", "no linear layer", "no activation", "a subclass", "frozen", "clipping"]
+)
+def test_where_the_closed_form_does_not_apply_autograd_is_used(kind):
+    critic = Subclass(3, 2, hidden=(4,)) if kind == "a subclass" else Critic(3, 2, hidden=(4,))
+    if kind == "tanh":
+        critic[1] = nn.Tanh()
+    elif kind == "parametrized":
         nn.utils.parametrizations.spectral_norm(critic[0])
     elif kind == "hook on the weight":
         nn.utils.spectral_norm(critic[0])
@@ -56,34 +80,28 @@ def test_a_critic_whose_slopes_only_autograd_knows_is_penalised_too(kind):
         critic[0] = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
     elif kind == "no activation":
         critic[1] = nn.Linear(4, 4)
-    critic.eval()  # power iterations of the spectral norm would differ from call to call
-    features, groups = _drawn(0, 8, 3, 2)
-    population = torch.ones(8, dtype=torch.bool)
-    assert critic.slopes(features, groups.clamp(min=0)) is None
-    found = GradientPenalty().penalty(critic, features, groups, population, generator=torch.Generator().manual_seed(0))
-    mix, order = torch.rand((2, 8), generator=torch.Generator().manual_seed(0))
-    points = pair_with_population(features, groups, population, mix=mix, order=order)
-    assert_close(found, 10.0 * gradient_penalty(critic, points, groups))
-    assert found > 0
+    elif kind == "frozen":
+        critic[0].weight.requires_grad_(False)
+    constraint = WeightClipping(10.0) if kind == "clipping" else GradientPenalty()
+    features, weights, groups, population = batch = _batch(0, 8, 3, 2)
+    assert _closed(critic, batch, constraint) is None
+    before = [parameter.clone() for parameter in critic.parameters()]
+    trainer = CriticTrainer(critic, 3, n_groups=2, constraint=constraint, lr=1e-2, steps=1, scale_features=False, seed=0)
+    trainer.fit(features, groups, population, weights=weights, step=0)
+    changed = [not torch.equal(old, new) for old, new in zip(before, critic.parameters(), strict=True)]
+    assert sum(changed) >= len(changed) - 2  # the last bias has no gradient; a frozen weight stays
 
 
-def test_the_penalty_is_the_same_by_either_way():
-    critic = Critic(3, 2)
-    features, groups = _drawn(1, 8, 3, 2)[0], torch.arange(8) % 3 - 1
-    population = torch.arange(8) < 6
-
-    class Own(Critic):
-        """A class of the user's, of which nothing is known."""
-
-    class Steeper(Critic):
-        def forward(self, features):
-            return 3.0 * super().forward(features)
-
-    other, steeper = Own(3, 2), Steeper(3, 2)
-    known, unknown = (
-        GradientPenalty().penalty(each, features, groups, population, generator=torch.Generator().manual_seed(0))
-        for each in (critic, other)
-    )
-    assert_close(known, unknown)
-    steep = GradientPenalty().penalty(steeper, features, groups, population, generator=torch.Generator().manual_seed(0))
-    assert abs(steep - known) > 0.1
+def test_both_ways_train_the_critic_alike_and_only_a_class_of_its_own_may_differ():
+    features, weights, groups, population = _batch(1, 8, 3, 2)
+    trained = []
+    for kind in (Critic, Subclass, Steeper):
+        critic = kind(3, 2)
+        trainer = CriticTrainer(
+            critic, 3, n_groups=2, constraint=GradientPenalty(), lr=1e-3, steps=2, scale_features=False, seed=0
+        )
+        trainer.fit(features, groups, population, weights=weights, step=0)
+        trained.append(torch.cat([parameter.detach().flatten() for parameter in critic.parameters()]))
+    critic, subclass, steeper = trained
+    assert_close(critic, subclass, rtol=0, atol=1e-6)
+    assert (critic - steeper).abs().max() > 1e-4

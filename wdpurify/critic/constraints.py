@@ -9,10 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from wdpurify.functional import gradient_penalty, pair_with_population, penalty_of_gradients
+from wdpurify.functional import gradient_penalty, pair_with_population
 from wdpurify.lipschitz import clip_spectral_norm_, clip_weights_
-
-from .network import Critic
 
 
 class Constraint(Protocol):
@@ -134,15 +132,18 @@ class GradientPenalty:
         generator: torch.Generator | None,
     ) -> Tensor:
         """Return the mean squared distance of the slope from 1, times the weight."""
+        points, outputs = self.points(features, groups, population, generator=generator)
+        return self.weight * gradient_penalty(critic, points, outputs)
+
+    def points(
+        self, features: Tensor, groups: Tensor, population: Tensor, *, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw the points whose slopes are penalised, ``(batch, dim)``, and the critic's output for each (-1: none)."""
         if groups.ndim == 2:  # the slope of one output per row: that of one of its labels, at random
             label = torch.randint(groups.shape[1], (len(groups), 1), device=groups.device, generator=generator)
             groups = groups.gather(1, label)[:, 0]
         mix, order = torch.rand((2, len(features)), device=features.device, dtype=features.dtype, generator=generator)
-        points = pair_with_population(features, groups, population, mix=mix, order=order)
-        gradients = critic.slopes(points, groups.clamp(min=0)) if type(critic) is Critic else None
-        if gradients is None:
-            return self.weight * gradient_penalty(critic, points, groups)
-        return self.weight * penalty_of_gradients(gradients, groups)
+        return pair_with_population(features, groups, population, mix=mix, order=order), groups
 
     def project_(self, critic: nn.Module) -> None:
         """Do nothing: the penalty acts through the critic's loss."""

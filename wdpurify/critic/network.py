@@ -59,38 +59,6 @@ class Critic(nn.Sequential):
             layers += [linear, activation()]
         super().__init__(*layers[:-1])
 
-    def slopes(self, points: Tensor, outputs: Tensor) -> Tensor | None:
-        """Compute the gradient of one output per row at given points without a backward pass; equals autograd's result.
-
-        Args:
-            points: shape ``(batch, dim)``.
-            outputs: index of the output for each row, shape ``(batch,)``.
-
-        Returns:
-            Shape ``(batch, dim)``, differentiable with respect to the weights; None if the formula does not apply: for
-            activations that are not linear on both sides of 0, and for layers other than plain ``nn.Linear``.
-        """
-        layers = list(self)
-        linears = [layer for layer in layers[::2] if type(layer) is nn.Linear and "weight" in layer._parameters]
-        below = [_slope_below_0(layer) for layer in layers[1::2] if type(layer) in (nn.LeakyReLU, nn.ReLU)]
-        if len(linears) + len(below) < len(layers):
-            return None
-        *hidden, last = linears
-        factors = []
-        with torch.no_grad():
-            for linear, slope in zip(hidden, below, strict=True):
-                points = linear(points)
-                factors.append(torch.where(points > 0, 1.0, slope).to(points.dtype))
-                points = points * factors[-1]
-        gradient: Tensor = last.weight[outputs]
-        for linear, factor in zip(reversed(hidden), reversed(factors), strict=True):
-            gradient = (gradient * factor) @ linear.weight
-        return gradient
-
-
-def _slope_below_0(activation: nn.Module) -> float:
-    return float(activation.negative_slope) if isinstance(activation, nn.LeakyReLU) else 0.0
-
 
 def made_critic(
     critic: nn.Module | Callable[[int, int], nn.Module], feature_dim: int, n_groups: int, *, seed: int

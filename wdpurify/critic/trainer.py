@@ -1,6 +1,6 @@
 """CriticTrainer: critic, optimiser and constraint, in float32 and independent of the user's autocast and loss scaler."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from wdpurify._torch import (
 )
 from wdpurify.lipschitz import lipschitz_bound
 
+from .closed_form import loss_gradients
 from .constraints import Constraint
 
 
@@ -144,9 +145,13 @@ class CriticTrainer:
         parameters = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
         with full_precision(features.device.type), torch.enable_grad():
             for _ in range(self._steps):
-                gap = (self.critic(features) * weights).sum()
-                penalty = self.constraint.penalty(self.critic, features, groups, population, generator=generator)
-                gradients = torch.autograd.grad(penalty - gap, parameters, allow_unused=True)
+                gradients: Sequence[Tensor] | None = loss_gradients(
+                    self.critic, features, weights, self.constraint, groups, population, generator=generator
+                )
+                if gradients is None:
+                    gap = (self.critic(features) * weights).sum()
+                    penalty = self.constraint.penalty(self.critic, features, groups, population, generator=generator)
+                    gradients = torch.autograd.grad(penalty - gap, parameters, allow_unused=True)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
                 self.optimizer.step()

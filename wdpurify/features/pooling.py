@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wdpurify._checks import check_choice
+from wdpurify._torch import is_free_to_read
 from wdpurify.exceptions import AuxiliaryDataWarning
 
 #: Largest usable magnitude of a feature. Rows beyond it are masked like non-finite ones, because they break critic training.
@@ -120,7 +121,7 @@ def usable_rows(rows: Tensor, *, largest: float = LARGEST) -> Tensor:
 
 def blank_rows(features: Tensor, keep: Tensor) -> Tensor:
     """Replace the rows outside ``keep`` with zeros; a product with the mask would leave NaN, because NaN times 0 is NaN."""
-    return torch.where(keep[:, None], features, torch.zeros_like(features))
+    return features if _all_kept(keep) else torch.where(keep[:, None], features, 0.0)
 
 
 def replace_rows(images: Tensor, keep: Tensor) -> Tensor:
@@ -128,9 +129,15 @@ def replace_rows(images: Tensor, keep: Tensor) -> Tensor:
 
     Repeats a valid row, because a row of zeros would shift the batch statistics.
     """
+    if _all_kept(keep):
+        return images
     rows = torch.arange(len(keep), device=keep.device)
     replaced = images[torch.where(keep, rows, keep.float().argmax())]
     return torch.where(keep.any(), replaced, torch.zeros_like(replaced))
+
+
+def _all_kept(keep: Tensor) -> bool:
+    return is_free_to_read(keep) and bool(keep.all())
 
 
 def _pooled_tokens(features: Tensor, pool: str, mask: Tensor | None) -> Tensor:
