@@ -85,16 +85,18 @@ class Isolation:
         self._model = model
         if self._sharded:
             self._gather()
-            self.names |= {id(parameter): name for name, parameter in model.named_parameters()}
+            named = list(model.named_parameters())
+            self.names |= {id(parameter): name for name, parameter in named}
+        parameters = [parameter for _, parameter in named]
         self._modules = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
         self._originals = [vars(part) for part in self._modules]
         self._update_buffers = update_buffers
-        self._trainable = [parameter for parameter in model.parameters() if parameter.requires_grad] if with_grad else []
+        self._trainable = [parameter for parameter in parameters if parameter.requires_grad] if with_grad else []
         self._stand_ins: dict[int, Tensor] = {}
         self._containers: dict[int, Any] = {}
         if not is_sharded(model):
-            self._stand_ins = _stand_ins_of(model)
-        self._versions = [parameter._version for parameter in model.parameters()]
+            self._stand_ins = _stand_ins_of(self._modules, parameters)
+        self._versions = [(name, parameter, parameter._version) for name, parameter in named]
         self._isolated = [self._isolated_dict(part) for part in self._modules]
 
     def enter(self) -> None:
@@ -112,8 +114,7 @@ class Isolation:
         """
         if not self._stand_ins:
             return []
-        parameters = zip(self._model.named_parameters(), self._versions, strict=False)
-        return [name for (name, parameter), version in parameters if parameter._version != version]
+        return [name for name, parameter, version in self._versions if parameter._version != version]
 
     def take_over_buffers(self) -> None:
         """Let the model's buffers hold what the forward has written, where that was asked for; after :meth:`leave`."""
@@ -218,17 +219,17 @@ class Isolation:
         return copied
 
 
-def _stand_ins_of(model: nn.Module) -> dict[int, Tensor]:
+def _stand_ins_of(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> dict[int, Tensor]:
     """A stand-in for each plain parameter, by its identity: on the same memory, or a copy where a forward may write to it.
 
     An embedding with ``max_norm`` rescales its weight in place (pytorch/pytorch#26596). Frozen parameters may be a slow copy of
     trained ones (MoCo); if there are more of them than trained ones, they are a backbone, and a copy would cost too much.
     Parameters of other kinds (distributed, quantised, not yet initialised) get no stand-in.
     """
-    plain = [parameter for parameter in model.parameters() if type(parameter) is nn.Parameter]
+    plain = [parameter for parameter in parameters if type(parameter) is nn.Parameter]
     frozen = [parameter for parameter in plain if not parameter.requires_grad]
     few = 2 * sum(parameter.numel() for parameter in frozen) <= sum(parameter.numel() for parameter in plain)
-    written = {id(part.weight) for part in model.modules() if getattr(part, "max_norm", None) is not None}
+    written = {id(part.weight) for part in modules if getattr(part, "max_norm", None) is not None}
     written |= {id(parameter) for parameter in frozen} if few else set()
     return {
         id(parameter): nn.Parameter(
