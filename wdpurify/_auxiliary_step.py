@@ -1,4 +1,4 @@
-"""AuxiliaryStep: auxiliary rows through the extractor, the critic trained on them, and the pull prepared from its scores."""
+"""AuxiliaryStep: runs the extractor on auxiliary rows, trains the critic on them, and prepares the pull."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,14 +26,14 @@ from .features import (
 from .functional import feature_spread, gap_weights
 from .pull import Forward, Objective, StrengthController, TwoSided, check_objective, sized_value
 
-#: A gradient of a larger norm is no pull: something in the model has overflowed, or is about to.
+#: Largest norm of a usable pull: with a larger one, something in the model has overflowed or is about to.
 LARGEST_PULL = 1e18
-#: Under float16 autocast gradients are multiplied by this on their way through the extractor, lest they underflow.
+#: Factor of gradients on their way through a float16 extractor; without it they underflow.
 HALF_PRECISION_SCALE = 2.0**12
 
 
 class _Rows(NamedTuple):
-    """Auxiliary features with their roles, of this rank or of all."""
+    """Auxiliary features with their roles, of this rank or of all ranks."""
 
     features: Tensor
     groups: Tensor
@@ -43,26 +43,26 @@ class _Rows(NamedTuple):
 class AuxiliaryStep:
     """Trains the critic on one auxiliary batch and, for an objective that acts there, prepares the pull.
 
-    Rows whose images or features are not finite, or beyond 1e18 and 1e6 in magnitude, belong to no group and not to the
-    population; their images are replaced by those of another row, so that no normalisation layer sees them. Should the
-    backward pass meet a number that is not finite all the same, this step pulls nothing. Across ranks, every rank sees the
-    rows of all, in the order in which one process would have drawn them: the critics stay equal without a reduction of their
-    gradients, and n ranks of m rows do what one process does with n times m.
+    A row is unusable if its inputs are not finite or beyond 1e18, or its features not finite or beyond 1e6. Such a row belongs
+    to no group and not to the population. Another row replaces its inputs, so that no normalisation layer sees them. If the
+    backward pass still gives a non-finite gradient, this step has no pull. Every rank sees the rows of all ranks, in the order
+    of a single process. So the critics stay equal without a reduction of their gradients, and n ranks with m rows do the same
+    as one process with n * m rows.
 
     Args:
         forward: the extractor without side effects.
         sampler: draws auxiliary batches.
         trainer: the critic.
-        controller: sizes the pull.
-        objective: what is minimised.
-        pool: how tokens become one row.
-        every: one step every so many iterations.
+        controller: scales the pull.
+        objective: the objective that the pull minimises.
+        pool: pooling of tokens to one row.
+        every: iterations from one step to the next.
 
     Attributes:
-        count: how many steps there were, which seeds whatever is random.
-        pool: how tokens become one row.
+        count: number of steps so far; seeds the randomness of each step.
+        pool: pooling of tokens to one row.
         sampler: draws auxiliary batches.
-        written: names of the model's parameters that the forward of the first step wrote to in place.
+        written: names of the model's parameters that the first step's forward changed in place.
     """
 
     def __init__(
@@ -92,20 +92,20 @@ class AuxiliaryStep:
 
     @property
     def acts_on_task_rows(self) -> bool:
-        """Whether the objective acts on the task's rows, pass by pass, in place of the auxiliary ones."""
+        """Whether the objective acts on the task's rows instead of the auxiliary ones."""
         return self._objective.acts_on == "task"
 
     @property
     def world(self) -> int:
-        """How many ranks share their rows; all of them must come here, with equally many rows."""
+        """Number of ranks that share their rows; all of them must call this, with the same number of rows."""
         return rank_and_world()[1] if getattr(self.sampler, "across_ranks", True) else 1
 
     def check(self, features: object) -> None:
-        """Refuse task features that cannot be pooled to what the critic reads; errors as those of ``check_features``."""
+        """Refuse task features that cannot be pooled to the critic's input; errors as in ``check_features``."""
         dim = self._trainer.feature_dim
         check_features(features, None if callable(self.pool) else dim)
         features = plain(features)
-        if isinstance(features, Tensor) and features.ndim > 2:  # with two axes the task gradient tells the spread
+        if isinstance(features, Tensor) and features.ndim > 2:  # features with two axes are measured in the backward pass
             told = self._forward.channels_first is not None or features.shape[1] != features.shape[-1]
             if told or callable(self.pool):
                 rows = pool_features(features.detach(), dim, **self._pooling)
@@ -113,7 +113,7 @@ class AuxiliaryStep:
                 self._task_spread = feature_spread(blank_rows(rows, keep), keep)
 
     def run(self, iteration: Iteration) -> dict[str, Tensor]:
-        """Draw the iteration's rows, train the critic on them and prepare the pull; the figures as scalar tensors."""
+        """Draw the iteration's rows, train the critic on them and prepare the pull; returns figures as scalar tensors."""
         device = self._forward.place()[0]
         if self.world > 1:
             identity: dict[str, Any] = getattr(self.sampler, "identity", dict)()
@@ -124,12 +124,12 @@ class AuxiliaryStep:
         return self._isolated(iteration, learn=True)
 
     def prepare_again(self, iteration: Iteration) -> None:
-        """Prepare the pull of the same rows at other weights, without training the critic."""
+        """Prepare the pull again from the same rows at new weights, without training the critic."""
         if self._pulls and iteration.batch is not None:
             self._isolated(iteration, learn=False)
 
     def at_task_rows(self, forwards: list[Forward]) -> tuple[Tensor, list[Tensor]]:
-        """The objective on the task's rows, and its gradients at their features, both sized; unusable rows get none."""
+        """Compute the objective on the task's rows and its gradients at their features, both scaled; 0 at unusable rows."""
         detached = [plain(features).detach() for _, features in forwards]
         pooled = [pool_features(each, self._trainer.feature_dim, **self._pooling) for each in detached]
         rows = torch.cat(pooled)
@@ -170,7 +170,7 @@ class AuxiliaryStep:
             controller.spread.record(feature_spread(rows.features, in_play), in_play)
             trainer.read_in_units_of(controller.spread.typical)
         weights = gap_weights(rows.groups, rows.population, trainer.n_groups)
-        # Before the critic learns from these rows: what it says of them now, it does not say from memory.
+        # Before the critic trains on these rows: afterwards it may have memorised them.
         is_gap = type(objective) is TwoSided or self.acts_on_task_rows
         found = trainer.differentiate(rows.features, _gap(weights) if is_gap else _formula(objective, rows))
         if learn:
@@ -185,7 +185,7 @@ class AuxiliaryStep:
         return self._figures(rows, found.gradient, estimate, keep) if learn else {}
 
     def _own_rows(self, raw: Any, mask: Tensor | None, finite: Tensor | None, batch: GroupBatch) -> tuple[_Rows, Tensor]:
-        """The pooled features with their roles, and which rows are usable."""
+        """Return the pooled features with their roles, and the mask of usable rows."""
         raw = raw.detach() if isinstance(raw, Tensor) else raw
         pooled = pool_features(raw, self._trainer.feature_dim, **self._pooling, mask=mask, samples=len(batch.groups))
         keep = usable_rows(pooled)
@@ -198,12 +198,12 @@ class AuxiliaryStep:
     def _prepared(
         self, isolation: Isolation, raw: Tensor, gradient: Tensor, value: Tensor, mask: Tensor | None
     ) -> PreparedPull:
-        """The pull as gradients of the extractor's parameters, given the objective's gradient at the features of all ranks."""
+        """Compute the pull at the extractor's parameters from the objective's gradient at the features of all ranks."""
         world = self.world
         rank = rank_and_world()[0] if world > 1 else 0
         own = gradient[rank::world] * world
         at_raw = unpooled(raw, own, **self._pooling, mask=mask)
-        # Pooling spreads each row's gradient over its tokens or places, which changes the norm.
+        # Pooling distributes each row's gradient over its tokens or places, which changes the norm.
         norm = at_raw.norm() if world == 1 else gradient.norm() * _ratio(at_raw.norm(), own.norm())
         factor = self._controller.factor(norm)
         scale = HALF_PRECISION_SCALE if raw.dtype == torch.float16 else 1.0
@@ -233,12 +233,12 @@ class AuxiliaryStep:
 
 
 def _in_a_group(groups: Tensor) -> Tensor:
-    """Whether a row belongs to a group of any label, shape ``(batch,)``."""
+    """Return the mask of rows that belong to a group of any label, shape ``(batch,)``."""
     return groups >= 0 if groups.ndim == 1 else (groups >= 0).any(1)
 
 
 def _gap(weights: Tensor) -> Callable[[Tensor], Tensor]:
-    """:func:`group_gap` by its weights, which the figures and the critic need too."""
+    """Return :func:`group_gap` as a function of the scores, from weights that are already computed."""
     return lambda scores: (scores * weights).sum()
 
 
@@ -247,7 +247,7 @@ def _formula(objective: Objective, rows: _Rows) -> Callable[[Tensor], Tensor]:
 
 
 def _finite_rows(images: Any, count: int) -> tuple[Any, Tensor | None]:
-    """Images with rows that are not finite replaced, and which rows are as they were; None where that cannot be told."""
+    """Replace non-finite rows; returns the inputs and the mask of unchanged rows, or None if no tensor can be checked."""
 
     def is_checked(leaf: Any) -> bool:
         return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 0 and len(leaf) == count
@@ -274,7 +274,7 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 def _only_finite(
     value: Tensor, gradients: list[tuple[Tensor, Tensor]], scale: float
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """The pull without its scale, or none of it if any gradient holds a number that is not finite."""
+    """Remove the scale from the pull; if any gradient is not finite, the whole pull becomes 0."""
     if not gradients:
         return value, []
     local = [own_part(gradient) for _, gradient in gradients]

@@ -1,4 +1,4 @@
-"""Iteration: what lives from the first pass to the optimiser's step, and is then let go as a whole; and how many there were."""
+"""Iteration: the data from the first pass to the optimiser's step; and the count of iterations."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,12 +13,12 @@ LONGEST_ACCUMULATION = 64
 
 
 class PreparedPull(NamedTuple):
-    """A pull at the auxiliary rows, which every pass of the iteration carries.
+    """A scaled pull at the auxiliary rows; every pass of the iteration carries it.
 
     Attributes:
-        value: of the objective, sized, scalar.
-        parameters: the extractor's parameters, each with its gradient, sized.
-        names: of these parameters, as in ``named_parameters()``.
+        value: scaled value of the objective, scalar.
+        parameters: the extractor's parameters, each with its scaled gradient.
+        names: names of these parameters, as in ``named_parameters()``.
     """
 
     value: Tensor
@@ -27,15 +27,15 @@ class PreparedPull(NamedTuple):
 
 
 class Iteration:
-    """One iteration of the user's training.
+    """One iteration of the user's training; the whole object is dropped at the optimiser's step.
 
     Args:
         model: the user's model, unwrapped.
 
     Attributes:
-        announced: whether ``critic_step()`` was called in it.
-        batch: its auxiliary rows; None where it does not act.
-        pull: None where none is prepared.
+        announced: whether ``critic_step()`` was called.
+        batch: the auxiliary rows; None in an iteration without an auxiliary step.
+        pull: the prepared pull, or None.
         carried: whether a term has carried a pull.
     """
 
@@ -49,15 +49,15 @@ class Iteration:
         self._versions = self._current_versions()
 
     def weights_changed(self) -> bool:
-        """Whether the model's weights were written to since this was last asked, as in the climb of SAM.
+        """Whether the model's weights have changed since the last call, as in the ascent step of SAM.
 
-        Of a sharded model that cannot be told: FSDP exchanges its parameters around each forward.
+        False for a sharded model, because FSDP exchanges its parameters around each forward.
         """
         before, self._versions = self._versions, self._current_versions()
         return before != self._versions
 
     def nothing_accumulated(self) -> bool:
-        """Whether all gradients were set to None, so that what passes left there does not count."""
+        """Whether all gradients are None, so earlier passes no longer count."""
         return all(parameter.grad is None for parameter in self._model.parameters())
 
     def _current_versions(self) -> list[int]:
@@ -67,12 +67,12 @@ class Iteration:
 
 
 class Count:
-    """How many iterations there were, and passes in the one under way.
+    """Counts iterations, and the passes of the current one.
 
     Attributes:
-        number: of the iteration under way or of the last one, from 0; -1 before the first.
-        first: number of the first iteration since this was made.
-        counts_passes: whether so many passes came that each is taken for an iteration, where no step is seen.
+        number: number of the current or last iteration, from 0; -1 before the first.
+        first: number of the first iteration in this process.
+        counts_passes: whether there were so many passes that, without an observed step, each counts as an iteration.
     """
 
     def __init__(self, number: int = -1, *, first: int = 0) -> None:

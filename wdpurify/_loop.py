@@ -1,4 +1,4 @@
-"""Loop: what happens in each pass of the user's training loop, in which order."""
+"""Loop: orders the work of each pass of the user's training loop."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,22 +19,22 @@ from .pull import Forward, Pass, StrengthController, inject_gradients, reachable
 
 
 class Loop:
-    """Begins iterations, trains the critic where it is due, and gives each pass its term.
+    """Begins and ends iterations, trains the critic when it is due, and makes the term of each pass.
 
     An iteration begins with the first pass after a step of an optimiser that holds parameters of the model, and ends with that
-    optimiser's next step. Where no such step was ever seen, 64 passes are taken for one iteration, and from then on each pass
-    for one. Where nothing is pulled and no step was seen, each pass that leaves no gradient is one.
+    optimiser's next step. Before the first step, 64 passes count as one iteration, and each later pass as one. At strength 0
+    and before the first step, each pass that accumulates no gradient is an iteration.
 
     Args:
         forward: the extractor without side effects.
         trainer: the critic.
-        controller: sizes the pull.
+        controller: scales the pull.
         step: the auxiliary step.
-        every: one auxiliary step every so many iterations.
+        every: iterations from one auxiliary step to the next.
 
     Attributes:
-        steps: of the model's optimiser.
-        before_step: while an auxiliary step is under way the state from before, by part; otherwise None.
+        steps: the observed optimiser steps.
+        before_step: during an auxiliary step, the state before it by part; otherwise None.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Loop:
 
     @property
     def measures_only(self) -> bool:
-        """Whether nothing is pulled."""
+        """Whether the strength is 0."""
         return self._controller.strength.value == 0
 
     def begin_pass(self, *, announced: bool = False) -> None:
-        """A backward pass is to come: begin an iteration if none is under way, train the critic if it is due.
+        """Prepare for a backward pass: begin an iteration if there is none, and train the critic if it is due.
 
         Args:
-            announced: by ``critic_step()``; otherwise each term of the iteration announces itself.
+            announced: whether ``critic_step()`` calls this; otherwise a term does.
         """
         if self._trainer.changed_by_others():
             self._diagnostics.say("changed critic")
@@ -88,7 +88,7 @@ class Loop:
         self._iteration.announced |= announced
 
     def optimizer_stepped(self) -> None:
-        """The model's optimiser has stepped."""
+        """End the iteration after a step of the model's optimiser."""
         if not self.steps.seen:
             self._count.number = min(self._count.number, self._count.first)
         self.steps.seen = True
@@ -97,10 +97,10 @@ class Loop:
         self.release()
 
     def term_behind(self, loss: Tensor | None) -> Tensor | None:
-        """The term of the pass that the tap has caught, which announces the pass; None where there is none.
+        """Make the term of the pass that the tap has caught; None without a pass.
 
         Args:
-            loss: the loss that the term is for, which must come from the features; None where it is not known.
+            loss: the loss of the term, which must depend on the features; None if unknown.
         """
         tap = self._forward.tap
         assert tap is not None
@@ -118,7 +118,7 @@ class Loop:
         return self._term(current, forwards)
 
     def term_at(self, features: Tensor) -> Tensor:
-        """The term for features that the caller hands over."""
+        """Make the term for features from the caller."""
         self._step.check(features)
         if not torch.is_grad_enabled():
             return torch.zeros((), dtype=features.dtype, device=features.device)
@@ -137,7 +137,7 @@ class Loop:
         return self._term(self._pass, self._pass.forwards)
 
     def metrics(self) -> PurifyMetrics:
-        """The figures, on the host."""
+        """Return the figures on the host."""
         self._log()
         return self._diagnostics.metrics(
             lipschitz_bound=self._trainer.lipschitz_bound(),
@@ -146,7 +146,7 @@ class Loop:
         )
 
     def release(self, *, for_good: bool = False) -> None:
-        """Let go of all that is held for this iteration; for good, say nothing more of steps without a term."""
+        """Release everything of this iteration; ``for_good`` also ends warnings about steps without a term."""
         self._checks.removed |= for_good
         self._iteration = None
         self._pass = None
@@ -154,7 +154,7 @@ class Loop:
             self._forward.tap.release()
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts, and inside an iteration the pull that was prepared for it, gradients under their parameters' names."""
+        """Return the counts, and inside an iteration its prepared pull, with each gradient under its parameter's name."""
         iteration = self._iteration
         known = self._counts(self._count.number, is_open=iteration is not None)
         if iteration is not None and iteration.pull is not None:
@@ -165,12 +165,12 @@ class Loop:
         return known
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
         self._count = Count(state["number"], first=state["number"] + (not state["open"]))
         self.steps.seen = state["seen"]
         self.steps.climbs = state["climbs"]
         self._step.count = state["acted"]
-        self._diagnostics.matched = self._step.count > 0  # or it would have been said before
+        self._diagnostics.matched = self._step.count > 0  # the run before has warned otherwise
         self.release()
         if state["open"]:
             self._iteration = Iteration(self._forward.model)
@@ -185,7 +185,7 @@ class Loop:
         return {"number": number, "open": is_open, "seen": seen, "climbs": climbs, "acted": self._step.count}
 
     def _act(self, iteration: Iteration) -> None:
-        """The auxiliary step. A signal handler that saves a state in the meantime gets the one from before."""
+        """Do the auxiliary step. A signal handler that saves a state during it gets the state before it."""
         self._log()
         gradients = self._controller.task_gradients
         if gradients.batched and gradients.latest.norm is None and self._controller.strength.needs_task_gradient:
@@ -206,14 +206,14 @@ class Loop:
         self._diagnostics.check()
 
     def _renew(self, iteration: Iteration) -> None:
-        """Begin another pass of an iteration, without what was prepared at other weights or measured of gradients now gone."""
+        """Begin another pass of an iteration: prepare the pull again at new weights, and forget gradients that were set to None."""
         if iteration.weights_changed():
             self._step.prepare_again(iteration)
         if self._controller.task_gradients.current.passes and iteration.nothing_accumulated():
             self._controller.task_gradients.begin()
 
     def _only_measured(self, iteration: Iteration) -> bool:
-        """Whether a pass is over without a step, as where a model is measured and not trained."""
+        """Whether a pass ended without a step, as in a loop that measures a model and does not train it."""
         return self.measures_only and not self.steps.seen and iteration.nothing_accumulated()
 
     def _end_iteration(self) -> None:
@@ -256,7 +256,7 @@ class Loop:
         return term
 
     def _reached(self, pull: PreparedPull, forwards: list[Forward]) -> Sequence[tuple[Tensor, Tensor]]:
-        """The gradients of parameters that this pass reaches, which is all that DistributedDataParallel waits for."""
+        """Return the gradients of parameters that this pass reaches; DistributedDataParallel waits only for these."""
         if self._step.world == 1:
             return pull.parameters
         reachable = reachable_parameters([features for _, features in forwards])

@@ -1,4 +1,4 @@
-"""LoopChecks: finds loops in which the pull does not come to what is trained."""
+"""LoopChecks: detects loops in which the pull does not reach the trained parameters."""
 
 from torch import Tensor, nn
 
@@ -12,16 +12,16 @@ from .pull.graphs import nodes_behind
 
 
 class LoopChecks:
-    """Finds loops whose optimiser does not train the parameters that get the term.
+    """Detects loops whose optimiser does not train the parameters that receive the term.
 
     Args:
-        diagnostics: says the findings.
-        steps: of the model's optimiser.
-        acts_on_task_rows: whether the pull goes to whatever made the task's features, not to the model's own parameters.
+        diagnostics: gives the warnings.
+        steps: the observed optimiser steps.
+        acts_on_task_rows: whether the pull goes through the task's features instead of directly to the model's parameters.
 
     Attributes:
-        lost: whether what is trained is not what is pulled, as far as the optimisers tell.
-        removed: whether the regularizer was removed, so that no term is to come.
+        lost: whether optimisers step, but none of them holds parameters of the model.
+        removed: whether the regularizer was removed, so losses without a term are right.
     """
 
     def __init__(self, diagnostics: Diagnostics, steps: OptimizerSteps, *, acts_on_task_rows: bool) -> None:
@@ -39,7 +39,7 @@ class LoopChecks:
         self._are_own = False
 
     def can_apply(self, current: Pass, forward: AuxiliaryForward) -> bool:
-        """Whether a term of this pass would come to what is trained."""
+        """Whether a term of this pass would reach the trained parameters; warns if not."""
         if in_functional_transform():
             self._diagnostics.say("functional transform")
             return False
@@ -50,7 +50,7 @@ class LoopChecks:
         return True
 
     def _swapped(self, current: Pass, forward: AuxiliaryForward) -> bool:
-        """Whether the features of this pass come from parameters of another model; asked until they once come from the own."""
+        """Whether the features of this pass come from another model's parameters; checked until they once come from this model's."""
         if forward.tap is not None and (current.weight is not None or current.probe is not None):
             return forward.tap.was_swapped(current)
         if not self._are_own:
@@ -58,7 +58,7 @@ class LoopChecks:
         return not self._are_own
 
     def check_optimizers(self, *, counts_passes: bool) -> None:
-        """Warn where no step of the model's optimiser is seen although terms are given."""
+        """Warn if passes have terms and no step of the model's optimiser was observed."""
         self._passes_of_others += self._steps.foreign and self._terms and not self._steps.seen
         self._steps.foreign = False
         if not self._terms:
@@ -71,24 +71,24 @@ class LoopChecks:
             self._diagnostics.say("no step seen")
 
     def term_came(self) -> None:
-        """A term was asked for, and the features that it is for are at hand."""
+        """Record that a term was asked for, with features."""
         self._terms_without_features = 0
         self._steps_without_term = 0
         self._was_evaluated = False
 
     def evaluated(self) -> None:
-        """A term was asked for of features that a model in evaluation mode has made."""
+        """Record that a term was asked for with features of a model in evaluation mode."""
         self._steps_without_term = 0
         self._was_evaluated = True
 
     def missed(self, tap: FeatureTap) -> None:
-        """A term was asked for and the tap has caught nothing; evaluation by the same criterion is no fault."""
+        """Record that a term was asked for and the tap has no features; evaluation with the same criterion is right."""
         self._terms_without_features = 0 if tap.was_evaluated() else self._terms_without_features + 1
         if self._terms_without_features >= PATIENCE:
             self._diagnostics.say("silent tap")
 
     def optimizer_stepped(self, forward: AuxiliaryForward, *, measures_only: bool) -> None:
-        """The model's optimiser has stepped; warn where losses without the term train it step by step."""
+        """Record a step of the model's optimiser; warn if many steps in a row had no term."""
         self._steps_in_evaluation = self._steps_in_evaluation + 1 if self._was_evaluated else 0
         self._was_evaluated = False
         if self._steps_in_evaluation >= PATIENCE:
@@ -101,7 +101,7 @@ class LoopChecks:
 
 
 def _only_of_others(features: Tensor, model: nn.Module) -> bool:
-    """Whether features come from parameters, and from none of the model's; graphs that hide their parameters are believed."""
+    """Whether features depend on parameters and on none of the model's; False for graphs that hide their parameters."""
     own = {id(parameter) for parameter in model.parameters()}
     others = False
     for node in nodes_behind([features]):

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wdpurify._checks import check_positive_integer
 from wdpurify._torch import private_randomness

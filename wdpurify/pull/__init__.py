@@ -1,4 +1,4 @@
-"""The pull on the extractor: what it minimises, how strong it is, and how it enters the user's backward pass."""
+"""The pull on the extractor: its objective, its strength, and its way into the user's backward pass."""
 
 from .controller import StrengthController, sized_value
 from .graphs import depends_on, reachable_parameters

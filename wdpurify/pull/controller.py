@@ -1,4 +1,4 @@
-"""StrengthController: how large the pull is, from running figures of features, critic and task gradient."""
+"""StrengthController: computes the size of the pull from running figures of features, critic and task gradient."""
 
 import copy
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from .task_gradient import TaskGradients, observations
 
 
 class StrengthController:
-    """Gives a gradient at the features its size, and keeps all that this depends on.
+    """Scales gradients at the features, and holds all running figures that the scale depends on.
 
     Args:
-        strength: the user's.
+        strength: the user's strength.
         feature_dim: width of the features.
-        every: iterations from one acting step to the next.
+        every: iterations from one auxiliary step to the next.
 
     Attributes:
-        task_gradients: what backward passes reported.
-        separation: how far apart the groups are.
-        spread: how much of their spread the features still have.
-        coherence: how much of the pull and of the task gradient is left below the features.
-        gain: how many times the strength the pull has.
-        prepared_norm: norm of the last sized pull at the features, scalar; None before the first.
+        task_gradients: the recorded task gradients.
+        separation: the gap between the groups.
+        spread: the remaining spread of the features.
+        coherence: the coherence of the pull and of the task gradient.
+        gain: the multiple of the strength.
+        prepared_norm: norm of the last scaled pull at the features, scalar; None before the first.
     """
 
     def __init__(self, strength: Strength, feature_dim: int, *, every: int) -> None:
@@ -48,11 +48,11 @@ class StrengthController:
 
     @property
     def task_spread(self) -> Tensor:
-        """Spread of the task's features in the last iteration, scalar; NaN where it is not known."""
+        """Spread of the task's features in the last iteration, scalar; NaN if unknown."""
         return (variance(self._task_sums[-1]) / self._feature_dim).sqrt()
 
     def read_task_gradients(self, *, device: torch.device, world: int) -> None:
-        """Give the strength what all ranks recorded since the last acting step."""
+        """Pass the task gradients of all ranks since the last auxiliary step to the strength."""
         rows = self.task_gradients.take()
         joint = gather_ranks(moved(rows, device)) if world > 1 else rows[None]
         norms, weights, self._task_sums = observations(joint)
@@ -60,15 +60,15 @@ class StrengthController:
             self.strength.record(task_norm, weight)
 
     def record_pull(self, features: Tensor, gradient: Tensor, in_play: Tensor) -> None:
-        """Record a pull at the auxiliary features, before it is sized; the arguments are those of ``Coherence.record``."""
+        """Record a pull at the auxiliary features before scaling; the arguments are those of ``Coherence.record``."""
         self.coherence.record(self._task_sums, features, gradient, in_play)
         limits = {"fade": getattr(self.strength, "fade", 0.0), "most": getattr(self.strength, "most", 1.0)}
         self.gain.record(self.separation.value, **limits)  # a strength without `most` has no gain
 
     def factor(self, norm: Tensor) -> Tensor:
-        """What to multiply a gradient at the features with, scalar, given its norm over the rows of all ranks.
+        """Compute the factor of a gradient at the features, scalar, from its norm over the rows of all ranks.
 
-        A pull that is more coherent than the task gradient counts as so much larger: below the features it is.
+        The norm is multiplied by the excess coherence, because more of a coherent pull reaches the layers below.
         """
         known = (self.separation.value, self.spread.kept, self.coherence.excess, self.coherence.ratio)
         separation, kept, excess, ratio = (moved(value, norm.device) for value in known)
@@ -77,29 +77,29 @@ class StrengthController:
         return factor
 
     def size_at_task_rows(self, value: Tensor, gradients: Sequence[Tensor], *, ranks: int) -> tuple[Tensor, list[Tensor]]:
-        """Value and gradients, sized, of an objective on the task's rows.
+        """Scale value and gradients of an objective on the task's rows.
 
         Args:
-            value: of the objective on the rows of this pass, scalar.
+            value: value of the objective on the rows of this pass, scalar.
             gradients: its gradients at the features of this pass, one per forward.
-            ranks: how many ranks have a pass like this one.
+            ranks: number of ranks with such a pass.
         """
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         factor = self.factor(norm_of_all_passes(norm, self.task_gradients.passes_before * ranks))
         return sized_value(value, factor), [gradient * factor for gradient in gradients]
 
     def frozen(self) -> "StrengthController":
-        """What this is now, without a copy of any tensor: running figures are replaced, not written to."""
+        """Return a snapshot that shares all tensors: running figures are replaced, and never changed in place."""
         frozen: StrengthController = _frozen(self)
         return frozen
 
     def state_dict(self) -> dict[str, Any]:
-        """All running figures, as tensors and numbers."""
+        """Return all running figures as tensors and numbers."""
         parts = self._parts()
         return {f"{name}.{leaf}": value for name, part in parts.items() for leaf, value in part.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over saved figures."""
+        """Restore saved figures."""
         for name, part in self._parts().items():
             part.load_state_dict(
                 {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
@@ -119,7 +119,7 @@ class StrengthController:
 def _frozen(value: Any) -> Any:
     if isinstance(value, list):
         return [_frozen(item) for item in value]
-    if not type(value).__module__.startswith("wdpurify."):  # a strength of the caller's own is copied as far as it is plain
+    if not type(value).__module__.startswith("wdpurify."):  # a strength of the caller's own, which may change in place
         return copy.copy(value) if hasattr(value, "load_state_dict") else value
     made = copy.copy(value)
     vars(made).update({name: _frozen(item) for name, item in vars(value).items()})
@@ -127,5 +127,5 @@ def _frozen(value: Any) -> Any:
 
 
 def sized_value(value: Tensor, factor: Tensor) -> Tensor:
-    """What the term's gradient is the gradient of: the objective times the factor that is applied, 0 where none is."""
+    """Scale the value of the objective like its gradient, so the term equals the function whose gradient it emits."""
     return torch.where(factor > 0, factor * value, 0.0)

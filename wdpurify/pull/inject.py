@@ -1,8 +1,8 @@
-"""How the pull enters the user's backward pass: the term is an autograd node that emits gradients which are known before.
+"""Injects the pull into the user's backward pass: the term is an autograd node that emits precomputed gradients.
 
-The gradients of the purify term are known before the user calls ``backward()``. The term is a scalar whose node emits them,
-multiplied by whatever factor the loss was multiplied by. The gradient that arrives at the task features in the same backward
-pass, less what the term sent there, is the task gradient.
+The gradients of the purify term are known before the user calls ``backward()``. The node emits them times the factor of the
+term in the loss. The task gradient is the gradient that arrives at the task features in the same backward pass, minus the
+part that the term sent there.
 """
 
 from collections.abc import Sequence
@@ -33,13 +33,13 @@ class _Inject(torch.autograd.Function):
         ctx.climbs = climbs
         ctx.numbers = numbers
         ctx.forms = [(part.shape, part.dtype, part.device) for part in pairs[::2] if part is not None]
-        ctx.save_for_backward(*pairs[1::2])  # freed with the user's graph, however long the loss is kept
+        ctx.save_for_backward(*pairs[1::2])  # freed with the user's graph, even if the loop keeps the loss
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         (scale,) = grad_outputs
-        # Groups are brought together also where the loss has a factor below 0, or its gradient is climbed.
+        # The pull always brings the groups together, even if the loss has a negative factor or the optimiser maximises.
         factor = -scale.abs() if ctx.climbs else scale.abs()
         scaled = ctx.saved_tensors
         compiled = in_compiled_backward()
@@ -55,7 +55,7 @@ class _Inject(torch.autograd.Function):
         else:
             ctx.gradients.batched = True
         emitted: list[Tensor | None] = [None] * 5
-        # A compiled backward pass adds up what comes to a tensor and stumbles over nothing, where an eager one passes it by.
+        # A compiled backward pass adds up all gradients of a tensor and fails on None, which an eager one skips.
         for gradient, (shape, dtype, device) in zip(scaled, ctx.forms, strict=True):
             nothing = torch.zeros((), dtype=dtype, device=device).expand(shape) if compiled else None
             emitted += [nothing if gradient is None else gradient, None]
@@ -71,18 +71,18 @@ def inject_gradients(
     *,
     climbs: bool = False,
 ) -> Tensor:
-    """A scalar equal to ``value`` whose gradient at each given tensor is the one given with it.
+    """Make a scalar equal to ``value`` whose backward pass emits the given gradients.
 
-    The sign of the factor by which the scalar is multiplied plays no part.
+    The gradients are multiplied by the magnitude of the scalar's factor in the loss; the sign of the factor has no effect.
 
     Args:
         value: detached scalar tensor.
-        owner: the pass that the term belongs to; is told the factor by which the scalar is multiplied in the backward pass.
-        gradients: get the task gradient that is measured.
-        forwards: the forwards whose features are read, each with the gradient at these or None. Those with None still come
-            after this node in the backward pass, so that their hooks find the pass prepared.
+        owner: the pass of the term; the backward pass reports the scalar's factor to it.
+        gradients: receive the measured task gradient.
+        forwards: the forwards whose features the term reads, each with the gradient at them or None. Also those with None run
+            after this node in the backward pass, so that their hooks run after the pass knows the factor.
         parameters: parameters of the extractor, each with its gradient.
-        climbs: emit the gradients with the other sign, for an optimiser that goes up the gradient (``maximize=True``).
+        climbs: emit the gradients with the opposite sign, for an optimiser with ``maximize=True``.
 
     Returns:
         A scalar tensor.
@@ -97,10 +97,10 @@ def inject_gradients(
 
 
 def with_pull(loss: Tensor, term: Tensor) -> Tensor:
-    """The loss, bit for bit, with the gradient of ``loss + term``.
+    """Return the loss with an unchanged value and the gradient of ``loss + term``.
 
     Args:
-        loss: of any shape; every entry carries the term, so that the gradient of its mean is that of the mean and the term.
+        loss: of any shape; every entry carries the term, so the mean of the entries carries it once.
         term: scalar.
     """
     nothing = (term.detach() - term).to(loss.dtype)  # 0.0, and subtracting that keeps even a -0.0

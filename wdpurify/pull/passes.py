@@ -1,4 +1,4 @@
-"""Pass: the training forwards that share one backward pass, and what that backward pass tells of itself."""
+"""Pass: the training forwards that share one backward pass, and the task gradient that this backward pass brings."""
 
 import weakref
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ Forward = tuple[int, Tensor]
 
 
 class Pass:
-    """Some training forwards until their backward pass is through; then it is let go.
+    """The training forwards of one backward pass. The object lives until that backward pass ends.
 
-    Hooks on the features hold it weakly, since a hook that held the features would keep them alive. What holds it is whoever
-    caught the features, and the term that was made of them. It holds the newest features; earlier ones live as long as the
-    user's graph needs them.
+    Hooks on the features hold a weak reference to the pass, because a hook that holds the features would keep them alive. The
+    tap (or the loop) and the term hold strong references. The pass holds only the newest features; earlier features live as
+    long as the caller's graph.
 
     Attributes:
-        closed: whether a backward pass has gone through the features and freed their graph.
-        announced: whether a term was asked for.
-        weight: first parameter of the tapped layer in the last forward, weakly; None where none is tapped.
-        probe: reports the gradient at the features in a compiled graph; None where hooks do.
+        closed: whether a backward pass has freed the graph of the features.
+        announced: whether the pass already has a term.
+        weight: weak reference to the first parameter of the tapped layer in the last forward; None without a tapped layer.
+        probe: measures the gradient at the features in a compiled graph; None if hooks measure it.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Pass:
         self._backward: _Backward | None = None
 
     def add(self, features: Tensor) -> None:
-        """One more training forward, whose features are hooked."""
+        """Add a training forward and hook its features."""
         number = self._count
         self._count += 1
         self._forget_the_dead()
@@ -58,25 +58,26 @@ class Pass:
                 of_features, of_gradients = projections(features.shape[1], features.device) or (None, None)
                 self._projected[number] = projected(features, of_features), of_gradients
         if features.grad_fn is not None:
-            # Not the tensor's hook: that one is called, too, when somebody only asks for the gradient at the features.
+            # Not a tensor hook: `autograd.grad(loss, features)` calls tensor hooks too, and frees no graph behind the features.
             features.grad_fn.register_hook(_ThroughHook(self))
 
     @property
     def forwards(self) -> list[Forward]:
-        """The forwards whose features are still there, the newest last."""
+        """The forwards whose features are alive, the newest last."""
         self._forget_the_dead()
         found = [(number, reference()) for number, reference in self._features.items()]
         return [(number, features) for number, features in found if features is not None]
 
     @property
     def newest(self) -> Any:
-        """Features of the newest forward; None once the pass is closed."""
+        """Features of the newest forward; None in a closed pass."""
         return self._newest
 
     def behind(self, loss: Tensor) -> list[Forward]:
-        """The forwards that a loss comes from: the graph of the others may be freed before it is back-propagated.
+        """Return the forwards that a loss depends on; the graphs of the others may be freed before its backward pass.
 
-        In a compiled graph earlier forwards are not kept: a loss that does not come from the last one may come from them.
+        A compiled graph keeps only its last forward. A loss that does not depend on that one may depend on an earlier one, so
+        the result is then the last forward.
         """
         forwards = self.forwards
         kept = [(number, features) for number, features in forwards if depends_on(loss, features)]
@@ -85,14 +86,14 @@ class Pass:
     def term_came(
         self, factor: Tensor, numbers: Sequence[int], sent: dict[int, Tensor], into: TaskGradient, nothing: Tensor
     ) -> None:
-        """The backward pass has come to a term.
+        """Record that the backward pass has reached a term.
 
         Args:
-            factor: of the term, scalar.
-            numbers: of the forwards that the term reads.
-            sent: what the term sends to their features, by number.
-            into: gets what is measured.
-            nothing: NaN in place of sums that are not known.
+            factor: factor of the term in the loss, scalar.
+            numbers: numbers of the forwards whose features the term reads.
+            sent: gradient that the term sends to the features, by the number of the forward.
+            into: receives the measured task gradient.
+            nothing: NaN in place of unknown sums.
         """
         task = torch._C._current_graph_task_id()
         first = self._backward is None or self._backward.done or self._backward.task != task
@@ -109,7 +110,7 @@ class Pass:
         backward.awaited |= set(numbers)
 
     def gradient_came(self, number: int, gradient: Tensor | None) -> None:
-        """The backward pass has come to the features of a forward; one without the term teaches nothing."""
+        """Record the gradient at the features of a forward; without a term in this backward pass it is ignored."""
         backward = self._backward
         if backward is None or number not in backward.awaited or backward.task != torch._C._current_graph_task_id():
             return
@@ -117,7 +118,7 @@ class Pass:
         backward.done = not backward.awaited
         sent = backward.sent.pop(number, None)
         known = self._projected.get(number)
-        if gradient is None:  # nothing of the task came back to these features
+        if gradient is None:  # the task sends no gradient to these features
             backward.add(torch.zeros((), device="cpu"))
             return
         task = gradient.detach().float()
@@ -128,7 +129,7 @@ class Pass:
         backward.add(task.norm(), None if known is None else sums_over_rows(known[0], task, known[1]))
 
     def close(self) -> None:
-        """The graph is gone, and with it all that is held for it."""
+        """Release the features after their graph was freed."""
         self.closed = True
         self._newest = None
         self._projected = {}
@@ -147,14 +148,14 @@ class Pass:
 
 
 class _Backward:
-    """One backward pass that has come to a term.
+    """One backward pass that has reached a term.
 
     Attributes:
-        task: torch's number of it.
-        into: gets what is measured.
-        awaited: numbers of the forwards whose gradient is still to come.
-        sent: what the terms sent to their features.
-        done: whether all that was awaited has come.
+        task: torch's number of this backward pass.
+        into: receives the measured task gradient.
+        awaited: numbers of the forwards without a recorded gradient so far.
+        sent: gradients that the terms sent to the features, by the number of the forward.
+        done: whether every awaited gradient is recorded.
     """
 
     def __init__(self, task: int, into: TaskGradient, nothing: Tensor) -> None:
@@ -170,7 +171,7 @@ class _Backward:
 
 
 class _GradientHook:
-    """Hook of a tensor: reports the gradient at the features."""
+    """Tensor hook that reports the gradient at the features."""
 
     def __init__(self, owner: Pass, number: int) -> None:
         self._pass = weakref.ref(owner)
@@ -183,7 +184,7 @@ class _GradientHook:
 
 
 class _ThroughHook:
-    """Hook of an autograd node: the backward pass has gone through it."""
+    """Hook of the autograd node of the features; closes the pass after the node has run."""
 
     def __init__(self, owner: Pass) -> None:
         self._pass = weakref.ref(owner)

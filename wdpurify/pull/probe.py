@@ -8,18 +8,18 @@ from torch import Tensor
 
 from .coherence import count_of_sums, projected, projections, sums_over_rows
 
-#: Gets the norm of the gradient and its sums over rows; None where these are not known, or told to another pass.
+#: Receives the norm of the gradient and its sums over rows; None if unknown, or if another pass receives them.
 Report = Callable[[Tensor | None, Tensor | None], None]
 
 
 class Probe:
-    """A leaf whose gradient is what is measured: the squared norm of the gradient at the features, and its sums over rows.
+    """A leaf tensor whose ``.grad`` receives a measurement: squared norm and sums over rows of the gradient at the features.
 
-    What several forwards measure adds up, as it does in one concatenated batch.
+    Autograd adds up the measurements of several forwards, so they equal those of one concatenated batch.
 
     Args:
-        feature_dim: width of the features; None where it is not known, and the norm alone is measured.
-        device: where the features are.
+        feature_dim: width of the features; if None, only the norm is measured.
+        device: device of the features.
     """
 
     def __init__(self, feature_dim: int | None, device: torch.device) -> None:
@@ -33,24 +33,24 @@ class Probe:
         self._listens = False
 
     def on(self, device: torch.device) -> "Probe":
-        """This one, or one on another device."""
+        """Return this probe, or a new one if the device differs."""
         return self if self.leaf.device == device else Probe(self._feature_dim, device)
 
     def listen(self) -> None:
-        """Hook the leaf, before a backward pass, which may be compiled."""
+        """Hook the leaf; call this before the backward pass, which may be compiled."""
         if not self._listens:
             self._listens = True
             self.leaf.register_hook(self._came)
             self.leaf.register_post_accumulate_grad_hook(_drop_gradient)
 
     def expect(self, report: Report) -> None:
-        """A term came: the next gradient of the leaf is of a pass with a term, and ``report`` is called with it."""
+        """Call ``report`` with the next gradient of the leaf, after the backward pass has reached a term."""
         self._expecting.append(report)
 
     def _came(self, read: Tensor) -> None:
         read = read.detach()
         expecting, self._expecting = self._expecting, []
-        for report in expecting[:1]:  # several passes share one leaf, and what came is the sum of theirs
+        for report in expecting[:1]:  # passes that share the leaf share one sum; the first one receives it
             report(read[0].sqrt(), read[1:] if len(read) > 1 else None)
         for report in expecting[1:]:
             report(None, None)
@@ -67,7 +67,7 @@ class _Measure(torch.autograd.Function):
         ctx.known = ctx.count > 0 and features.ndim == 2
         if ctx.known:
             ctx.save_for_backward(projected(features, of_features), of_gradients)
-        return features.clone()  # a view could not be worked on in place by the layer behind
+        return features.clone()  # the next layer may work in place, which autograd refuses on a view
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -82,11 +82,11 @@ class _Measure(torch.autograd.Function):
 
 
 def measured(features: Tensor, probe: Probe) -> Tensor:
-    """The same features; the leaf of ``probe`` gets what is measured of the gradient that comes back to them.
+    """Return the features unchanged; their gradient is measured and added to the leaf of ``probe``.
 
     Args:
         features: any shape.
-        probe: on the device of the features.
+        probe: a probe on the device of the features.
     """
     result: Tensor = _Measure.apply(features, probe.leaf, probe.of_features, probe.of_gradients)
     return result

@@ -1,4 +1,4 @@
-"""TaskGradient: the task gradient of one iteration at the features, added up over its backward passes."""
+"""TaskGradient: norm and sums of the task gradient at the features, over all backward passes of an iteration."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ from .coherence import count_of_sums
 
 
 class TaskGradient:
-    """Adds up what the backward passes of one iteration report, as gradient accumulation adds up gradients.
+    """Accumulates the task gradient over the backward passes of one iteration, as ``.grad`` accumulates gradients.
 
-    Passes whose losses are divided by k, or added up, make one concatenated batch. At its features the task gradient has the
-    norm ``sqrt(sum of squared norms)``, and the purify term, which every pass carries, has the sum of the factors as weight.
-    Their ratio is the norm in units of the unscaled loss: loss scale and divisor cancel. So do they in the coherence, which is
-    known where every pass has reported the sums that it needs.
+    Together the passes are one concatenated batch. At its features the task gradient has the norm ``sqrt(sum of squared
+    norms)``, and the weight of the purify term is the sum of its factors in the losses. The norm divided by the weight is in
+    units of the unscaled loss, because loss scale and divisor cancel; they cancel in the coherence too. The coherence is known
+    only if every pass reports its sums.
 
     Attributes:
-        factor: by which the last term was multiplied, with its sign, scalar; None before a backward pass.
-        passes: how many backward passes came to a term.
-        tokens: largest number of tokens of one row at which a gradient arrived, scalar; None for features without tokens.
+        factor: factor of the last term in its loss, with its sign, scalar; None before a backward pass.
+        passes: number of backward passes with a term.
+        tokens: largest number of tokens of one row with a non-zero gradient, scalar; None for features without tokens.
     """
 
     def __init__(self) -> None:
@@ -35,22 +35,22 @@ class TaskGradient:
 
     @property
     def norm(self) -> Tensor | None:
-        """Norm in units of the unscaled loss, scalar; None before a backward pass came through the features."""
+        """Norm in units of the unscaled loss, scalar; None before a gradient is recorded."""
         return None if self._norm is None or self._weight is None else self._norm / self._weight
 
     def add_weight(self, factor: Tensor, *, first: bool) -> None:
-        """Record the factor by which a term was multiplied, a scalar; ``first`` for the first term of a backward pass."""
+        """Record the factor of a term in its loss, a scalar; ``first`` marks the first term of a backward pass."""
         self.factor = factor.detach()
         weight = self.factor.float().abs()
         self._weight = weight if self._weight is None else moved(self._weight, weight.device) + weight
         self.passes += first
 
     def add_norm(self, norm: Tensor, sums: Tensor | None, nothing: Tensor) -> None:
-        """Record the norm of a task gradient as it came, after the weight of its term.
+        """Record a task gradient, after the weight of its term.
 
         Args:
-            norm: scalar.
-            sums: its sums over rows, see :func:`sums_over_rows`; None if they are not known.
+            norm: its norm, scalar.
+            sums: its sums over rows, see :func:`sums_over_rows`; None if unknown.
             nothing: NaN of the shape of ``sums``.
         """
         assert self._weight is not None
@@ -60,7 +60,7 @@ class TaskGradient:
         self._norm = norm if self._norm is None else torch.hypot(moved(self._norm, norm.device), norm)
 
     def row(self) -> Tensor | None:
-        """Norm, weight and sums in one row, shape ``(2 + sums,)``; None before a backward pass came through the features."""
+        """Return norm, weight and sums, shape ``(2 + sums,)``; None before a gradient is recorded."""
         if self._norm is None or self._weight is None or self._sums is None:
             return None
         device = self._sums.device
@@ -68,7 +68,7 @@ class TaskGradient:
 
     @classmethod
     def from_row(cls, row: Tensor, passes: int) -> "TaskGradient":
-        """What had the given :meth:`row` after ``passes`` backward passes."""
+        """Restore a task gradient from its :meth:`row` and its number of passes."""
         made = cls()
         made._norm, made._weight, made._sums = row[0].clone(), row[1].clone(), row[2:].clone()
         made.passes = passes
@@ -76,19 +76,20 @@ class TaskGradient:
 
 
 class TaskGradients:
-    """The task gradients of the iterations since the last acting step, and of the iteration under way.
+    """Task gradients of the current iteration, and of the iterations since the last auxiliary step.
 
-    A gradient that is only asked for (``torch.autograd.grad``) trains nothing where another one is accumulated. So the two are
-    added up apart, and those that were asked for count only in an iteration without the others.
+    ``backward()`` accumulates gradients, and ``torch.autograd.grad`` returns them. In an iteration with both, only the
+    accumulated ones train the model, so the two kinds are recorded apart, and the returned ones count only without the others.
 
     Args:
         feature_dim: width of the features.
-        every: iterations from one acting step to the next, at least 1.
+        every: iterations from one auxiliary step to the next, at least 1.
 
     Attributes:
-        nothing: NaN in place of sums that are not known.
-        accumulated, asked_for: of the iteration under way.
-        batched: whether several gradients ever came in one vectorised call, of which none is recorded.
+        nothing: NaN in place of unknown sums.
+        accumulated: gradients from ``backward()`` in the current iteration.
+        asked_for: gradients from ``torch.autograd.grad`` in the current iteration.
+        batched: whether a vectorised backward pass (``is_grads_batched=True``) ever occurred; it is not recorded.
     """
 
     def __init__(self, feature_dim: int, *, every: int) -> None:
@@ -102,31 +103,31 @@ class TaskGradients:
 
     @property
     def current(self) -> TaskGradient:
-        """What counts of the iteration under way."""
+        """The gradient of the current iteration that counts."""
         return self.accumulated if self.accumulated.passes else self.asked_for
 
     @property
     def passes_before(self) -> int:
-        """How many passes the last ended iteration had, at least 1."""
+        """Number of passes in the last ended iteration, at least 1."""
         return max(1, self._ended[-1].passes) if self._ended else self._passes_before
 
     @property
     def latest(self) -> TaskGradient:
-        """What counts of the iteration under way, or of the last ended one while no backward pass has come."""
+        """The gradient of the current iteration, or of the last ended one before the first backward pass."""
         return self._ended[-1] if self._ended and self.current.norm is None else self.current
 
     def begin(self) -> None:
-        """Begin an iteration, or begin it again where its gradients were set to None before the optimiser saw them."""
+        """Begin an iteration, or restart it after its gradients were set to None before an optimiser step."""
         self.accumulated = TaskGradient()
         self.asked_for = TaskGradient()
 
     def end(self) -> None:
-        """End the iteration; one without a backward pass is kept too, so that all ranks keep equally many."""
+        """End the iteration; one without a backward pass is recorded too, so that all ranks record the same number."""
         self._ended.append(self.current)
         self.begin()
 
     def take(self) -> Tensor:
-        """The iterations since the last acting step, once: norm, weight, sums; NaN where there were fewer.
+        """Return and remove the iterations since the last auxiliary step: norm, weight, sums; NaN for missing ones.
 
         Returns:
             Shape ``(every, 2 + sums)``.
@@ -137,12 +138,12 @@ class TaskGradients:
         return rows
 
     def state_dict(self) -> dict[str, Any]:
-        """Iterations that were not taken yet, and the one under way, as a tensor of one shape; and numbers of passes."""
+        """Return the recorded iterations and the current one in a tensor of fixed shape, and the numbers of passes."""
         rows = torch.cat([self._rows(self._ended), self._rows([self.current])[-1:]])
         return {"rows": rows.cpu(), "passes": self.current.passes, "passes_before": self.passes_before}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved state."""
+        """Restore a saved state."""
         *ended, current = state["rows"]
         self.begin()
         self._passes_before = state["passes_before"]
@@ -151,7 +152,7 @@ class TaskGradients:
             self.accumulated = TaskGradient.from_row(current, state["passes"])
 
     def _rows(self, gradients: list[TaskGradient]) -> Tensor:
-        """The last ``every`` gradients as rows, after as many rows of NaN as there are fewer."""
+        """Return the last ``every`` gradients as rows; rows of NaN come first if there are fewer."""
         rows = [each.row() for each in gradients[-self._every :]]
         device = next((row.device for row in rows if row is not None and row.device.type != "cpu"), torch.device("cpu"))
         empty = torch.full((2 + len(self.nothing),), torch.nan, device=device)
@@ -160,9 +161,12 @@ class TaskGradients:
 
 
 def observations(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Per iteration the norm of the unscaled task gradient and its weight, shape ``(iterations,)``, and its sums over rows.
+    """Combine the ranks' task gradients.
 
     Args:
-        rows: what :meth:`TaskGradients.take` gave on each rank, shape ``(ranks, iterations, 2 + sums)``.
+        rows: result of :meth:`TaskGradients.take` on each rank, shape ``(ranks, iterations, 2 + sums)``.
+
+    Returns:
+        Norms in units of the unscaled loss and weights, shape ``(iterations,)`` each, and sums, ``(iterations, sums)``.
     """
     return *task_norms(rows[..., 0], rows[..., 1]), rows[..., 2:].sum(0)
