@@ -66,7 +66,8 @@ def test_the_closed_form_is_what_autograd_computes(seed, activation, hidden, row
 
 
 @pytest.mark.parametrize(
-    "kind", ["tanh", "parametrized", "hook on the weight", "no linear layer", "no activation", "a subclass", "frozen", "clipping"]
+    "kind",
+    ["tanh", "parametrized", "hook on the weight", "no linear layer", "no activation", "a subclass", "frozen", "clipping"],
 )
 def test_where_the_closed_form_does_not_apply_autograd_is_used(kind):
     critic = Subclass(3, 2, hidden=(4,)) if kind == "a subclass" else Critic(3, 2, hidden=(4,))

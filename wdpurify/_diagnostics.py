@@ -1,4 +1,4 @@
-"""Diagnostics: the last figures of a training, and a warning, once, for each finding that they tell."""
+"""Diagnostics: keeps the last figures of a run, and warns once of each finding."""
 
 import inspect
 import math
@@ -11,20 +11,20 @@ from torch import Tensor
 from ._findings import FINDINGS
 from ._metrics import APART, PurifyMetrics
 
-#: Readings in a row that must agree before a warning: one empty batch or one stalled step is no illness.
+#: Consecutive values out of range before a warning; a single empty batch or stalled step gives none.
 PATIENCE = 5
-#: Readings in a row after which groups that stay apart under the largest pull are named: a healthy run brings them together.
+#: Consecutive values before a warning that groups stay apart under the largest pull; a healthy run needs fewer.
 LONG_PATIENCE = 200
-#: Steps of the optimiser without a term, though the model was trained, from which one is taken to be forgotten.
+#: Training steps without a term before a warning that the term is missing.
 BARE_STEPS = 64
-#: Share of the auxiliary rows that may be left out in each of several steps.
+#: Largest usual share of unusable auxiliary rows in several consecutive steps.
 MANY_DROPPED = 0.1
-#: Share of weights at the clipping bound from which a critic counts as saturated.
+#: Share of weights at the clipping bound above which the critic counts as saturated.
 SATURATED = 0.9
 
 
 class Range(NamedTuple):
-    """What a figure must be above and not above, and after how many readings in a row beyond that something is said."""
+    """Healthy range ``(lowest, highest]`` of a figure, and the number of consecutive values outside before a warning."""
 
     figure: str
     lowest: float
@@ -46,14 +46,14 @@ RANGES = (
 
 
 class Diagnostics:
-    """Keeps the last figures as tensors and says each finding once, without making the host wait for the device.
+    """Keeps the last figures as tensors and warns once of each finding; the host does not wait for the device.
 
     Args:
         needs_task_gradient: whether the strength is 0 without a task gradient.
-        layer: name of the tapped layer; None where the caller hands features over.
+        layer: name of the tapped layer; None if the caller passes the features.
 
     Attributes:
-        matched: whether task and auxiliary rows have looked alike once: features that drift apart later have other reasons.
+        matched: whether task and auxiliary features once had similar spreads; a later difference has other reasons.
     """
 
     def __init__(self, *, needs_task_gradient: bool, layer: str | None) -> None:
@@ -67,7 +67,7 @@ class Diagnostics:
         self._landing: tuple[list[str], Tensor, torch.cuda.Event] | None = None
 
     def log(self, **figures: Tensor | None) -> None:
-        """Keep scalars for later; nothing is read. None drops a figure that says nothing any more."""
+        """Store scalar tensors without a read by the host; None removes a figure that is no longer valid."""
         for name, figure in figures.items():
             if figure is None:
                 self._figures.pop(name, None)
@@ -75,7 +75,7 @@ class Diagnostics:
                 self._figures[name] = figure.detach() if figure.requires_grad else figure
 
     def metrics(self, *, lipschitz_bound: float, clip_share: float, strength: float) -> PurifyMetrics:
-        """All figures on the host; waits for the device."""
+        """Return all figures on the host; waits for the device."""
         if clip_share > SATURATED:
             self.say("saturated critic", value=clip_share)
         read = self.read
@@ -94,11 +94,11 @@ class Diagnostics:
         )
 
     def read(self, name: str) -> float:
-        """One figure on the host; NaN if it was never logged."""
+        """Return one figure on the host; NaN if it was never logged."""
         return float(self._figures[name]) if name in self._figures else math.nan
 
     def say(self, finding: str, *, value: float = math.nan, names: str = "") -> None:
-        """Warn of a finding, once, as seen from the user's own line."""
+        """Warn of a finding once, with the user's line as its place."""
         if finding == "no task gradient" and self._layer is not None:
             finding = "no task gradient at layer"
         if finding in self._said:
@@ -108,7 +108,7 @@ class Diagnostics:
         warn_at_caller(f"{what} {remedy}".format(value=value, layer=self._layer, names=names), category)
 
     def check(self) -> None:
-        """Check the figures that have reached the host; on a GPU those of an earlier step, so that nobody waits."""
+        """Check the figures that have reached the host; on a GPU these are of an earlier step, so the host never waits."""
         self._checks += 1
         if self._checks > PATIENCE and "prepared_norm" in self._figures and "task_norm" not in self._figures:
             self._judge("no task gradient", math.nan)
@@ -145,7 +145,7 @@ class Diagnostics:
 
 
 def warn_at_caller(message: str, category: type[Warning]) -> None:
-    """Warn as seen from the first line outside of this library."""
+    """Warn with the first line outside this library as the place of the warning."""
     level = 2
     frame = inspect.currentframe()
     # Under torch.compile a frame of the compiler's lies between two of ours.

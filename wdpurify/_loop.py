@@ -206,7 +206,7 @@ class Loop:
         self._diagnostics.check()
 
     def _renew(self, iteration: Iteration) -> None:
-        """Begin another pass of an iteration: prepare the pull again at new weights, and forget gradients that were set to None."""
+        """Begin another pass: prepare the pull again at new weights, and forget gradients that were set to None."""
         if iteration.weights_changed():
             self._step.prepare_again(iteration)
         if self._controller.task_gradients.current.passes and iteration.nothing_accumulated():

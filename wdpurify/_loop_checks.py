@@ -50,7 +50,7 @@ class LoopChecks:
         return True
 
     def _swapped(self, current: Pass, forward: AuxiliaryForward) -> bool:
-        """Whether the features of this pass come from another model's parameters; checked until they once come from this model's."""
+        """Whether the features come from another model's parameters; checked until they once come from this model's."""
         if forward.tap is not None and (current.weight is not None or current.probe is not None):
             return forward.tap.was_swapped(current)
         if not self._are_own:

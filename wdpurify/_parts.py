@@ -1,4 +1,4 @@
-"""The parts of a regularizer, put together from its options."""
+"""Assembles the parts of a regularizer from its options."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,14 +18,14 @@ from .pull import Objective, Strength, StrengthController
 
 
 class Parts(NamedTuple):
-    """What a regularizer is made of.
+    """The parts of a regularizer.
 
     Attributes:
-        forward: the extractor without side effects.
-        trainer: the critic and its training.
-        loop: what happens in each pass.
-        checkpoint: what is saved.
-        erasing: what is done after training.
+        forward: runs the extractor without side effects.
+        trainer: trains the critic.
+        loop: orders the work of each pass.
+        checkpoint: saves and loads the state.
+        erasing: erases the nuisance after training.
     """
 
     forward: AuxiliaryForward
@@ -53,7 +53,7 @@ def assembled(
     model: nn.Module | None,
     seed: int,
 ) -> Parts:
-    """The parts; arguments and errors are those of ``PurifyRegularizer``."""
+    """Assemble the parts; arguments and errors are those of ``PurifyRegularizer``."""
     owner = extract.model if isinstance(extract, FeatureTap) else model if model is not None else owner_of(extract)
     if owner is None:
         raise ValueError("`extract` is a plain function: say with `model=...` whose BatchNorm statistics it runs through")

@@ -1,4 +1,4 @@
-"""The state of a regularizer: gathered from its parts, and checked before any of it is taken over."""
+"""The state of a regularizer: collects it from the parts, and checks a loaded one before any part changes."""
 
 import dataclasses
 import warnings
@@ -13,25 +13,25 @@ from .critic import CriticTrainer
 from .exceptions import ResumeWarning
 from .features import AuxiliaryForward
 
-#: Raised whenever the entries of a state change their meaning.
+#: Version of the format; increases whenever entries change their meaning.
 VERSION = 7
-#: How the names of a prepared pull's entries begin.
+#: Prefix of the entries of a prepared pull.
 PULL = "loop.pull."
-#: Ends of names of tensors that hold NaN where nothing was measured; among these, task gradients that may be infinite.
+#: Suffixes of entries with NaN for missing measurements; among these, task gradients may be infinite.
 MAY_BE_NAN = ("strength.values", "strength.weights", "spread.values", "task_gradients.rows")
 MEASURED = "task_gradients.rows"
-#: No number that training comes to is as large.
+#: Limit of the magnitude of every number in a state.
 LARGEST = 1e18
 
 
 class Checkpoint:
-    """What a regularizer saves and loads: the critic, which all ranks share, and per rank its figures, counts and position.
+    """Saves and loads a regularizer: the critic, which all ranks share, and the figures, counts and position of each rank.
 
     Args:
-        options: those that a state must have been saved with, by name.
+        options: options that must be equal when a state is loaded, by name.
         trainer: the critic.
-        parts: the other parts that have a state, by name; the sampler is called ``"sampler"``.
-        forward: knows the model's device.
+        parts: the other parts with a state, by name; the sampler's name is ``"sampler"``.
+        forward: the auxiliary forward, for the model's device.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Checkpoint:
         self._forward = forward
 
     def state_dict(self, *, all_ranks: bool = False) -> dict[str, Any]:
-        """The state as tensors and primitives; of all ranks, which then all must call this, or of this one."""
+        """Return the state as tensors and primitives, of this rank or of all ranks, which then must all call this."""
         own = self._own()
         critic = self._trainer.state_dict()
         if self._parts["loop"].before_step is not None:
@@ -58,7 +58,7 @@ class Checkpoint:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved state, or none of it; raises ValueError."""
+        """Load a saved state completely, or raise ValueError without a change."""
         before = self.state_dict()
         check_state(state, options=self._options, like=before, parameters=dict(self._forward.model.named_parameters()))
         try:
@@ -71,7 +71,7 @@ class Checkpoint:
             raise ValueError(f"`state` is damaged ({what}): go on from an earlier checkpoint") from error
 
     def _own(self) -> dict[str, Any]:
-        """The entries of this rank; inside an auxiliary step, where only a signal handler can ask, those from before it."""
+        """Return the entries of this rank; for a signal handler inside an auxiliary step, those before the step."""
         held = self._parts["loop"].before_step or {}
         states = {name: held.get(name, part) for name, part in self._parts.items()}
         states = {name: state if isinstance(state, dict) else state.state_dict() for name, state in states.items()}
@@ -90,7 +90,7 @@ class Checkpoint:
 
 
 def _own_state(state: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
-    """What a state holds for this rank; where it holds only another's, that one's between two iterations, with a warning."""
+    """Return the entries for this rank; without them, those of another rank between two iterations, with a warning."""
     ranks, (saver, savers) = state["ranks"], state["rank"]
     if len(ranks) == world > 1:
         return dict(ranks[rank])
@@ -113,7 +113,7 @@ def _between_iterations(own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def described(value: object) -> str:
-    """An option as text that is the same in every process."""
+    """Describe an option by a text that is equal in every process."""
     if isinstance(value, str | int | float):
         return str(value)
     return repr(value) if dataclasses.is_dataclass(value) else f"{type(value).__qualname__}"
@@ -122,16 +122,16 @@ def described(value: object) -> str:
 def check_state(
     state: object, *, options: Mapping[str, str], like: Mapping[str, Any], parameters: Mapping[str, Tensor]
 ) -> None:
-    """Refuse a state that this regularizer cannot go on from.
+    """Refuse a state from which this regularizer cannot continue.
 
     Args:
-        state: what ``state_dict()`` returned, in this process or another.
-        options: of this regularizer, described.
-        like: the state of this regularizer: what is saved must have its entries, kinds and shapes.
-        parameters: of the model, by name.
+        state: result of ``state_dict()``, in this process or another.
+        options: descriptions of this regularizer's options.
+        like: present state of this regularizer; the saved one must have the same entries, types and shapes.
+        parameters: the model's parameters, by name.
 
     Raises:
-        ValueError: with what differs, and how to go on.
+        ValueError: with the first difference and the remedy.
     """
     if not isinstance(state, Mapping) or (missing := [name for name in like if name not in state]):
         lacks = f", it lacks {', '.join(map(repr, missing))}" if isinstance(state, Mapping) else f", got {type(state).__name__}"
@@ -155,7 +155,7 @@ def check_state(
         raise _damaged("rank")
     if not (isinstance(ranks, list) and len(ranks) in (1, rank[1])):
         raise _damaged("ranks")
-    own = ranks[like["rank"][0] % len(ranks)]  # those of other ranks are theirs to check: shards need not be of one size
+    own = ranks[like["rank"][0] % len(ranks)]  # each rank checks its own entries, because shards may differ in size
     if not isinstance(own, Mapping):
         raise _damaged("ranks")
     _check_rank(own, like["ranks"][0], parameters)
@@ -163,7 +163,7 @@ def check_state(
 
 def _check_rank(own: Any, like: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
     pulls = {name for name in own if name.startswith(PULL)}
-    of_others = ("sampler.", "controller.strength.")  # may be objects of the caller's own, which know their entries
+    of_others = ("sampler.", "controller.strength.")  # objects of the caller may have any entries
     for name in {*like, *own}:
         if name.startswith((PULL, of_others[0])):
             continue
@@ -186,7 +186,7 @@ def _check_rank(own: Any, like: Mapping[str, Any], parameters: Mapping[str, Tens
 
 
 def _check_like(value: Any, like: Any, name: str) -> None:
-    """Refuse a value, or one inside of it, that is of another kind or shape than one like it, or no number."""
+    """Refuse a value, also a nested one, with a type or shape unlike ``like``, or beyond the limit."""
     if name == "forward.autocast":
         if value is not None and not (isinstance(value, list) and len(value) == 2 and all(isinstance(n, str) for n in value)):
             raise _damaged(name)
@@ -222,5 +222,5 @@ def _damaged(name: str) -> ValueError:
 
 
 def entries_of(part: str, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of one part, without its name."""
+    """Return the entries of one part, without the prefix of its name."""
     return {name.removeprefix(f"{part}."): value for name, value in entries.items() if name.startswith(f"{part}.")}

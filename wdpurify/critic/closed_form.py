@@ -70,9 +70,7 @@ def _forward(linears: Sequence[nn.Linear], slopes: Sequence[float], rows: Tensor
     return inputs, before
 
 
-def _gradients_of_scores(
-    linears: Sequence[nn.Linear], slopes: Sequence[float], rows: Tensor, gradient: Tensor
-) -> list[Tensor]:
+def _gradients_of_scores(linears: Sequence[nn.Linear], slopes: Sequence[float], rows: Tensor, gradient: Tensor) -> list[Tensor]:
     """Back-propagate a gradient at the scores to the parameters."""
     inputs, before = _forward(linears, slopes, rows)
     gradients: list[Tensor] = []

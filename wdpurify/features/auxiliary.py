@@ -1,4 +1,4 @@
-"""The auxiliary forward: the user's extractor on auxiliary rows, leaving no trace in model, random state or autocast cache."""
+"""AuxiliaryForward: runs the extractor on auxiliary rows without side effects on model, random state and autocast cache."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,19 +30,19 @@ from .tap import FeatureTap
 
 
 class AuxiliaryForward:
-    """Runs the extractor on auxiliary rows as the training forward would run, but without side effects.
+    """Runs the extractor on auxiliary rows like a training forward, without side effects.
 
     Args:
-        extract: maps images to features.
-        model: module whose state is protected and whose device and dtype the images get.
-        update_statistics: let the forward update running statistics like any training forward.
-        seed: seed of dropout and the like during these forwards.
+        extract: maps inputs to features.
+        model: the module to isolate; its device and dtype are those of the inputs.
+        update_statistics: let the forward update running statistics like a training forward.
+        seed: seed of dropout and other random layers.
 
     Attributes:
         tap: the extractor, if it is a tap.
-        channels_first: where the tapped layer reads its channels, see :func:`pool_features`; None where that is not known.
+        channels_first: the axis of channels in the tapped layer's input, see :func:`pool_features`; None if unknown.
         replayed: the autocast setting of the last training forward.
-        inputs_need_grad: whether images must carry a gradient for features to carry one, as under reentrant checkpoints.
+        inputs_need_grad: whether features have a gradient only if the inputs have one, as under reentrant checkpoints.
     """
 
     def __init__(self, extract: Callable[..., Any], model: nn.Module, *, update_statistics: bool, seed: int) -> None:
@@ -60,32 +60,32 @@ class AuxiliaryForward:
         self._generators: Sequence[Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The autocast setting to replay, as strings, and whether images carry a gradient."""
+        """Return the autocast setting to replay, as strings, and whether inputs need a gradient."""
         known = self.replayed
         autocast = None if known is None else [known.device_type, str(known.dtype).removeprefix("torch.")]
         return {"autocast": autocast, "inputs_need_grad": self.inputs_need_grad}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved setting."""
+        """Restore a saved setting."""
         saved = state["autocast"]
         self.inputs_need_grad = bool(state["inputs_need_grad"])
         self.replayed = None if saved is None else AutocastState(saved[0], getattr(torch, saved[1]))
 
     def place(self) -> tuple[torch.device, torch.dtype]:
-        """Device and floating dtype of the extractor's first parameter; CPU and float32 for one without parameters."""
+        """Return device and dtype of the first floating-point parameter; CPU and float32 without parameters."""
         for parameter in self.model.parameters():
             if parameter.is_floating_point():
                 return parameter.device, parameter.dtype
         return torch.device("cpu"), torch.float32
 
     def autocast(self) -> AutocastState | None:
-        """The autocast setting of auxiliary forwards: the user's, now or at the last training forward."""
+        """Return the autocast setting for auxiliary forwards: the present one, or that of the last training forward."""
         return current_autocast(self.place()[0].type) or self.replayed
 
     def placed(self, images: Any) -> Any:
-        """Images with all their tensors on the model's device, floating ones in its dtype (float32 under autocast).
+        """Move all tensors of a batch to the model's device, floating ones in its dtype (float32 under autocast).
 
-        Mappings become dicts; what is no tensor but moves itself, such as a packed sequence, keeps its dtype.
+        Mappings become dicts. Other objects with a ``to()`` method, such as a packed sequence, keep their dtype.
         """
         device, dtype = self.place()
         wanted = torch.float32 if self.autocast() else dtype
@@ -98,11 +98,11 @@ class AuxiliaryForward:
         return mapped(placed, images)
 
     def attention_mask(self, images: Any) -> Tensor | None:
-        """The mask that tells tokens from padding in :meth:`placed` images, if they have one."""
+        """Return the attention mask of a batch, or None."""
         return attention_mask_of(self._extract, images)
 
     def warn_of_left_out(self, sampler: Sampler) -> None:
-        """Warn of tensors in the rows that the extractor could take by position and is not given."""
+        """Warn if rows have more tensors that the extractor could take by position."""
         inputs = 1 + getattr(sampler, "left_out", 0)
         if inputs > 1 and takes_several(self._extract, inputs):
             warnings.warn(
@@ -114,11 +114,11 @@ class AuxiliaryForward:
             )
 
     def isolated(self, work: Callable[[Isolation], Result], *, with_grad: bool) -> Result:
-        """What ``work`` returns, called while the model is isolated, for auxiliary forwards and their backward passes."""
+        """Call ``work`` while the model is isolated, and return its result."""
         return isolated(self.model, work, update_buffers=self._update_statistics, with_grad=with_grad)
 
     def __call__(self, images: Any, *, step: int, with_grad: bool) -> Any:
-        """Features of ``images``, which are :meth:`placed`; a graph is recorded only ``with_grad``."""
+        """Compute the features of :meth:`placed` inputs; records a graph only if ``with_grad``."""
         seed = derive_seed(self._seed, "auxiliary forward", step)
         randomness = private_randomness(self.place()[0], seed, self._generators or ())
         if with_grad and self.inputs_need_grad:
@@ -139,17 +139,17 @@ class AuxiliaryForward:
                 raise
 
     def draw(self, sampler: Sampler, *, step: int) -> GroupBatch:
-        """The sampler's next batch, with whatever its data set or transform draws at random fenced off likewise."""
+        """Draw the sampler's next batch; the randomness of its data set and transform is isolated too."""
         if step in (-1, 0) or self._generators is None:
             parts = list(getattr(sampler, "__dict__", {}).values())
             found = generators_in(self.model, self._extract, *parts)
-            # A generator of the sampler itself is its order.
+            # A generator in the sampler itself determines its order.
             self._generators = [each for each in found if not any(each is part for part in parts)]
         with private_randomness(torch.device("cpu"), derive_seed(self._seed, "auxiliary rows", step), self._generators):
             return sampler.next_batch()
 
     def width(self, sampler: Sampler, *, pool: Pool) -> int:
-        """Width of the extractor's features, by a forward of two auxiliary rows that leaves sampler and model as they were."""
+        """Measure the width of the features by a forward of two auxiliary rows, without a change to sampler and model."""
         position = sampler.state_dict()
         batch = self.draw(sampler, step=-1)
         images = self.placed(batch.images)
@@ -160,7 +160,7 @@ class AuxiliaryForward:
         return int(pool_features(features, None, pool=pool, channels_first=self.channels_first).shape[1])
 
     def check_first_axis(self, images: Any, features: Tensor, samples: int, *, pool: Pool) -> None:
-        """Refuse features whose first axis is as long as the batch by chance, in the first step; a half batch tells.
+        """Check in the first step that the first axis of the features is the batch, by a forward of half the batch.
 
         Args:
             images: of the batch, :meth:`placed`.
@@ -183,13 +183,13 @@ class AuxiliaryForward:
         self._is_checked = True
 
     def _first_rows(self, images: Any, count: int, samples: int) -> Any:
-        """The first rows of a batch; None where not all of its leaves have one entry per sample."""
+        """Return the first rows of a batch; None if a leaf does not have one entry per sample."""
         leaves = leaves_of(images)
         whole = all(isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == samples for leaf in leaves)
         return mapped(lambda leaf: leaf[:count], images) if whole else None
 
     def remember(self, features: Tensor) -> None:
-        """Remember how these task features were made, to do likewise: under which autocast, from images with a gradient."""
+        """Remember the autocast setting of these task features, and whether their inputs need a gradient."""
         if features.requires_grad and not self._reached:
             self.inputs_need_grad = any(parameter.requires_grad for parameter in self.model.parameters())
         half = features.dtype in (torch.float16, torch.bfloat16) and self.place()[1] == torch.float32

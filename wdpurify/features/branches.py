@@ -1,4 +1,4 @@
-"""Which other layers of a model may be its classifier: an adversary, a second task or a gate reads the same features."""
+"""Finds other layers that may be the classifier: an adversary, a second task or a gate reads the same features."""
 
 from torch import nn
 
@@ -6,14 +6,14 @@ from .classifier import ASIDE, HEADS, NO_CLASSIFIERS
 
 
 def other_heads(model: nn.Module, taken: str) -> list[str]:
-    """Names of linear layers that end another branch, which begins where that of the layer taken begins.
+    """Return the names of last linear layers of branches that begin at the same features as the chosen classifier.
 
-    A branch whose last layer gives as many numbers as the other branch reads comes before that one, not beside it. A layer
-    whose name says that it classifies has no rival, and one whose name says that it does not is none.
+    A branch whose output is as wide as the features precedes the classifier, so it is no alternative. Names decide first: a
+    layer named as a classifier has no alternatives, and a layer named otherwise (``projector``, ``decoder``) is none.
 
     Args:
         model: without wrappers such as DDP.
-        taken: name of the layer taken, as in ``named_modules()``.
+        taken: name of the chosen classifier, as in ``named_modules()``.
     """
     path = taken.split(".") if taken else []
     if any(part in HEADS for part in path) or hasattr(model, "get_classifier"):

@@ -1,8 +1,8 @@
-"""Isolates a model for an auxiliary forward: whatever that forward would change or call is replaced for as long as it lasts.
+"""Isolates a model during an auxiliary forward: everything that the forward would change or call is replaced temporarily.
 
-The modules themselves are the user's, so that functions, methods and sharded models find them where they always are. Buffers,
-tensors and containers kept as attributes are replaced by copies, the lists of hooks by lists without the user's own hooks, and
-trainable parameters by leaves of their own on the same memory. Afterwards every attribute of every module is what it was.
+The module objects stay in place, so functions, methods and sharded models still find them. Copies replace buffers, and tensors
+and containers in attributes. Lists without the user's hooks replace the lists of hooks. Separate leaves on the same memory
+replace trainable parameters. Afterwards every attribute of every module is the original one.
 """
 
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -43,10 +43,10 @@ _CONTAINERS = (list, dict, set, OrderedDict, defaultdict, deque, Counter)
 
 
 def refuse_gradients_per_sample(model: nn.Module) -> None:
-    """Refuse a model whose hooks take a gradient of each sample: a term that belongs to no sample has none for them.
+    """Refuse a model with hooks for per-sample gradients, because the purify term belongs to no sample.
 
     Raises:
-        ValueError: with what to do instead.
+        ValueError: with the alternative.
     """
     hooks = (hook for part in model.modules() for name in _HOOKS for hook in getattr(part, name, {}).values())
     if any(root_library(hook) in PER_SAMPLE for hook in hooks):
@@ -57,22 +57,22 @@ def refuse_gradients_per_sample(model: nn.Module) -> None:
 
 
 class Isolation:
-    """A model while an auxiliary forward may use it.
+    """Temporary attributes of all modules of a model, for an auxiliary forward.
 
-    Each module gets another ``__dict__``, and its own one back, untouched. One call that runs no Python code exchanges all of
-    them, so that an interrupt (Ctrl-C, a signal) finds all modules as they were or none. A signal handler that saves the model
-    in the meantime gets it as it was.
+    Each module gets a temporary ``__dict__``, and later its original one, unchanged. One call without Python code exchanges all
+    of them, so an interrupt (Ctrl-C, a signal) comes before or after the exchange. A signal handler that saves the model during
+    the forward gets the original state.
 
     Args:
         model: the user's module, unwrapped.
-        update_buffers: take over what the forward has written into the buffers, as after a training forward.
-        with_grad: the forward records a graph.
+        update_buffers: keep the forward's changes of buffers, as after a training forward.
+        with_grad: whether the forward records a graph.
 
     Attributes:
-        names: of the model's parameters, by their identity; of a sharded model those of whole ones and of shards.
+        names: names of the model's parameters, by their ``id``; of a sharded model, those of whole parameters and of shards.
 
     Raises:
-        ValueError: if a layer has no weights yet, which auxiliary rows would initialise.
+        ValueError: if a layer has no weights yet, because auxiliary rows would initialise it.
     """
 
     def __init__(self, model: nn.Module, *, update_buffers: bool, with_grad: bool) -> None:
@@ -100,49 +100,48 @@ class Isolation:
         self._isolated = [self._isolated_dict(part) for part in self._modules]
 
     def enter(self) -> None:
-        """Put the stand-ins in place."""
+        """Install the temporary attributes."""
         _exchange(self._modules, self._isolated)
 
     def leave(self) -> None:
-        """Give the model back; twice does the same as once."""
+        """Restore the original attributes; idempotent."""
         _exchange(self._modules, self._originals)
 
     def written_parameters(self) -> list[str]:
-        """Names of the user's parameters that were written to in place, after :meth:`leave`.
+        """Return the names of parameters that were changed in place; call this after :meth:`leave`.
 
-        Of a sharded model that cannot be told, since FSDP exchanges its parameters around each forward.
+        Empty for a sharded model, because FSDP exchanges its parameters around each forward.
         """
         if not self._stand_ins:
             return []
         return [name for name, parameter, version in self._versions if parameter._version != version]
 
     def take_over_buffers(self) -> None:
-        """Let the model's buffers hold what the forward has written, where that was asked for; after :meth:`leave`."""
+        """Copy the forward's changes into the model's buffers if ``update_buffers``; call this after :meth:`leave`."""
         if self._update_buffers:
             for original, isolated in zip(self._originals, self._isolated, strict=True):
                 _take_over(original["_buffers"], isolated["_buffers"])
 
     def _gather(self) -> None:
-        """Make the outermost module's own parameters whole, as in a training forward until the backward of its outputs.
+        """Unshard the outermost module's own parameters, as a training forward does until the backward pass of its outputs.
 
-        That backward pass is not ours, and only whole parameters get their gradient before it.
+        There is no backward pass of its outputs here, and only whole parameters get their gradient before it.
         """
         if hasattr(self._model, "unshard"):
             self._model.unshard()  # type: ignore[operator]
 
     def gradients(self, outputs: Tensor, gradient: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The trainable parameters that ``outputs`` depend on, each with its gradient, given that at ``outputs``.
+        """Return the trainable parameters that ``outputs`` depend on, each with its gradient, for a gradient at ``outputs``.
 
-        Sharded parameters, and those behind reentrant checkpoints, are reached by ``backward()`` alone; what it leaves in
-        ``.grad`` is taken out again.
+        Only ``backward()`` reaches sharded parameters and those behind reentrant checkpoints; their ``.grad`` is restored.
         """
         if not self._trainable:
             return []
         inputs = [self._stand_ins.get(id(parameter), parameter) for parameter in self._trainable]
         if self._sharded:
             self._gather()  # the outermost module may have been sharded again after its forward
-            # FSDP reduces the gradient of a part whose backward pass is through, and leaves it in the shard. What belongs
-            # to the outermost module is still whole, and so is its gradient.
+            # After the backward pass of a part, FSDP reduces its gradient into the shard. Parameters of the outermost module
+            # are still whole, and so are their gradients.
             found = _by_backward([*inputs, *self._shards], outputs, gradient)
             wholes = zip(self._trainable, found, strict=False)
             shards = zip(self._shards, found[len(inputs) :], strict=True)
@@ -164,11 +163,11 @@ class Isolation:
         attributes = {
             name: value if name == "_modules" else self._isolated_value(name, value) for name, value in vars(module).items()
         }
-        attributes["state_dict"] = partial(self._saved_outside, module)  # found before the method of the class
+        attributes["state_dict"] = partial(self._saved_outside, module)  # hides the method of the class
         return attributes
 
     def _saved_outside(self, module: nn.Module, *arguments: Any, **named: Any) -> Any:
-        """``state_dict()`` of a module, called by a signal handler: without the stand-ins."""
+        """Return the original ``state_dict()`` of a module to a signal handler."""
         self.leave()
         try:
             return module.state_dict(*arguments, **named)
@@ -178,7 +177,7 @@ class Isolation:
     def _isolated_value(self, name: str, value: Any) -> Any:
         if name in _HOOKS:
             return OrderedDict((key, hook) for key, hook in value.items() if root_library(hook) in STRUCTURAL)
-        if name == "_compiled_call_impl":  # of `module.compile()`: the stand-ins would have it compiled again
+        if name == "_compiled_call_impl":  # of `module.compile()`, which would compile again for the temporary tensors
             return None
         if name == "_parameters":
             return value if not self._stand_ins else {key: self._stand_in(parameter) for key, parameter in value.items()}
@@ -195,7 +194,7 @@ class Isolation:
         return self._stand_ins.setdefault(id(value), value.clone())  # tied buffers stay tied
 
     def _within(self, value: Any, depth: int = 0) -> Any:
-        """What stands in for an attribute: copies of containers, nested ones too, and of the tensors in them."""
+        """Return a copy of an attribute: containers, nested ones too, and the tensors in them are copied."""
         kind = type(value)
         if depth > DEEPEST:
             return value
@@ -220,11 +219,11 @@ class Isolation:
 
 
 def _stand_ins_of(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> dict[int, Tensor]:
-    """A stand-in for each plain parameter, by its identity: on the same memory, or a copy where a forward may write to it.
+    """Return a stand-in for each plain parameter, by its ``id``: on the same memory, or a copy if a forward may change it.
 
     An embedding with ``max_norm`` rescales its weight in place (pytorch/pytorch#26596). Frozen parameters may be a slow copy of
-    trained ones (MoCo); if there are more of them than trained ones, they are a backbone, and a copy would cost too much.
-    Parameters of other kinds (distributed, quantised, not yet initialised) get no stand-in.
+    trained ones (MoCo). More frozen than trained parameters are a backbone, and are not copied because of the cost. Parameters
+    of other kinds (distributed, quantised, not yet initialised) get no stand-in.
     """
     plain = [parameter for parameter in parameters if type(parameter) is nn.Parameter]
     frozen = [parameter for parameter in plain if not parameter.requires_grad]
@@ -241,7 +240,7 @@ def _stand_ins_of(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) ->
 
 
 def isolated(model: nn.Module, work: Callable[[Isolation], Result], *, update_buffers: bool, with_grad: bool) -> Result:
-    """What ``work`` returns, called while the model is isolated, see :class:`Isolation`."""
+    """Call ``work`` while the model is isolated, see :class:`Isolation`, and return its result."""
     isolation = Isolation(model, update_buffers=update_buffers, with_grad=with_grad)
     cache = parametrize._cache  # of the user's `parametrize.cached()`, if one is under way
     try:
@@ -269,12 +268,12 @@ def _refuse_lazy(named: Sequence[tuple[str, Tensor]]) -> None:
 
 
 def _exchange(modules: Sequence[nn.Module], attributes: Sequence[dict[str, Any]]) -> None:
-    # Python runs signal handlers between two instructions of its own, and this is one: deque and map are written in C.
+    # Python runs signal handlers between bytecode instructions, and this is one: deque and map are written in C.
     deque(map(object.__setattr__, modules, repeat("__dict__"), attributes), maxlen=0)
 
 
 def _take_over(originals: dict[str, Any], written: dict[str, Any]) -> None:
-    """Let buffers hold what stand-ins hold, past their version counters: a backward of the user's may still need them."""
+    """Copy written values into buffers without a change of version counters, because a later backward may check them."""
     for name, buffer in written.items():
         original = originals.get(name)
         if isinstance(original, Tensor) and isinstance(buffer, Tensor) and original.shape == buffer.shape:
@@ -284,10 +283,10 @@ def _take_over(originals: dict[str, Any], written: dict[str, Any]) -> None:
 
 
 def _shards_of(model: nn.Module) -> list[Tensor]:
-    """The trainable parameters of a sharded model, as the optimiser holds them.
+    """Return the trainable parameters of a sharded model, as the optimiser holds them.
 
-    After a forward pass a module may still have whole ones. To shard it again is what FSDP does by default, and the backward
-    pass gathers what it needs.
+    After a forward pass a module may still hold whole parameters. Sharding them again is FSDP's default, and the backward pass
+    gathers them when needed.
     """
     for part in model.modules():
         if hasattr(part, "reshard"):

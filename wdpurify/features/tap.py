@@ -1,4 +1,4 @@
-"""FeatureTap: catches features that the user's loop never sees, by a forward hook on the layer that reads them."""
+"""FeatureTap: captures the input of a layer with a forward hook, for loops that do not expose the features."""
 
 import copy
 import warnings
@@ -19,7 +19,7 @@ from .pooling import check_features
 
 
 class _InertHook:
-    """What copies of a tapped model carry in place of the hook: does nothing, and pickles without this library."""
+    """Replaces the hook in copies of a tapped model: does nothing, and unpickles without this library."""
 
     def __call__(self, module: nn.Module, arguments: Any, named: Any) -> Any:
         return None
@@ -30,13 +30,13 @@ class _InertHook:
 
 
 class _CaptureHook(_InertHook):
-    """Catches what the layer reads in training forwards.
+    """Captures the layer's input in training forwards.
 
     Attributes:
-        caught: the pass that they make until its term is asked for; None before its first forward.
+        caught: the pass of the captured forwards, until its term is asked for; None before its first forward.
         unseen: features of a compiled graph's last training forward, until :meth:`FeatureTap.current` makes a pass of them.
-        evaluated: whether the layer has run in another way than in a training forward since this was last asked.
-        passed_by: whether it has run like that with features that carry a gradient, or for a loss that carries no term.
+        evaluated: whether the layer ran outside training forwards since the last query.
+        passed_by: whether features with a gradient came from evaluation mode, or a loss had no term.
         probe: measures the gradient at the features in a compiled graph.
     """
 
@@ -67,19 +67,19 @@ class _CaptureHook(_InertHook):
             self._catch(module, features)
             return None
         self.unseen = features
-        if not isinstance(features, Tensor):  # refused where the features are used
+        if not isinstance(features, Tensor):  # `FeatureTap.current` refuses it
             return None
         seen = measured(features, self.probe)
         return ((seen, *arguments[1:]), named) if keyword is None else (arguments, {**named, keyword: seen})
 
     def _catch(self, module: nn.Module, features: Any) -> None:
-        if self.caught is not None and self.caught.closed:  # nobody asked for its term: another pass begins
+        if self.caught is not None and self.caught.closed:  # its loss had no term: another pass begins
             self.passed_by = True
             self.caught = None
         if self.caught is None:
             self.caught = Pass()
         if isinstance(features, Tensor):
-            with torch._C.DisableTorchFunctionSubclass():  # what is measured of them are plain tensors
+            with torch._C.DisableTorchFunctionSubclass():  # makes plain tensors
                 self.caught.add(features)
         else:
             self.unseen = features
@@ -90,7 +90,7 @@ class _CaptureHook(_InertHook):
 
 
 class _CollectingHook:
-    """Keeps what the layer reads in one auxiliary forward: in its last call with a graph, or in its last call."""
+    """Collects the layer's input in one auxiliary forward: that of the last call with a graph, or else of the last call."""
 
     def __init__(self) -> None:
         self.features: Any = None
@@ -104,12 +104,12 @@ class _CollectingHook:
 class FeatureTap:
     """Reads the input of one layer of a model: task features on training forwards, auxiliary features on demand.
 
-    Evaluation passes (``eval()`` or grad mode off) are ignored. Copies of the model carry no tap, its ``state_dict()`` does
-    not change, and :meth:`remove` takes the hook away, as does the end of the tap itself. Put it on before the first call of a
-    compiled model.
+    The tap ignores evaluation passes (``eval()`` or grad mode off). Copies of the model have no tap, and its ``state_dict()``
+    does not change. :meth:`remove` removes the hook, and so does the garbage collection of the tap. Make the tap before the
+    first call of a compiled model.
 
     Args:
-        model: the user's model; wrappers (DDP, ``torch.compile``) are looked through.
+        model: the user's model, also behind wrappers (DDP, ``torch.compile``).
         layer: name of a layer as in ``named_modules()``; its first argument is the features. None finds the classifier: what
             the model's ``get_classifier()`` returns, a child called ``classifier`` or ``head``, or the last ``nn.Linear``.
 
@@ -157,10 +157,10 @@ class FeatureTap:
         return module
 
     def current(self) -> Pass | None:
-        """The pass under way: the training forwards since a term was last asked for, or these until their backward is through.
+        """Return the current pass: the training forwards since the last term, or those of the last term before their backward.
 
         Raises:
-            TypeError: if what the layer read is no tensor.
+            TypeError: if the layer's input is not a tensor.
         """
         hook = self._hook
         if hook.unseen is not None:
@@ -176,36 +176,36 @@ class FeatureTap:
         return self._asked
 
     def was_evaluated(self) -> bool:
-        """Whether the layer has run outside training forwards since this was last asked."""
+        """Whether the layer ran outside training forwards since the last call."""
         evaluated = self._hook.evaluated
         self._hook.evaluated = False
         return evaluated
 
     def was_passed_by(self) -> bool:
-        """Whether a backward pass that no term was asked for may have gone through the layer since the features were let go."""
+        """Whether the layer may have had a backward pass without a term since the last release."""
         hook = self._hook
         return hook.passed_by or hook.unseen is not None or (hook.caught is not None and hook.caught.closed)
 
     def was_swapped(self, current: Pass) -> bool:
-        """Whether the layer ran in this pass with a parameter that is not its own; sharded ones are exchanged by right."""
+        """Whether the layer ran with a parameter that is not its own in this pass; sharding may exchange parameters."""
         weight = _first_weight(self._module)
         own = None if weight is None else weight()
         return current.weight is not None and type(own) is nn.Parameter and current.weight() is not own
 
     def place_probe(self, device: torch.device) -> None:
-        """Have compiled graphs report on ``device`` from their next forward on."""
+        """Move the probe of compiled graphs to ``device``, from their next forward on."""
         self._hook.probe = self._hook.probe.on(device)
 
     def release(self) -> None:
-        """Let go of the features that are held."""
+        """Release the captured features."""
         self._asked = None
         self._let_go()
 
     def __call__(self, *images: Any, **named: Any) -> Any:
-        """What the layer reads in a forward of the unwrapped model on other images; the task features stay in place.
+        """Return the layer's input in a forward of the unwrapped model on other inputs; captured task features do not change.
 
         Raises:
-            ValueError: if the forward never calls the tapped layer.
+            ValueError: if the forward does not call the tapped layer.
         """
         hooks = self._module._forward_pre_hooks
         ours = [(key, hooks.pop(key)) for key, hook in list(hooks.items()) if hook is self._hook]
@@ -224,13 +224,13 @@ class FeatureTap:
         return collecting.features
 
     def remove(self) -> None:
-        """Take the hook off the model."""
+        """Remove the hook from the model."""
         self._finalizer()
         self.release()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FeatureTap":
         model = copy.deepcopy(self.model, memo)
-        if not hasattr(model, "_modules"):  # the copy of the model is still being made, and holds us
+        if not hasattr(model, "_modules"):  # the copy of the model is incomplete, because the model contains this tap
             raise TypeError(
                 "`model` holds its own regularizer, so a copy of it would be made with another: keep the regularizer in a "
                 "variable outside the model"
