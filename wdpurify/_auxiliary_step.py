@@ -159,11 +159,11 @@ class AuxiliaryStep:
         assert iteration.batch is not None
         controller, trainer, objective = self._controller, self._trainer, self._objective
         batch = iteration.batch
-        images, finite = _finite_rows(self._forward.placed(batch.images), len(batch.groups))
-        raw = self._forward(images, step=self.count - 1, with_grad=self._pulls)
-        mask = self._forward.attention_mask(images)
+        inputs, finite = _finite_rows(self._forward.placed(batch.images), len(batch.groups))
+        raw = self._forward(inputs, step=self.count - 1, with_grad=self._pulls)
+        mask = self._forward.attention_mask(inputs)
         own, keep = self._own_rows(raw, mask, finite, batch)
-        self._forward.check_first_axis(images, raw, len(batch.groups), pool=self.pool)
+        self._forward.check_first_axis(inputs, raw, len(batch.groups), pool=self.pool)
         rows = _of_all_ranks(own) if self.world > 1 else own
         in_play = rows.population | _in_a_group(rows.groups)
         if learn:
@@ -246,17 +246,17 @@ def _formula(objective: Objective, rows: _Rows) -> Callable[[Tensor], Tensor]:
     return lambda scores: objective(scores, rows.groups, rows.population)
 
 
-def _finite_rows(images: Any, count: int) -> tuple[Any, Tensor | None]:
+def _finite_rows(inputs: Any, count: int) -> tuple[Any, Tensor | None]:
     """Replace non-finite rows; returns the inputs and the mask of unchanged rows, or None if no tensor can be checked."""
 
     def is_checked(leaf: Any) -> bool:
         return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 0 and len(leaf) == count
 
-    checked = [leaf for leaf in leaves_of(images) if is_checked(leaf)]
+    checked = [leaf for leaf in leaves_of(inputs) if is_checked(leaf)]
     if not checked or any(tensor.is_nested for tensor in checked):
-        return images, None
+        return inputs, None
     keep = torch.stack([usable_rows(tensor, largest=LARGEST_INPUT) for tensor in checked]).all(0)
-    return mapped(lambda leaf: replace_rows(leaf, keep) if is_checked(leaf) else leaf, images), keep
+    return mapped(lambda leaf: replace_rows(leaf, keep) if is_checked(leaf) else leaf, inputs), keep
 
 
 def _of_all_ranks(own: _Rows) -> _Rows:

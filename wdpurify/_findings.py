@@ -1,4 +1,4 @@
-"""All that a regularizer ever says of a training under way: what is wrong, and what to do."""
+"""All warnings about a training run: the problem and the remedy of each."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ from .exceptions import (
 
 
 class Finding(NamedTuple):
-    """One thing that can be wrong: the class of its warning, what is wrong, and what to do."""
+    """A finding: the class of its warning, the problem, and the remedy."""
 
     category: type[PurifyWarning]
     what: str
     remedy: str
 
 
-#: All that is ever said of a training under way.
+#: All findings, by name.
 FINDINGS = {
     "dead critic": Finding(
         CriticWarning,

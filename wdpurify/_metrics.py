@@ -1,4 +1,4 @@
-"""PurifyMetrics: the figures that a regularizer gives on request."""
+"""PurifyMetrics: the figures of a run."""
 
 import math
 import warnings
@@ -11,31 +11,30 @@ MAIN = ("separation", "separation_by_chance", "gradient_ratio", "spread_kept")
 
 
 class PurifyMetrics(NamedTuple):
-    """Detached figures of the last acting step; NaN where nothing was measured yet.
+    """Figures of the last auxiliary batch; NaN before the first measurement.
 
     Attributes:
         estimate: mean over the groups of the score gap between group and population, in score units.
-        estimate_per_lipschitz: the same per unit of the certified Lipschitz bound: never above the true mean W1 of the
-            batch; NaN for a critic that ``lipschitz_bound`` cannot bound.
-        lipschitz_bound: certified constant of the critic.
-        separation: how far apart the critic puts the groups of rows that it has not learned from yet: the gap in standard
-            deviations of its scores, averaged over the last acting steps from 0 on; free of the features' scale.
-        separation_by_chance: what ``separation`` stays below, 95 times of 100, where the labels say nothing. A critic that has
-            seen a small auxiliary set many times knows its rows by heart and reads somewhat more.
+        estimate_per_lipschitz: estimate over the certified Lipschitz bound, at most the true mean W1 of the batch; NaN for a
+            critic that ``lipschitz_bound`` cannot bound.
+        lipschitz_bound: certified Lipschitz constant of the critic.
+        separation: gap between the groups in standard deviations of the critic's scores, on rows before the critic trains on
+            them. It is a running mean that starts at 0, and does not depend on the features' scale.
+        separation_by_chance: upper limit of 95 % of the values of ``separation`` if the labels are independent of the rows.
+            With a small auxiliary set the critic overfits, and ``separation`` is somewhat larger.
         critic_gradient_norm: Euclidean norm of the gap's gradient at the auxiliary features; 0 means a dead critic.
         clip_share: share of the critic's weights at the clipping bound, in [0, 1]; 0 without weight clipping.
         feature_norm: mean Euclidean norm of the auxiliary features.
-        spread_kept: the features' spread as a share of the largest that they had lately; near 0 they have collapsed.
-        spread_beside_task: the same spread over that of the task's features; near 1 where images are prepared alike, NaN
-            before the task's first pass. Of tokens and maps it is that of the pooled rows in the last pass, padding included.
-        coherence_excess: by how much a balanced pull is weakened for being more coherent than the task gradient, whose rows
-            cancel while they ask for opposite things; 1 where it is not, or where that is not known, as for features that come
-            as tokens or maps.
-        gain: how many times ``strength`` the pull is to have, from 1 to ``BalancedStrength(most=)``; it grows while groups stay
-            apart and nothing tells that more would harm.
-        dropped_rows: auxiliary rows left out for not being finite, or beyond 1e6 in magnitude.
+        spread_kept: spread of the features over their recent maximum, in [0, 1]; near 0 the features have collapsed.
+        spread_beside_task: spread of the auxiliary features over that of the task's features; near 1 if inputs are prepared
+            alike, NaN before the task's first pass. For tokens and maps it is that of the pooled rows, padding included.
+        coherence_excess: divisor of a balanced pull that is more coherent than the task gradient, at least 1; 1 if the
+            coherence is unknown, as for tokens and maps.
+        gain: multiple of ``strength``, from 1 to ``BalancedStrength(most=)``; it grows while the groups stay apart and no sign
+            of harm appears.
+        dropped_rows: number of auxiliary rows that are not finite, or beyond 1e6 in magnitude.
         gradient_ratio: norm of the applied purify gradient over the norm of the task gradient.
-        strength: the strength that was asked for.
+        strength: your ``strength``.
     """
 
     estimate: float
@@ -56,7 +55,7 @@ class PurifyMetrics(NamedTuple):
 
     @property
     def advice(self) -> str:
-        """What to do at the end of training, where the critic still tells the groups apart; empty where it does not."""
+        """The remedy if the critic still separates the groups at the end of training; otherwise empty."""
         if not self.separation > max(APART, 2.0 * self.separation_by_chance):
             return ""
         return (
@@ -70,16 +69,16 @@ class PurifyMetrics(NamedTuple):
         return f"{figures}. {self.advice}".rstrip()
 
     def as_dict(self, prefix: str = "purify/", *, everything: bool = False) -> dict[str, float]:
-        """The figures that are not NaN, by name, as loggers want them.
+        """Return the figures that are not NaN by name, for a logger.
 
         Args:
-            prefix: put before each name.
-            everything: all figures; otherwise the four that tell whether purifying works.
+            prefix: prefix of each name.
+            everything: return all figures instead of the four main ones.
         """
         names = self._fields if everything else MAIN
         return {prefix + name: value for name in names if not math.isnan(value := getattr(self, name))}
 
     def measured(self, prefix: str = "purify/") -> dict[str, float]:
-        """The former name of ``as_dict(everything=True)``."""
+        """Former name of ``as_dict(everything=True)``."""
         warnings.warn("`measured()` is now `as_dict(everything=True)`. Write that.", DeprecationWarning, stacklevel=2)
         return self.as_dict(prefix, everything=True)

@@ -1,4 +1,4 @@
-"""Steps of optimisers, as torch announces them: what ends an iteration."""
+"""Observes optimiser steps with torch's global hook; a step of the model's optimiser ends an iteration."""
 
 import weakref
 from collections.abc import Callable
@@ -14,24 +14,23 @@ _registered = False
 
 
 def ignore_steps_of(optimizer: torch.optim.Optimizer) -> None:
-    """Ignore the steps of an optimiser, a critic's: they end nobody's iteration."""
+    """Ignore the steps of a critic's optimiser."""
     _critics.add(optimizer)
 
 
 class OptimizerSteps:
-    """Calls back after each step of an optimiser that holds parameters of a model.
+    """Calls a method after each step of an optimiser that holds parameters of a model.
 
-    Every ``torch.optim.Optimizer`` announces its steps: a step that a loss scaler skips is not announced, and one that
-    evaluates a closure several times is announced once.
+    A step that a loss scaler skips gives no call, and a step with several evaluations of its closure gives one.
 
     Args:
         model: the user's model, unwrapped.
-        stepped: a bound method to call; it is held weakly.
+        stepped: a bound method to call; the reference is weak.
 
     Attributes:
-        seen: whether a step of the model's optimiser was ever seen.
-        climbs: whether that optimiser goes up the gradient (``maximize=True``), as its last step told.
-        foreign: whether an optimiser has stepped that holds none of the model's parameters, since this was last reset.
+        seen: whether the model's optimiser ever stepped.
+        climbs: whether that optimiser maximises (``maximize=True``), at its last step.
+        foreign: whether an optimiser without the model's parameters stepped since the last reset of this attribute.
     """
 
     def __init__(self, model: nn.Module, stepped: Callable[[], None]) -> None:
@@ -44,9 +43,9 @@ class OptimizerSteps:
         _listen(self)
 
     def announced(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimiser has stepped, the model's or another."""
+        """Receive a step of any optimiser."""
         if optimizer not in self._known:
-            # Looked up at every first step: FSDP and the like exchange the parameters after this object was made.
+            # Read at the first step of each optimiser, because FSDP exchanges parameters after this object is made.
             own = {id(parameter) for parameter in self._model.parameters()}
             held = (parameter for group in optimizer.param_groups for parameter in group["params"])
             if not any(id(parameter) in own for parameter in held):
@@ -60,10 +59,10 @@ class OptimizerSteps:
 
 
 def _listen(steps: OptimizerSteps) -> None:
-    """Tell an object of optimiser steps for as long as it lives.
+    """Report optimiser steps to an object as long as it lives.
 
-    One hook serves all and stays: one of its own, taken off when its object is collected, could be taken off while torch goes
-    through its hooks, which raises in the user's ``optimizer.step()``.
+    One permanent hook serves all objects. A hook per object would be removed by the garbage collector, perhaps while torch
+    iterates over its hooks, and this raises in the user's ``optimizer.step()``.
     """
     global _registered
     if not _registered:

@@ -1,4 +1,4 @@
-"""PurifyRegularizer: what the user holds. It puts the parts together and holds no formula of its own."""
+"""PurifyRegularizer: the public interface. It assembles the parts and contains no formula."""
 
 import copy
 import warnings
@@ -24,35 +24,37 @@ if TYPE_CHECKING:
 
 
 class PurifyRegularizer:
-    """Makes the features of a model forget a label that some other data carries.
+    """Trains the features of a model to ignore a label that only other data may have.
 
-    Call :meth:`critic_step` before each backward pass and add :meth:`loss` to the task loss; all else stays the user's. Once
-    every ``every`` iterations one auxiliary batch trains the critic and pulls at the extractor. An iteration ends with a step
-    of the optimiser that holds the model's parameters; its passes (micro-batches, one loss per domain, the climbs of SAM and
-    LBFGS) count as one concatenated batch. In a distributed run all ranks train one critic on the rows of all.
+    Add :meth:`loss` to the task loss in every step. Every ``every`` iterations one auxiliary batch trains the critic, and the
+    term pulls at the extractor. An iteration ends with a step of the optimiser that holds the model's parameters. Its passes
+    (micro-batches, one loss per domain, the extra passes of SAM and LBFGS) count as one concatenated batch. In a distributed
+    run all ranks train one critic on the rows of all ranks.
 
     Args:
-        extract: maps images to features: a module, a bound method of one, or any callable together with ``model``.
+        extract: maps inputs to features: a module, a bound method of one, or any callable together with ``model``.
         sampler: draws auxiliary batches, see :class:`GroupSampler`.
-        feature_dim: width of the features after pooling, at least 1; None finds it with one forward of two auxiliary rows.
+        feature_dim: width of the features after pooling, at least 1; None measures it with a forward of two auxiliary rows.
         objective: :class:`TwoSided` minimises the gap through the extractor on the auxiliary rows (Eq. 20-21);
             :class:`OneSided` moves the task features along the critic (Eq. 25), which has no lower bound.
-        strength: ratio of purify to task gradient at the features, at least 0 (:class:`BalancedStrength`), or a strength
-            object; 0 only measures: the run is bit-identical to one without.
-        constraint: holds the critic's Lipschitz constant: a gradient penalty, weight or spectral clipping, or your own.
-        critic: a module from ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``, or what makes one of these two widths.
-        critic_lr, critic_steps: learning rate of its Adam, above 0, and its updates per acting iteration, at least 1.
-        scale_features: let the critic read features in units of their spread, so that their scale plays no part.
-        every: act once every this many iterations (n2 in the paper), at least 1.
-        pool: makes one row per sample: of tokens the ``"mean"``, ``"first"`` or ``"last"``, of other axes the mean; or a
-            function of features, of any shape, and mask, which may also fold several rows of a sample. Padding is left out
-            where auxiliary rows are dicts with an ``attention_mask``.
-        update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards do.
-        model: module whose buffers, device, dtype and optimiser count; needed only where ``extract`` is a plain function.
-        seed: seed of critic, penalty points and dropout in auxiliary forwards.
+        strength: ratio of the purify gradient to the task gradient at the features, at least 0 (:class:`BalancedStrength`), or
+            a strength object. With 0 the regularizer only measures, and the run is bit-identical to one without it.
+        constraint: constrains the critic's Lipschitz constant: a gradient penalty, weight or spectral clipping, or your own.
+        critic: a module from ``(batch, feature_dim)`` to ``(batch, sampler.n_groups)``, or a factory
+            ``(feature_dim, n_groups) -> nn.Module``.
+        critic_lr: learning rate of the critic's Adam optimiser, above 0.
+        critic_steps: updates of the critic per auxiliary batch, at least 1.
+        scale_features: divide features by their spread before the critic, so that results do not depend on their scale.
+        every: number of iterations from one auxiliary batch to the next (n2 in the paper), at least 1.
+        pool: reduces features to one row per sample: ``"mean"``, ``"first"`` or ``"last"`` of tokens, the mean of other axes,
+            or a function of features and mask. If auxiliary rows are dicts with an ``attention_mask``, padding is ignored.
+        update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards.
+        model: the module with the extractor's parameters; needed only if ``extract`` is a plain function.
+        seed: seed of the critic, the penalty's points and dropout in auxiliary forwards.
 
     Raises:
-        TypeError, ValueError: for what is none or out of range, a plain function alone, a gradient per sample (Opacus).
+        TypeError, ValueError: if an option has the wrong type or value, ``extract`` is a plain function without ``model``, or
+            the model computes per-sample gradients (Opacus).
 
     Source: Li et al. 2021, arXiv:2102.10955. Ours: all groups at once, two-sided, in every iteration, balanced at the features.
     """
@@ -111,10 +113,10 @@ class PurifyRegularizer:
         model: nn.Module | None = None,
         **options: "Unpack[PurifyOptions]",
     ) -> "PurifyRegularizer":
-        """The paper to the letter, for comparison; ``options`` change what is named.
+        """Make a regularizer with the paper's settings, for comparison; ``options`` override them.
 
-        Its loss has no lower bound, and it lost accuracy in every setting measured here, to chance in most. The paper
-        contradicts itself on the direction: ``OneSided()``, the default here, is Alg. 1, ``OneSided("group")`` is Eq. 22.
+        This loss has no lower bound. It lost accuracy in every setting measured here, in most of them down to chance. The paper
+        gives two directions: ``OneSided()``, the default here, is Alg. 1, and ``OneSided("group")`` is Eq. 22.
         """
         published: PurifyOptions = {**PUBLISHED, **options}
         return cls(extract, sampler, feature_dim=feature_dim, model=model, **published)
@@ -129,14 +131,15 @@ class PurifyRegularizer:
         feature_dim: int | None = None,
         **options: "Unpack[PurifyOptions]",
     ) -> "PurifyRegularizer":
-        """A regularizer for loops that never see features: it taps the input of a layer. Use with :meth:`criterion`.
+        """Make a regularizer for a loop that does not expose the features: a hook captures the input of a layer.
 
-        Auxiliary rows pass the model without the user's own hooks; attributes that it writes are as they were afterwards.
+        Use it with :meth:`criterion`. Auxiliary forwards do not call your hooks, and do not change attributes of the model.
 
         Args:
-            model, sampler: the user's model, wrapped or not, and what draws auxiliary batches.
-            layer: name of the layer whose input is the features; None takes the classifier.
-            feature_dim: width of the features after pooling; None reads it off the layer, or finds it with one forward.
+            model: your model, also behind wrappers such as DDP.
+            sampler: draws auxiliary batches.
+            layer: name of the layer whose input is the features; None finds the classifier.
+            feature_dim: width of the features after pooling; None takes the layer's, or measures it with one forward.
             **options: the constructor's options.
 
         Raises:
@@ -150,12 +153,13 @@ class PurifyRegularizer:
             raise
 
     def criterion(self, criterion: Callable[..., Any]) -> PurifiedCriterion:
-        """The user's criterion with the purify term's gradient added; it also calls :meth:`critic_step`.
+        """Wrap your criterion so that its loss carries the gradient of the purify term; the loss value does not change.
 
-        Its value is the very value of the criterion given. To wrap it twice changes nothing.
+        The wrapper trains the critic too. Wrapping is idempotent.
 
         Raises:
-            ValueError: if this regularizer was not made by :meth:`for_model`, or the criterion carries the term of its like.
+            ValueError: if this regularizer was not made by :meth:`for_model`, or the criterion already carries the term of
+                another regularizer with the same layer and auxiliary rows.
         """
         self._need_tap("criterion()")
         if adds_already(self, [source.__self__ for source in sources_of(criterion)]):  # type: ignore[attr-defined]
@@ -164,46 +168,46 @@ class PurifyRegularizer:
 
     @staticmethod
     def of(model: nn.Module) -> "PurifyRegularizer":
-        """The regularizer made for a model, wrapped or not, or for a part of it; LookupError without one, or with several."""
+        """Return the only regularizer of a model or of its submodules; LookupError if it has none or several."""
         return cast(PurifyRegularizer, regularizer_of(unwrap(model)))
 
     @property
     def critic(self) -> nn.Module:
-        """The critic for inspection; it reads features over their spread, and must not be given to the user's optimiser."""
+        """The critic, for inspection: its input is features divided by their spread. Your optimiser must not hold it."""
         return self._trainer.critic
 
     @outside_graphs
     def critic_step(self) -> None:
-        """Train the critic on one auxiliary batch, if this iteration is one to act in.
+        """Train the critic on one auxiliary batch, if it is due in this iteration.
 
-        :meth:`loss` does so by itself. Called before your forward pass, this does it while no activations of the task are held.
+        :meth:`loss` does this by itself. A call before your forward pass saves memory, because no activations of the task
+        exist yet.
         """
         self._loop.begin_pass(announced=True)
 
     def optimizer_stepped(self) -> None:
-        """Say that the model's optimiser has stepped, where it is no ``torch.optim.Optimizer``, which says so by itself."""
+        """End the iteration, after a step of an optimiser that is not a ``torch.optim.Optimizer``; those need no call."""
         self._loop.optimizer_stepped()
 
     @outside_graphs
     def loss(self, features: Tensor | None = None) -> Tensor:
-        """The purify term of this pass, to be added to the task loss.
+        """Return the purify term of this pass. Add it to the task loss.
 
-        Its value is the objective times the factor that is applied, so its gradient is the pull: it is small where the pull is
-        small, and 0 where there is none. Whatever the sign of the factor by which you multiply it, the pull brings groups
-        together. Several calls in one iteration each carry the term, for the loss that each is added to. The first call of an
-        iteration trains the critic, unless :meth:`critic_step` has done so.
+        The value is the objective times the applied factor, so it is near 0 when the pull is weak. If you multiply the term by
+        a number, only the magnitude of the number counts. With several losses in one iteration, call this for each and add
+        each result to its loss. The first call of an iteration trains the critic, unless :meth:`critic_step` has done so.
 
         Args:
-            features: what the task's head reads: shape ``(batch, dim)``, ``(batch, tokens, dim)``, ``(batch, dim, time)``,
-                ``(batch, dim, height, width)`` or of five axes; the very tensor, with its graph. None takes those that the tap
-                of :meth:`for_model` has caught, for loops whose loss comes from elsewhere.
+            features: the input of the task's head, with its graph (no copy and no second forward). Shape ``(batch, dim)``,
+                ``(batch, tokens, dim)``, ``(batch, dim, time)``, ``(batch, dim, height, width)`` or five axes. None takes the
+                features that the hook of :meth:`for_model` has captured.
 
         Returns:
-            A scalar tensor, float32 (float64 for float64 features); a constant 0 where grad mode is off, the strength is 0, the
-            features carry no gradient, or no training forward has come since the backward pass of the last one.
+            A scalar tensor, float32 (float64 for float64 features). It is a constant 0 if grad mode is off, the strength is 0,
+            the features have no gradient, or there was no training forward since the last backward pass.
 
         Raises:
-            TypeError, ValueError: if ``features`` is no floating point tensor of such a shape, or None without a tap.
+            TypeError, ValueError: if ``features`` is not a floating-point tensor of such a shape, or is None without a hook.
         """
         if features is not None:
             return self._loop.term_at(features)
@@ -212,21 +216,22 @@ class PurifyRegularizer:
         return torch.zeros((), device=self._forward.place()[0]) if term is None else term
 
     def metrics(self) -> PurifyMetrics:
-        """Figures of the last acting iteration, on the host; this is the one call that waits for the device."""
+        """Return the figures of the last auxiliary batch on the host; only this call waits for the device."""
         return self._loop.metrics()
 
     def state_dict(self, *, all_ranks: bool = False) -> dict[str, Any]:
-        """All that is needed to go on bit for bit, from any line of the loop (SAM, LBFGS: between iterations), as plain values.
+        """Return the state as tensors and plain values; a resumed run continues bit for bit.
 
-        ``all_ranks`` gives the state of every rank, each of which must call this; otherwise other ranks go on with a warning.
+        Save at any line of the loop (with SAM and LBFGS: between iterations). ``all_ranks`` gives the state of every rank, and
+        every rank must call this. Without it, other ranks can load the state only with a warning.
         """
         return self._checkpoint.state_dict(all_ranks=all_ranks)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; the constraint holds afterwards.
+        """Load a saved state, and project the critic onto the constraint.
 
         Raises:
-            ValueError: if the state is of other options, critic, sampler or version, or damaged; nothing has changed then.
+            ValueError: if options, critic, sampler or version of the state differ, or it is damaged; nothing changes then.
         """
         self._checkpoint.load_state_dict(state)
 
@@ -238,24 +243,26 @@ class PurifyRegularizer:
         max_rows: int = 4000,
         unpack: BatchUnpacker | None = None,
     ) -> ErasureReport:
-        """The last call, after training: remove from the features what a linear probe still reads, inside the classifier.
+        """Erase the label from the features after training, inside the classifier: the last call.
 
-        The affine map that does so is fitted on the sampler's own rows in evaluation mode and folded into the classifier's
-        weight and bias: no new module, no new key, no cost at inference. With ``batches`` the classifier is then fitted anew on
-        erased features, from where it is, which makes up for what it read from the directions that are gone.
+        An affine map that hides the label from linear probes is fitted on the sampler's rows in evaluation mode. It is folded
+        into weight and bias of the classifier, so there is no new module, no new key and no cost at inference. With ``batches``
+        the classifier is then refitted on erased features, from its present weights, because it may have used the erased
+        directions.
 
         Args:
-            batches: pairs of inputs and class numbers, such as the training loader, or a few rows without the bias; None keeps
-                the classifier's weights.
-            head: the classifier, a linear layer or a 1x1 convolution; None takes the tapped layer.
-            max_rows: rows read at most, of the sampler's and of ``batches``.
-            unpack: makes inputs and labels of a batch; None takes pairs, and mappings with an entry ``"labels"``.
+            batches: pairs of inputs and class numbers, such as the training loader, or a few rows without the bias; None
+                refits nothing.
+            head: the classifier, a linear layer or a 1x1 convolution; None takes the layer of :meth:`for_model`.
+            max_rows: largest number of rows to read, of the sampler's and of ``batches``.
+            unpack: splits a batch into inputs and labels; None takes pairs, and mappings with an entry ``"labels"``.
 
         Returns:
-            What a linear probe reads of the label before and after, on rows that the eraser was not fitted on.
+            Accuracy of a linear probe of the label before and after, on rows held out from its eraser.
 
         Raises:
-            ValueError: if the classifier is no such layer, or cannot be fitted on these batches; nothing has changed then.
+            ValueError: if the classifier is another kind of layer, or cannot be refitted on these batches; nothing changes
+                then.
 
         Source: Belrose et al. 2023, arXiv:2306.03819.
         """
@@ -266,23 +273,23 @@ class PurifyRegularizer:
         return self._erasing.fold(layer, batches, max_rows=max_rows, unpack=unpack)
 
     def eraser(self, *, max_rows: int = 4000, bias: bool = True) -> Eraser:
-        """The map of :meth:`erase` as a module, for any classifier: ``head(eraser(features))``.
+        """Return the map of :meth:`erase` as a module, for any classifier: ``head(eraser(features))``.
 
         Args:
-            max_rows: rows of the sampler read at most.
-            bias: False makes the map linear, so that it can be folded into a layer without a bias.
+            max_rows: largest number of the sampler's rows to read.
+            bias: False gives a linear map, which can be folded into a layer without a bias.
         """
         return self._erasing.eraser(max_rows=max_rows, through_origin=not bias)
 
     def remove(self) -> None:
-        """Take the tap off the model, if there is one, and drop what is held for the next ``loss()``."""
+        """Remove the hook from the model, and release all data of the current iteration."""
         self._loop.release(for_good=True)
         forget(self._forward.model, self)
         if self.tap is not None:
             self.tap.remove()
 
     def term(self) -> Tensor:
-        """The former name of ``loss()`` without an argument."""
+        """Former name of ``loss()`` without an argument."""
         warnings.warn("`term()` is now `loss()` without an argument. Write that.", DeprecationWarning, stacklevel=2)
         return self.loss()
 

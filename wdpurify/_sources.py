@@ -1,4 +1,4 @@
-"""What came as rows or labels and holds none: refused when the sampler is made, with what to write instead."""
+"""Refuses unusable rows and labels when the sampler is made, with the line to write instead."""
 
 from collections.abc import Callable, Hashable
 from pathlib import PurePath
@@ -13,7 +13,7 @@ PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 
 
 class _Kind(NamedTuple):
-    """What came, told without an import of its library, what is wrong with it, and what to write."""
+    """A kind of unusable argument: a test that imports no library, the problem, and the line to write."""
 
     came: Callable[[Any], bool]
     wrong: str
@@ -91,14 +91,14 @@ LABELS = (
 
 
 def refuse_rows(rows: Any, *, prepared: bool) -> None:
-    """Refuse what has no rows by number.
+    """Refuse rows that cannot be indexed by number.
 
     Args:
-        rows: as the user gave them.
-        prepared: whether a ``collate_fn`` or ``transform`` may read files.
+        rows: the user's argument.
+        prepared: whether there is a ``collate_fn`` or ``transform``, which may read files.
 
     Raises:
-        TypeError: with what is wrong and what to write.
+        TypeError: with the problem and the line to write.
     """
     if isinstance(rows, str | bytes):
         raise TypeError(
@@ -122,10 +122,10 @@ def refuse_rows(rows: Any, *, prepared: bool) -> None:
 
 
 def refuse_labels(labels: Any, name: str) -> None:
-    """Refuse what has no label per row, a column's name and masked labels.
+    """Refuse labels that are not one per row: a column's name, masked labels and others.
 
     Raises:
-        TypeError, ValueError: with what is wrong and what to write.
+        TypeError, ValueError: with the problem and the line to write.
     """
     for kind in LABELS:
         if kind.came(labels):
@@ -144,10 +144,10 @@ def refuse_labels(labels: Any, name: str) -> None:
 
 
 def refuse_mismatch(rows: Any, groups: Any) -> None:
-    """Refuse labels that come before their rows, a folder's names of classes as its labels, labels of more than a subset.
+    """Refuse swapped arguments, a folder's class names as labels, and labels of a whole data set for a subset.
 
     Raises:
-        TypeError, ValueError: with what is wrong and what to write.
+        TypeError, ValueError: with the problem and the line to write.
     """
     count = None if _is_sparse(groups) or not hasattr(groups, "__len__") else len(groups)
     if count == len(rows) and _are_labels(rows) and _are_rows(groups):
@@ -169,7 +169,7 @@ def refuse_mismatch(rows: Any, groups: Any) -> None:
 
 
 def tensors_left_out(rows: Any, *labels: list[Hashable]) -> int:
-    """Count the tensors of a ``TensorDataset`` behind the first that are none of these labels."""
+    """Count the tensors of a ``TensorDataset`` after the first that equal none of these labels."""
     tensors = getattr(rows, "tensors", ())
     others = [tensor for tensor in tensors[1:] if isinstance(tensor, Tensor)] if isinstance(tensors, tuple) else []
     return sum(tensor.ndim != 1 or tensor.tolist() not in labels for tensor in others)
@@ -184,7 +184,7 @@ def _is_sparse(rows: Any) -> bool:
 
 
 def _first(rows: Any, count: int) -> list[Any]:
-    """The first rows of what is in memory, such as a list, an array or a column; a data set that may read files has none."""
+    """Return the first rows of a list, an array or a column; none for a data set, which may read files."""
     in_memory = isinstance(rows, list | tuple) or hasattr(rows, "tolist") or hasattr(rows, "tensors")
     return [getattr(rows, "iloc", rows)[row] for row in range(min(count, len(rows)))] if in_memory else []
 
@@ -194,7 +194,7 @@ def _is_path(row: Any) -> bool:
 
 
 def _are_labels(rows: Any) -> bool:
-    """Whether these are texts or whole numbers of which most occur several times."""
+    """Whether all values are texts or whole numbers, and most of them repeat."""
     if not (isinstance(rows, list | tuple) or getattr(rows, "ndim", None) == 1):
         return False
     values = rows.tolist() if hasattr(rows, "tolist") else rows
@@ -202,7 +202,7 @@ def _are_labels(rows: Any) -> bool:
 
 
 def _are_rows(labels: Any) -> bool:
-    """Whether these are rows with dimensions, pictures, or texts of which hardly any repeats."""
+    """Whether the values are arrays, pictures, or texts with few repetitions."""
     if hasattr(labels, "ndim") and labels.ndim != 1:
         return labels.ndim > 2 or "float" in str(getattr(labels, "dtype", ""))
     first: Any = next(iter(_first(labels, 1)), None)

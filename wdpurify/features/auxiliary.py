@@ -82,7 +82,7 @@ class AuxiliaryForward:
         """Return the autocast setting for auxiliary forwards: the present one, or that of the last training forward."""
         return current_autocast(self.place()[0].type) or self.replayed
 
-    def placed(self, images: Any) -> Any:
+    def placed(self, inputs: Any) -> Any:
         """Move all tensors of a batch to the model's device, floating ones in its dtype (float32 under autocast).
 
         Mappings become dicts. Other objects with a ``to()`` method, such as a packed sequence, keep their dtype.
@@ -95,11 +95,11 @@ class AuxiliaryForward:
                 return moved(plain(leaf), device, wanted if leaf.is_floating_point() else None)
             return leaf.to(device) if hasattr(leaf, "to") else leaf
 
-        return mapped(placed, images)
+        return mapped(placed, inputs)
 
-    def attention_mask(self, images: Any) -> Tensor | None:
+    def attention_mask(self, inputs: Any) -> Tensor | None:
         """Return the attention mask of a batch, or None."""
-        return attention_mask_of(self._extract, images)
+        return attention_mask_of(self._extract, inputs)
 
     def warn_of_left_out(self, sampler: Sampler) -> None:
         """Warn if rows have more tensors that the extractor could take by position."""
@@ -117,15 +117,15 @@ class AuxiliaryForward:
         """Call ``work`` while the model is isolated, and return its result."""
         return isolated(self.model, work, update_buffers=self._update_statistics, with_grad=with_grad)
 
-    def __call__(self, images: Any, *, step: int, with_grad: bool) -> Any:
+    def __call__(self, inputs: Any, *, step: int, with_grad: bool) -> Any:
         """Compute the features of :meth:`placed` inputs; records a graph only if ``with_grad``."""
         seed = derive_seed(self._seed, "auxiliary forward", step)
         randomness = private_randomness(self.place()[0], seed, self._generators or ())
         if with_grad and self.inputs_need_grad:
-            images = mapped(_with_grad, images)
+            inputs = mapped(_with_grad, inputs)
         with torch.set_grad_enabled(with_grad), replayed(self.autocast()), randomness:
             try:
-                features = plain(call_with(self._extract, images))
+                features = plain(call_with(self._extract, inputs))
                 self._reached = not with_grad or getattr(features, "requires_grad", False)
                 return features
             except Exception as error:
@@ -152,28 +152,28 @@ class AuxiliaryForward:
         """Measure the width of the features by a forward of two auxiliary rows, without a change to sampler and model."""
         position = sampler.state_dict()
         batch = self.draw(sampler, step=-1)
-        images = self.placed(batch.images)
+        inputs = self.placed(batch.images)
         sampler.load_state_dict(position)
-        few = self._first_rows(images, 2, len(batch.groups))
-        images = images if few is None else few
-        features = self.isolated(lambda _: self(images, step=-1, with_grad=False), with_grad=False)
+        few = self._first_rows(inputs, 2, len(batch.groups))
+        inputs = inputs if few is None else few
+        features = self.isolated(lambda _: self(inputs, step=-1, with_grad=False), with_grad=False)
         return int(pool_features(features, None, pool=pool, channels_first=self.channels_first).shape[1])
 
-    def check_first_axis(self, images: Any, features: Tensor, samples: int, *, pool: Pool) -> None:
+    def check_first_axis(self, inputs: Any, features: Tensor, samples: int, *, pool: Pool) -> None:
         """Check in the first step that the first axis of the features is the batch, by a forward of half the batch.
 
         Args:
-            images: of the batch, :meth:`placed`.
-            features: of these images, before pooling.
+            inputs: of the batch, :meth:`placed`.
+            features: of these inputs, before pooling.
             samples: rows of the batch.
             pool: how features become one row per sample.
 
         Raises:
-            ValueError: if half of the images do not give half of the rows.
+            ValueError: if half of the inputs do not give half of the rows.
         """
         half = samples // 2
         if not self._is_checked and half > 1 and features.ndim > 2 and features.shape[0] == features.shape[1] == samples:
-            few = self._first_rows(images, half, samples)
+            few = self._first_rows(inputs, half, samples)
             if few is not None:
                 reached = self._reached
                 work: Callable[[Isolation], Any] = lambda _: self(few, step=-1, with_grad=False)  # noqa: E731
@@ -182,11 +182,11 @@ class AuxiliaryForward:
                 pool_features(found, None, pool=pool, channels_first=self.channels_first or False, samples=half)
         self._is_checked = True
 
-    def _first_rows(self, images: Any, count: int, samples: int) -> Any:
+    def _first_rows(self, inputs: Any, count: int, samples: int) -> Any:
         """Return the first rows of a batch; None if a leaf does not have one entry per sample."""
-        leaves = leaves_of(images)
+        leaves = leaves_of(inputs)
         whole = all(isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == samples for leaf in leaves)
-        return mapped(lambda leaf: leaf[:count], images) if whole else None
+        return mapped(lambda leaf: leaf[:count], inputs) if whole else None
 
     def remember(self, features: Tensor) -> None:
         """Remember the autocast setting of these task features, and whether their inputs need a gradient."""
@@ -197,5 +197,5 @@ class AuxiliaryForward:
         self.replayed = made or current_autocast(features.device.type)
 
 
-def _with_grad(images: Any) -> Any:
-    return images.detach().requires_grad_() if isinstance(images, Tensor) and images.is_floating_point() else images
+def _with_grad(inputs: Any) -> Any:
+    return inputs.detach().requires_grad_() if isinstance(inputs, Tensor) and inputs.is_floating_point() else inputs

@@ -51,7 +51,7 @@ def check_features(features: object, feature_dim: int | None) -> None:
         raise ValueError(
             f"`features` must have shape (batch, {width}), (batch, tokens, {width}) or (batch, {width}, ...) with one to three "
             f"axes of places, got {tuple(features.shape)}. Pass the classifier's input, or set `feature_dim`, "
-            "or give `pool=` a function of features and mask that makes one row per sample, or resize the auxiliary images to "
+            "or give `pool=` a function of features and mask that makes one row per sample, or resize the auxiliary inputs to "
             "the size of the task's"
         )
 
@@ -124,15 +124,15 @@ def blank_rows(features: Tensor, keep: Tensor) -> Tensor:
     return features if _all_kept(keep) else torch.where(keep[:, None], features, 0.0)
 
 
-def replace_rows(images: Tensor, keep: Tensor) -> Tensor:
+def replace_rows(inputs: Tensor, keep: Tensor) -> Tensor:
     """Replace the rows outside ``keep`` with the first row in it, or zeros without one; no host synchronisation.
 
     Repeats a valid row, because a row of zeros would shift the batch statistics.
     """
     if _all_kept(keep):
-        return images
+        return inputs
     rows = torch.arange(len(keep), device=keep.device)
-    replaced = images[torch.where(keep, rows, keep.float().argmax())]
+    replaced = inputs[torch.where(keep, rows, keep.float().argmax())]
     return torch.where(keep.any(), replaced, torch.zeros_like(replaced))
 
 

@@ -201,7 +201,7 @@ class FeatureTap:
         self._asked = None
         self._let_go()
 
-    def __call__(self, *images: Any, **named: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Return the layer's input in a forward of the unwrapped model on other inputs; captured task features do not change.
 
         Raises:
@@ -212,7 +212,7 @@ class FeatureTap:
         collecting = _CollectingHook()
         handle = self._module.register_forward_pre_hook(collecting, with_kwargs=True)
         try:
-            self.model(*images, **named)
+            self.model(*inputs, **named)
         finally:
             handle.remove()
             hooks.update(ours)
