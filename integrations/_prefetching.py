@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from wdpurify import GroupBatch
-from wdpurify._torch import agreed_share, derive_seed
+from wdpurify._torch import agree_on_share, derive_seed
 
 from ._streaming import StreamSource
 
@@ -69,7 +69,7 @@ class PrefetchedSampler:
         self._running.append(_loaded(self._loader, jobs, self._workers, self._prefetch))
 
     def _take_share(self) -> tuple[int, int]:
-        share = agreed_share(self._share)
+        share = agree_on_share(self._share)
         if isinstance(self._source, StreamSource):
             self._source.plan.share = share
         return share

@@ -11,7 +11,7 @@ from torch import Tensor
 from wdpurify import GroupSampler
 from wdpurify._checks import check_positive_integer
 from wdpurify._rows import refuse_dropped, refuse_reordered
-from wdpurify._torch import checked_share, derive_seed, private_randomness
+from wdpurify._torch import check_share, derive_seed, private_randomness
 from wdpurify.exceptions import AuxiliaryDataWarning
 
 from ._extras import install
@@ -96,7 +96,7 @@ def group_sampler(
         splits = f". Choose one of its splits {', '.join(map(repr, dataset))}" if isinstance(dataset, dict) else ""
         raise TypeError(f"`dataset` must be a Dataset or an IterableDataset, got {type(dataset).__name__}{splits}")
     columns = [image] if isinstance(image, str) else list(image)
-    share = checked_share(rank, world_size)
+    share = check_share(rank, world_size)
     transformed = isinstance(dataset, Dataset) and dataset.format["type"] == "custom"
     if (group is None) == (one_hot is None):
         raise ValueError("give one of `group` and `one_hot`, the columns of the label")

@@ -16,7 +16,7 @@ import torch
 
 from wdpurify import PurifyRegularizer
 from wdpurify.exceptions import ResumeWarning
-from wdpurify.pull import with_pull
+from wdpurify.pull import add_term
 
 from ._files import save_whole
 
@@ -90,7 +90,7 @@ def purify_trainer(
         # The trainer does not divide a loss that is already normalised over the accumulated batch, so this divides the term.
         divisor = _steps(trainer) if _is_normalised(trainer, named.get("num_items_in_batch")) else 1
         term = purify.loss() / divisor
-        return (with_pull(result[0], term), *result[1:]) if isinstance(result, tuple) else with_pull(result, term)
+        return (add_term(result[0], term), *result[1:]) if isinstance(result, tuple) else add_term(result, term)
 
     @functools.wraps(train)
     def training(resume_from_checkpoint: Any = None, *arguments: Any, **named: Any) -> Any:

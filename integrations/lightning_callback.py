@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from wdpurify import PurifyRegularizer
-from wdpurify.pull import with_pull
+from wdpurify.pull import add_term
 
 from ._extras import install
 
@@ -134,5 +134,5 @@ class PurifyCallback(*_callback_classes()):  # type: ignore[misc]
             return output
         term = self.purify.loss()
         if isinstance(output, Mapping):
-            return {**output, "loss": with_pull(output["loss"], term)}
-        return with_pull(output, term) if isinstance(output, Tensor) else output
+            return {**output, "loss": add_term(output["loss"], term)}
+        return add_term(output, term) if isinstance(output, Tensor) else output

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from wdpurify import PurifyRegularizer
 from wdpurify.exceptions import ResumeWarning
-from wdpurify.pull import with_pull
+from wdpurify.pull import add_term
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -66,7 +66,7 @@ class PurifyTask(TrainingTask):
         """Return the task's result with the term added to ``loss``, and the detached term as ``purify``."""
         result = dict(self.task(input, target))
         term = self.purify.loss()
-        result["loss"] = with_pull(result["loss"], term)
+        result["loss"] = add_term(result["loss"], term)
         result[STATE] = term.detach()
         return result
 

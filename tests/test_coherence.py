@@ -15,7 +15,7 @@ from wdpurify.pull.coherence import (
     Coherence,
     coherence,
     count_of_sums,
-    projected,
+    project,
     projections,
     sums_over_rows,
 )
@@ -28,7 +28,7 @@ def _drawn(seed, rows, dim):
 
 def _sums(features, gradient, in_play=None):
     of_features, of_gradients = projections(features.shape[1], features.device) or (None, None)
-    return sums_over_rows(projected(features, of_features), gradient, of_gradients, in_play)
+    return sums_over_rows(project(features, of_features), gradient, of_gradients, in_play)
 
 
 def _found(features, gradient, in_play=None):

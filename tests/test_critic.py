@@ -43,7 +43,8 @@ def _by_autograd(critic, batch, constraint):
     penalty = constraint.penalty(critic, features, groups, population, generator=torch.Generator().manual_seed(5))
     loss = penalty - (critic(features) * weights).sum()
     gradients = torch.autograd.grad(loss, list(critic.parameters()), allow_unused=True)
-    return [torch.zeros_like(each) if found is None else found for each, found in zip(critic.parameters(), gradients)]
+    pairs = zip(critic.parameters(), gradients, strict=True)
+    return [torch.zeros_like(parameter) if gradient is None else gradient for parameter, gradient in pairs]
 
 
 @given(

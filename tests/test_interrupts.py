@@ -121,7 +121,7 @@ def test_an_interrupt_at_many_points_leaves_the_model_as_it_was(tapped, opcodes)
 SIGNALS = {
     "rows just drawn": (GroupSampler, "next_batch"),
     "in the auxiliary forward": (nn.Flatten, "forward"),
-    "while the critic learns": (GradientPenalty, "penalty"),
+    "while the critic learns": (GradientPenalty, "points"),
     "critic updated once of twice": (GradientPenalty, "project_"),
 }
 

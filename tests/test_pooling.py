@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from wdpurify import FixedStrength, GroupSampler, PurifyRegularizer
 from wdpurify.exceptions import AuxiliaryDataWarning
-from wdpurify.features import FeatureTap, pool_features, unpooled
+from wdpurify.features import FeatureTap, pool_features, unpool
 from wdpurify.features.classifier import reads_channels_first
 
 FEATURES = torch.arange(24.0).view(2, 4, 3)
@@ -36,7 +36,7 @@ def test_tokens_are_pooled_as_named(pool, mask, expected):
 
 @pytest.mark.parametrize("pool", ["mean", "first", "last"])
 def test_the_gradient_goes_to_the_tokens_that_were_read(pool):
-    gradient = unpooled(FEATURES, torch.ones(2, 3), pool=pool, mask=MASK)
+    gradient = unpool(FEATURES, torch.ones(2, 3), pool=pool, mask=MASK)
     reached = (gradient != 0).all(2)
     expected = {"mean": MASK.bool(), "first": torch.tensor([[1, 0, 0, 0]] * 2).bool()}
     expected["last"] = torch.tensor([[0, 1, 0, 0], [0, 0, 0, 1]]).bool()

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from wdpurify import BalancedStrength, FixedStrength, GroupSampler, OneSided, PurifyRegularizer
 from wdpurify.exceptions import PullNotAppliedWarning
-from wdpurify.pull import with_pull
+from wdpurify.pull import add_term
 
 
 def _separated():
@@ -34,7 +34,7 @@ def _apart(model, rows, groups):
 def test_a_loss_with_the_pull_is_the_loss_bit_for_bit(value, dtype):
     loss = torch.tensor([value, 0.3], dtype=dtype, requires_grad=True)
     term = torch.tensor(12.5, requires_grad=True)
-    carrying = with_pull(loss, term)
+    carrying = add_term(loss, term)
     assert carrying.dtype == dtype
     assert torch.equal(carrying, loss)
     assert torch.equal(carrying.signbit(), loss.signbit())

@@ -141,11 +141,11 @@ def test_features_that_drift_apart_later_are_not_taken_for_images_of_another_ran
 
 def test_a_resumed_run_was_looked_at_before():
     purify = _two_steps()
-    assert purify._loop._diagnostics.matched
+    assert purify._loop._diagnostics.inputs_matched
     resumed = PurifyRegularizer(nn.Linear(4, 3), GroupSampler(torch.randn(20, 4), [0, 1] * 10, batch_size=8), feature_dim=3)
-    assert not resumed._loop._diagnostics.matched
+    assert not resumed._loop._diagnostics.inputs_matched
     resumed.load_state_dict(purify.state_dict())
-    assert resumed._loop._diagnostics.matched
+    assert resumed._loop._diagnostics.inputs_matched
 
 
 def test_a_saturated_critic_is_named_when_metrics_are_read():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ._iteration import Iteration, PreparedPull
 from ._sampler import GroupBatch, Sampler
-from ._torch import gather_ranks, is_free_to_read, leaves_of, mapped, moved, own_part, plain, rank_and_world
+from ._torch import gather_ranks, is_free_to_read, leaves_of, local_part, map_leaves, plain, rank_and_world, to_device
 from .critic import CriticTrainer
 from .features import (
     LARGEST_INPUT,
@@ -20,11 +20,11 @@ from .features import (
     check_pool,
     pool_features,
     replace_rows,
-    unpooled,
+    unpool,
     usable_rows,
 )
 from .functional import feature_spread, gap_weights
-from .pull import Forward, Objective, StrengthController, TwoSided, check_objective, sized_value
+from .pull import Forward, Objective, StrengthController, TwoSided, check_objective, scaled_value
 
 #: Largest norm of a usable pull: with a larger one, something in the model has overflowed or is about to.
 LARGEST_PULL = 1e18
@@ -134,10 +134,10 @@ class AuxiliaryStep:
         pooled = [pool_features(each, self._trainer.feature_dim, **self._pooling) for each in detached]
         rows = torch.cat(pooled)
         keep = usable_rows(rows)
-        found = self._trainer.differentiate(blank_rows(rows, keep), lambda scores: self._objective(scores, None, None))
-        parts = blank_rows(found.gradient, keep).split([len(each) for each in pooled])
-        gradients = [unpooled(each, part, **self._pooling) for each, part in zip(detached, parts, strict=True)]
-        return self._controller.size_at_task_rows(found.value, gradients, ranks=self.world)
+        scored = self._trainer.differentiate(blank_rows(rows, keep), lambda scores: self._objective(scores, None, None))
+        parts = blank_rows(scored.gradient, keep).split([len(each) for each in pooled])
+        gradients = [unpool(each, part, **self._pooling) for each, part in zip(detached, parts, strict=True)]
+        return self._controller.scale_at_task_rows(scored.value, gradients, ranks=self.world)
 
     @property
     def _pulls(self) -> bool:
@@ -151,7 +151,7 @@ class AuxiliaryStep:
             return self._step(iteration, isolation, learn=learn)
 
         with torch.inference_mode(False):
-            figures = self._forward.isolated(work, with_grad=self._pulls)
+            figures = self._forward.run_isolated(work, with_grad=self._pulls)
         self.written = used[0].written_parameters() if self.count == 1 else []
         return figures
 
@@ -159,12 +159,12 @@ class AuxiliaryStep:
         assert iteration.batch is not None
         controller, trainer, objective = self._controller, self._trainer, self._objective
         batch = iteration.batch
-        inputs, finite = _finite_rows(self._forward.placed(batch.images), len(batch.groups))
+        inputs, finite = _finite_rows(self._forward.to_model(batch.images), len(batch.groups))
         raw = self._forward(inputs, step=self.count - 1, with_grad=self._pulls)
         mask = self._forward.attention_mask(inputs)
-        own, keep = self._own_rows(raw, mask, finite, batch)
+        local, keep = self._own_rows(raw, mask, finite, batch)
         self._forward.check_first_axis(inputs, raw, len(batch.groups), pool=self.pool)
-        rows = _of_all_ranks(own) if self.world > 1 else own
+        rows = _of_all_ranks(local) if self.world > 1 else local
         in_play = rows.population | _in_a_group(rows.groups)
         if learn:
             controller.spread.record(feature_spread(rows.features, in_play), in_play)
@@ -172,17 +172,17 @@ class AuxiliaryStep:
         weights = gap_weights(rows.groups, rows.population, trainer.n_groups)
         # Before the critic trains on these rows: afterwards it may have memorised them.
         is_gap = type(objective) is TwoSided or self.acts_on_task_rows
-        found = trainer.differentiate(rows.features, _gap(weights) if is_gap else _formula(objective, rows))
+        scored = trainer.differentiate(rows.features, _gap(weights) if is_gap else _formula(objective, rows))
         if learn:
-            controller.separation.record(found.scores, weights, in_play)
+            controller.separation.record(scored.scores, weights, in_play)
         if self._pulls and raw.requires_grad:
             if learn:
-                controller.record_pull(rows.features, found.gradient, in_play)
-            iteration.pull = self._prepared(isolation, raw, found.gradient, found.value, mask)
+                controller.record_pull(rows.features, scored.gradient, in_play)
+            iteration.pull = self._prepared(isolation, raw, scored.gradient, scored.value, mask)
         if learn:
             trainer.fit(rows.features, rows.groups, rows.population, weights=weights, step=self.count - 1)
-        estimate = found.value if is_gap else (found.scores * weights).sum()
-        return self._figures(rows, found.gradient, estimate, keep) if learn else {}
+        estimate = scored.value if is_gap else (scored.scores * weights).sum()
+        return self._figures(rows, scored.gradient, estimate, keep) if learn else {}
 
     def _own_rows(self, raw: Any, mask: Tensor | None, finite: Tensor | None, batch: GroupBatch) -> tuple[_Rows, Tensor]:
         """Return the pooled features with their roles, and the mask of usable rows."""
@@ -190,10 +190,10 @@ class AuxiliaryStep:
         pooled = pool_features(raw, self._trainer.feature_dim, **self._pooling, mask=mask, samples=len(batch.groups))
         keep = usable_rows(pooled)
         if finite is not None:
-            keep = keep & moved(finite, keep.device)
-        groups = moved(batch.groups, keep.device)
+            keep = keep & to_device(finite, keep.device)
+        groups = to_device(batch.groups, keep.device)
         groups = torch.where(keep if groups.ndim == 1 else keep[:, None], groups, -1)
-        return _Rows(blank_rows(pooled, keep), groups, moved(batch.population, keep.device) & keep), keep
+        return _Rows(blank_rows(pooled, keep), groups, to_device(batch.population, keep.device) & keep), keep
 
     def _prepared(
         self, isolation: Isolation, raw: Tensor, gradient: Tensor, value: Tensor, mask: Tensor | None
@@ -201,31 +201,31 @@ class AuxiliaryStep:
         """Compute the pull at the extractor's parameters from the objective's gradient at the features of all ranks."""
         world = self.world
         rank = rank_and_world()[0] if world > 1 else 0
-        own = gradient[rank::world] * world
-        at_raw = unpooled(raw, own, **self._pooling, mask=mask)
+        local = gradient[rank::world] * world
+        at_raw = unpool(raw, local, **self._pooling, mask=mask)
         # Pooling distributes each row's gradient over its tokens or places, which changes the norm.
-        norm = at_raw.norm() if world == 1 else gradient.norm() * _ratio(at_raw.norm(), own.norm())
+        norm = at_raw.norm() if world == 1 else gradient.norm() * _ratio(at_raw.norm(), local.norm())
         factor = self._controller.factor(norm)
         scale = HALF_PRECISION_SCALE if raw.dtype == torch.float16 else 1.0
         gradients = isolation.gradients(raw, (at_raw * factor * scale).to(raw.dtype))
         value, gradients = _only_finite(value, gradients, scale)
         return PreparedPull(
-            sized_value(value, factor), gradients, [isolation.names[id(parameter)] for parameter, _ in gradients]
+            scaled_value(value, factor), gradients, [isolation.names[id(parameter)] for parameter, _ in gradients]
         )
 
     def _figures(self, rows: _Rows, gradient: Tensor, estimate: Tensor, keep: Tensor) -> dict[str, Tensor]:
-        known = self._controller
-        task_spread = known.task_spread if self._task_spread is None else self._task_spread
+        controller = self._controller
+        task_spread = controller.task_spread if self._task_spread is None else self._task_spread
         return {
             "estimate": estimate,
-            "separation": known.separation.value,
-            "separation_by_chance": known.separation.chance,
+            "separation": controller.separation.value,
+            "separation_by_chance": controller.separation.chance,
             "critic_gradient_norm": gradient.norm(),
-            "spread_kept": known.spread.kept,
-            "spread_beside_task": known.spread.value / moved(task_spread, known.spread.value.device),
-            "coherence_excess": known.coherence.excess,
-            "gain": known.gain.applied,
-            "apart": torch.where(known.gain.at_limit & known.separation.is_high, known.separation.value, 0.0),
+            "spread_kept": controller.spread.kept,
+            "spread_beside_task": controller.spread.value / to_device(task_spread, controller.spread.value.device),
+            "coherence_excess": controller.coherence.excess,
+            "gain": controller.gain.applied,
+            "apart": torch.where(controller.gain.at_limit & controller.separation.is_high, controller.separation.value, 0.0),
             "feature_norm": rows.features.norm(dim=1).mean(),
             "dropped_rows": (~keep).sum(),
             "dropped_share": 1.0 - keep.float().mean(),
@@ -256,15 +256,15 @@ def _finite_rows(inputs: Any, count: int) -> tuple[Any, Tensor | None]:
     if not checked or any(tensor.is_nested for tensor in checked):
         return inputs, None
     keep = torch.stack([usable_rows(tensor, largest=LARGEST_INPUT) for tensor in checked]).all(0)
-    return mapped(lambda leaf: replace_rows(leaf, keep) if is_checked(leaf) else leaf, inputs), keep
+    return map_leaves(lambda leaf: replace_rows(leaf, keep) if is_checked(leaf) else leaf, inputs), keep
 
 
-def _of_all_ranks(own: _Rows) -> _Rows:
-    dim = own.features.shape[1]
-    rows = torch.cat([own.features, own.groups.view(len(own.groups), -1), own.population[:, None]], dim=1)
+def _of_all_ranks(local: _Rows) -> _Rows:
+    dim = local.features.shape[1]
+    rows = torch.cat([local.features, local.groups.view(len(local.groups), -1), local.population[:, None]], dim=1)
     rows = gather_ranks(rows).transpose(0, 1).flatten(0, 1)
     groups = rows[:, dim:-1].long()
-    return _Rows(rows[:, :dim].contiguous(), groups if own.groups.ndim == 2 else groups[:, 0], rows[:, -1].bool())
+    return _Rows(rows[:, :dim].contiguous(), groups if local.groups.ndim == 2 else groups[:, 0], rows[:, -1].bool())
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
@@ -277,11 +277,11 @@ def _only_finite(
     """Remove the scale from the pull; if any gradient is not finite, the whole pull becomes 0."""
     if not gradients:
         return value, []
-    local = [own_part(gradient) for _, gradient in gradients]
-    norms = torch.stack([moved(norm, value.device) for norm in torch._foreach_norm(local)])
+    local = [local_part(gradient) for _, gradient in gradients]
+    norms = torch.stack([to_device(norm, value.device) for norm in torch._foreach_norm(local)])
     finite = (norms < LARGEST_PULL).all()
     unscaled = [(parameter, gradient if scale == 1.0 else gradient / scale) for parameter, gradient in gradients]
     if is_free_to_read(finite):
         return (value, unscaled) if finite else (torch.zeros_like(value), [])
-    kept = [(parameter, torch.where(moved(finite, each.device), each, 0.0)) for parameter, each in unscaled]
+    kept = [(parameter, torch.where(to_device(finite, each.device), each, 0.0)) for parameter, each in unscaled]
     return torch.where(finite, value, 0.0), kept

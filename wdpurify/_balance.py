@@ -128,9 +128,9 @@ class CellOrder:
         return int(self._starts[cell]) + (int(self._permuted(cell, epoch, count)[place]) if count > 1 else 0)
 
     def _permuted(self, what: int, number: int, count: int) -> Tensor:
-        known = self._kept.get(what)
-        if known is not None and known[0] == number:
-            return known[1]
+        cached = self._kept.get(what)
+        if cached is not None and cached[0] == number:
+            return cached[1]
         generator = torch.Generator("cpu").manual_seed(derive_seed(self._seed, self._name, what, number))
         order = torch.randperm(count, generator=generator, device="cpu")
         if count > KEPT:
@@ -161,18 +161,18 @@ def cells_to_balance(values: list[Hashable], numbers: Tensor, classes: list[Hash
     """
     names, of_class = _numbered_classes(classes, len(numbers))
     cells: Tensor
-    found, cells, counts = (numbers * len(names) + of_class).unique(return_inverse=True, return_counts=True)
-    if len((found % len(names)).unique()) == len(found):
+    occurring, cells, counts = (numbers * len(names) + of_class).unique(return_inverse=True, return_counts=True)
+    if len((occurring % len(names)).unique()) == len(occurring):
         raise ValueError(
             "`balance` needs classes that occur in more than one group, got one group per class, so these rows do not separate "
             "group and class. Use auxiliary data from another source"
         )
     cells_in_all = len(values) * len(names)
-    absent = cells_in_all - len(found)
+    absent = cells_in_all - len(occurring)
     single = int((counts == 1).sum())
     if absent or single:
-        known = set(found.tolist())
-        first = itertools.islice((cell for cell in range(cells_in_all) if cell not in known), SHOWN)
+        occurring_cells = set(occurring.tolist())
+        first = itertools.islice((cell for cell in range(cells_in_all) if cell not in occurring_cells), SHOWN)
         shown = ", ".join(f"({values[cell // len(names)]!r}, {names[cell % len(names)]!r})" for cell in first)
         shown += " ..." if absent > SHOWN else ""
         without = f"{absent} have no row ({shown}), so those groups are compared without those classes" if absent else ""

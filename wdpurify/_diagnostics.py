@@ -53,11 +53,11 @@ class Diagnostics:
         layer: name of the tapped layer; None if the caller passes the features.
 
     Attributes:
-        matched: whether task and auxiliary features once had similar spreads; a later difference has other reasons.
+        inputs_matched: whether task and auxiliary features once had similar spreads; a later difference has other reasons.
     """
 
     def __init__(self, *, needs_task_gradient: bool, layer: str | None) -> None:
-        self.matched = False
+        self.inputs_matched = False
         self._needs_task_gradient = needs_task_gradient
         self._layer = layer
         self._figures: dict[str, Tensor] = {}
@@ -77,13 +77,13 @@ class Diagnostics:
     def metrics(self, *, lipschitz_bound: float, clip_share: float, strength: float) -> PurifyMetrics:
         """Return all figures on the host; waits for the device."""
         if clip_share > SATURATED:
-            self.say("saturated critic", value=clip_share)
+            self.warn("saturated critic", value=clip_share)
         read = self.read
         estimate = read("estimate")
         task_norm = read("task_norm")
-        known = {name: read(name) for name in PurifyMetrics._fields}
+        figures = {name: read(name) for name in PurifyMetrics._fields}
         return PurifyMetrics(
-            **known
+            **figures
             | {
                 "estimate_per_lipschitz": estimate / lipschitz_bound if lipschitz_bound > 0 else math.nan,
                 "lipschitz_bound": lipschitz_bound,
@@ -97,7 +97,7 @@ class Diagnostics:
         """Return one figure on the host; NaN if it was never logged."""
         return float(self._figures[name]) if name in self._figures else math.nan
 
-    def say(self, finding: str, *, value: float = math.nan, names: str = "") -> None:
+    def warn(self, finding: str, *, value: float = math.nan, names: str = "") -> None:
         """Warn of a finding once, with the user's line as its place."""
         if finding == "no task gradient" and self._layer is not None:
             finding = "no task gradient at layer"
@@ -134,14 +134,15 @@ class Diagnostics:
             value = values.get(figure, math.nan)
             beyond = value <= lowest or value > highest
             self._beyond[figure] = self._beyond[figure] + 1 if beyond else 0
-            self.matched |= figure == "spread_beside_task" and lowest < value <= highest
+            self.inputs_matched |= figure == "spread_beside_task" and lowest < value <= highest
             if self._beyond[figure] >= patience:
                 self._judge(finding, value)
 
     def _judge(self, finding: str, value: float) -> None:
-        known = (finding == "unlike rows" and self.matched) or (finding == "no task gradient" and not self._needs_task_gradient)
-        if not known:
-            self.say(finding, value=value)
+        drifted_apart = finding == "unlike rows" and self.inputs_matched
+        is_fixed = finding == "no task gradient" and not self._needs_task_gradient
+        if not (drifted_apart or is_fixed):
+            self.warn(finding, value=value)
 
 
 def warn_at_caller(message: str, category: type[Warning]) -> None:

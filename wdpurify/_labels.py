@@ -67,7 +67,7 @@ def numbers_of(labels: list[Hashable], name: str = "groups") -> tuple[list[Hasha
         TypeError: if a label is not hashable, or its ``repr`` differs between processes.
     """
     numbers: dict[Hashable, int] = {}
-    found: list[int] = []
+    row_numbers: list[int] = []
     for row, label in enumerate(labels):
         try:
             number = numbers.get(label)
@@ -82,8 +82,8 @@ def numbers_of(labels: list[Hashable], name: str = "groups") -> tuple[list[Hasha
                     f"`{name}` must hold labels whose `repr` is equal in every process, because states store it, got "
                     f"{type(label).__name__} in row {row}. Give each value a name or a number"
                 )
-        found.append(number)
-    return list(numbers), torch.tensor(found, dtype=torch.int64, device="cpu")
+        row_numbers.append(number)
+    return list(numbers), torch.tensor(row_numbers, dtype=torch.int64, device="cpu")
 
 
 def cut_into_ranges(labels: list[Hashable], name: str = "`groups`") -> list[Hashable]:

@@ -12,7 +12,7 @@ from ._iteration import Count, Iteration, PreparedPull
 from ._loop_checks import LoopChecks
 from ._metrics import PurifyMetrics
 from ._optimizers import OptimizerSteps, ignore_steps_of
-from ._torch import is_shard, like, own_part
+from ._torch import is_shard, local_part, shard_like
 from .critic import CriticTrainer
 from .features import AuxiliaryForward
 from .pull import Forward, Pass, StrengthController, inject_gradients, reachable_parameters
@@ -73,7 +73,7 @@ class Loop:
             announced: whether ``critic_step()`` calls this; otherwise a term does.
         """
         if self._trainer.changed_by_others():
-            self._diagnostics.say("changed critic")
+            self._diagnostics.warn("changed critic")
         self._count.add_pass()
         counts_passes = not self.steps.seen and self._count.counts_passes
         self._checks.check_optimizers(counts_passes=counts_passes)
@@ -96,7 +96,7 @@ class Loop:
         self._checks.optimizer_stepped(self._forward, measures_only=self.measures_only)
         self.release()
 
-    def term_behind(self, loss: Tensor | None) -> Tensor | None:
+    def term_for_loss(self, loss: Tensor | None) -> Tensor | None:
         """Make the term of the pass that the tap has caught; None without a pass.
 
         Args:
@@ -105,9 +105,9 @@ class Loop:
         tap = self._forward.tap
         assert tap is not None
         current = tap.current()
-        forwards = [] if current is None else current.forwards if loss is None else current.behind(loss)
+        forwards = [] if current is None else current.forwards if loss is None else current.forwards_behind(loss)
         if current is None or not forwards:
-            self._checks.missed(tap)
+            self._checks.record_no_features(tap)
             return None
         self._step.check(current.newest)
         self._forward.remember(current.newest)
@@ -117,7 +117,7 @@ class Loop:
         tap.place_probe(current.newest.device)
         return self._term(current, forwards)
 
-    def term_at(self, features: Tensor) -> Tensor:
+    def term_for_features(self, features: Tensor) -> Tensor:
         """Make the term for features from the caller."""
         self._step.check(features)
         if not torch.is_grad_enabled():
@@ -128,7 +128,7 @@ class Loop:
         elif self._forward.model.training:
             self.begin_pass()
         else:  # a validation with a graph, unless the optimiser steps
-            self._checks.evaluated()
+            self._checks.record_evaluation()
             return torch.zeros((), dtype=features.dtype, device=features.device)
         if self._pass is None or self._pass.closed or self._pass.newest is not features:
             self._pass = Pass()
@@ -156,13 +156,13 @@ class Loop:
     def state_dict(self) -> dict[str, Any]:
         """Return the counts, and inside an iteration its prepared pull, with each gradient under its parameter's name."""
         iteration = self._iteration
-        known = self._counts(self._count.number, is_open=iteration is not None)
+        state = self._counts(self._count.number, is_open=iteration is not None)
         if iteration is not None and iteration.pull is not None:
-            known["pull.value"] = iteration.pull.value.cpu().clone()
-            known["pull.gradients"] = sorted(iteration.pull.names)
+            state["pull.value"] = iteration.pull.value.cpu().clone()
+            state["pull.gradients"] = sorted(iteration.pull.names)
             for name, (_, gradient) in zip(iteration.pull.names, iteration.pull.parameters, strict=True):
-                known[f"pull.gradient.{name}"] = own_part(gradient).cpu().clone()
-        return known
+                state[f"pull.gradient.{name}"] = local_part(gradient).cpu().clone()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
@@ -170,14 +170,14 @@ class Loop:
         self.steps.seen = state["seen"]
         self.steps.climbs = state["climbs"]
         self._step.count = state["acted"]
-        self._diagnostics.matched = self._step.count > 0  # the run before has warned otherwise
+        self._diagnostics.inputs_matched = self._step.count > 0  # the run before has warned otherwise
         self.release()
         if state["open"]:
             self._iteration = Iteration(self._forward.model)
         if self._iteration is not None and "pull.value" in state:
             parameters = dict(self._forward.model.named_parameters())
             saved = {key.removeprefix("pull.gradient."): value for key, value in state.items() if "pull.gradient." in key}
-            gradients = [(parameters[name], like(parameters[name], gradient)) for name, gradient in saved.items()]
+            gradients = [(parameters[name], shard_like(parameters[name], gradient)) for name, gradient in saved.items()]
             self._iteration.pull = PreparedPull(state["pull.value"].clone(), gradients, list(saved))
 
     def _counts(self, number: int, *, is_open: bool) -> dict[str, Any]:
@@ -189,11 +189,11 @@ class Loop:
         self._log()
         gradients = self._controller.task_gradients
         if gradients.batched and gradients.latest.norm is None and self._controller.strength.needs_task_gradient:
-            self._diagnostics.say("batched gradients")
+            self._diagnostics.warn("batched gradients")
         self.before_step = {
             "critic": {"spread": self._trainer.spread},
             "loop": self._counts(self._count.number - 1, is_open=False),
-            "controller": self._controller.frozen(),
+            "controller": self._controller.snapshot(),
             "sampler": self._step.sampler.state_dict(),
             "forward": self._forward.state_dict(),
         }
@@ -202,7 +202,7 @@ class Loop:
         finally:
             self.before_step = None
         if self._step.written:
-            self._diagnostics.say("forward writes", names=", ".join(self._step.written))
+            self._diagnostics.warn("forward writes", names=", ".join(self._step.written))
         self._diagnostics.check()
 
     def _renew(self, iteration: Iteration) -> None:
@@ -229,9 +229,9 @@ class Loop:
     def _term(self, current: Pass, forwards: list[Forward]) -> Tensor:
         newest = forwards[-1][1]
         nothing = torch.zeros((), dtype=newest.dtype, device=newest.device)
-        self._checks.term_came()
+        self._checks.record_term()
         if not newest.requires_grad:
-            self._diagnostics.say("features without grad")
+            self._diagnostics.warn("features without grad")
             return nothing
         if self.measures_only or not self._checks.can_apply(current, self._forward):
             return nothing
@@ -264,11 +264,11 @@ class Loop:
 
     def _log(self, **figures: Tensor | None) -> None:
         latest = self._controller.task_gradients.latest
-        known = {"task_norm": latest.norm, "prepared_norm": self._controller.prepared_norm, **figures}
+        named = {"task_norm": latest.norm, "prepared_norm": self._controller.prepared_norm, **figures}
         if self._step.pool == "mean":
-            known["tokens_read"] = latest.tokens
+            named["tokens_read"] = latest.tokens
         if self._forward.tap is None:
-            known["term_factor"] = latest.factor
-        if self._checks.lost:
-            known = {name: figure for name, figure in known.items() if name not in ("applied_norm", "prepared_norm")}
-        self._diagnostics.log(**{name: figure for name, figure in known.items() if figure is not None})
+            named["term_factor"] = latest.factor
+        if self._checks.trains_others:
+            named = {name: figure for name, figure in named.items() if name not in ("applied_norm", "prepared_norm")}
+        self._diagnostics.log(**{name: figure for name, figure in named.items() if figure is not None})

@@ -20,12 +20,12 @@ class LoopChecks:
         acts_on_task_rows: whether the pull goes through the task's features instead of directly to the model's parameters.
 
     Attributes:
-        lost: whether optimisers step, but none of them holds parameters of the model.
+        trains_others: whether optimisers step, but none of them holds parameters of the model.
         removed: whether the regularizer was removed, so losses without a term are right.
     """
 
     def __init__(self, diagnostics: Diagnostics, steps: OptimizerSteps, *, acts_on_task_rows: bool) -> None:
-        self.lost = False
+        self.trains_others = False
         self.removed = False
         self._diagnostics = diagnostics
         self._steps = steps
@@ -41,10 +41,10 @@ class LoopChecks:
     def can_apply(self, current: Pass, forward: AuxiliaryForward) -> bool:
         """Whether a term of this pass would reach the trained parameters; warns if not."""
         if in_functional_transform():
-            self._diagnostics.say("functional transform")
+            self._diagnostics.warn("functional transform")
             return False
         if not self._acts_on_task_rows and self._swapped(current, forward):
-            self._diagnostics.say("other weights")
+            self._diagnostics.warn("other weights")
             return False
         self._terms = True
         return True
@@ -63,50 +63,50 @@ class LoopChecks:
         self._steps.foreign = False
         if not self._terms:
             return
-        self.lost = not self._steps.seen and self._passes_of_others >= PATIENCE
-        if self.lost:
+        self.trains_others = not self._steps.seen and self._passes_of_others >= PATIENCE
+        if self.trains_others:
             self._diagnostics.log(applied_norm=None, prepared_norm=None)
-            self._diagnostics.say("foreign optimiser")
+            self._diagnostics.warn("foreign optimiser")
         elif counts_passes:
-            self._diagnostics.say("no step seen")
+            self._diagnostics.warn("no step seen")
 
-    def term_came(self) -> None:
+    def record_term(self) -> None:
         """Record that a term was asked for, with features."""
         self._terms_without_features = 0
         self._steps_without_term = 0
         self._was_evaluated = False
 
-    def evaluated(self) -> None:
+    def record_evaluation(self) -> None:
         """Record that a term was asked for with features of a model in evaluation mode."""
         self._steps_without_term = 0
         self._was_evaluated = True
 
-    def missed(self, tap: FeatureTap) -> None:
+    def record_no_features(self, tap: FeatureTap) -> None:
         """Record that a term was asked for and the tap has no features; evaluation with the same criterion is right."""
         self._terms_without_features = 0 if tap.was_evaluated() else self._terms_without_features + 1
         if self._terms_without_features >= PATIENCE:
-            self._diagnostics.say("silent tap")
+            self._diagnostics.warn("silent tap")
 
     def optimizer_stepped(self, forward: AuxiliaryForward, *, measures_only: bool) -> None:
         """Record a step of the model's optimiser; warn if many steps in a row had no term."""
         self._steps_in_evaluation = self._steps_in_evaluation + 1 if self._was_evaluated else 0
         self._was_evaluated = False
         if self._steps_in_evaluation >= PATIENCE:
-            self._diagnostics.say("evaluation mode")
+            self._diagnostics.warn("evaluation mode")
         tap = forward.tap
         may_miss = not (measures_only or self.removed) and is_alone(forward.model)
         self._steps_without_term += may_miss and (tap is None or tap.was_passed_by())
         if self._steps_without_term >= BARE_STEPS:
-            self._diagnostics.say("loss not called" if tap is None else "term not added", value=self._steps_without_term)
+            self._diagnostics.warn("loss not called" if tap is None else "term not added", value=self._steps_without_term)
 
 
 def _only_of_others(features: Tensor, model: nn.Module) -> bool:
     """Whether features depend on parameters and on none of the model's; False for graphs that hide their parameters."""
-    own = {id(parameter) for parameter in model.parameters()}
+    parameters = {id(parameter) for parameter in model.parameters()}
     others = False
     for node in nodes_behind([features]):
         variable = getattr(node, "variable", None)
-        if id(variable) in own:
+        if id(variable) in parameters:
             return False
         others |= isinstance(variable, nn.Parameter)
     return others

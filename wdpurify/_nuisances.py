@@ -61,11 +61,11 @@ def numbered(columns: Mapping[Hashable, list[Hashable]]) -> Nuisances:
     for place, (name, column) in enumerate(columns.items()):
         present = [row for row, label in enumerate(column) if not is_missing(label)]
         labels = cut_into_ranges([column[row] for row in present], f"`groups`, column {name!r},")
-        found, numbers = numbers_of(labels)
-        if len(found) < 2:
-            raise ValueError(f"`groups` needs at least two values in column {name!r}, got {len(found)}. Leave the column out")
+        column_values, numbers = numbers_of(labels)
+        if len(column_values) < 2:
+            raise ValueError(f"`groups` needs at least two values in column {name!r}, got {len(column_values)}. Leave it out")
         groups[torch.tensor(present, device="cpu"), place] = len(values) + numbers
-        values += [(name, value) for value in found]
+        values += [(name, value) for value in column_values]
         whole: list[Hashable] = [None] * len(column)
         for row, label in zip(present, labels, strict=True):
             whole[row] = label

@@ -46,9 +46,9 @@ class OptimizerSteps:
         """Receive a step of any optimiser."""
         if optimizer not in self._known:
             # Read at the first step of each optimiser, because FSDP exchanges parameters after this object is made.
-            own = {id(parameter) for parameter in self._model.parameters()}
+            parameters = {id(parameter) for parameter in self._model.parameters()}
             held = (parameter for group in optimizer.param_groups for parameter in group["params"])
-            if not any(id(parameter) in own for parameter in held):
+            if not any(id(parameter) in parameters for parameter in held):
                 self.foreign = True
                 return
             self._known.add(optimizer)

@@ -11,7 +11,7 @@ from ._loop import Loop
 from ._sampler import Sampler
 from ._state import Checkpoint
 from ._torch import owner_of, refuse_some_of_the_ranks
-from .critic import Constraint, CriticTrainer, made_critic
+from .critic import Constraint, CriticTrainer, build_critic
 from .erasure import Erasing
 from .features import AuxiliaryForward, FeatureTap, Pool
 from .pull import Objective, Strength, StrengthController
@@ -35,7 +35,7 @@ class Parts(NamedTuple):
     erasing: Erasing
 
 
-def assembled(
+def assemble(
     extract: Callable[..., Any],
     sampler: Sampler,
     *,
@@ -63,7 +63,7 @@ def assembled(
     if feature_dim is None:
         feature_dim = forward.width(sampler, pool=pool)
     trainer = CriticTrainer(
-        made_critic(critic, feature_dim, sampler.n_groups, seed=seed),
+        build_critic(critic, feature_dim, sampler.n_groups, seed=seed),
         feature_dim,
         n_groups=sampler.n_groups,
         constraint=constraint,

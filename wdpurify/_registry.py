@@ -8,12 +8,12 @@ from torch import nn
 _made: "weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[Any]]" = weakref.WeakKeyDictionary()
 
 
-def made_for(model: nn.Module, regularizer: Any) -> None:
+def register(model: nn.Module, regularizer: Any) -> None:
     """Register a regularizer for as long as it and the model live."""
     _made.setdefault(model, weakref.WeakSet()).add(regularizer)
 
 
-def forget(model: nn.Module, regularizer: Any) -> None:
+def unregister(model: nn.Module, regularizer: Any) -> None:
     """Remove a regularizer from the registry."""
     _made.get(model, weakref.WeakSet()).discard(regularizer)
 
@@ -47,10 +47,10 @@ def regularizer_of(model: nn.Module) -> Any:
     Raises:
         LookupError: if the model has none, or more than one.
     """
-    found = list(_made.get(model, ())) or [made for part in model.modules() for made in _made.get(part, ())]
-    if len(found) != 1:
+    regularizers = list(_made.get(model, ())) or [made for part in model.modules() for made in _made.get(part, ())]
+    if len(regularizers) != 1:
         raise LookupError(
-            f"`model` has {len(found) or 'no'} regularizers, and `of()` needs exactly one for this very model. Keep the "
+            f"`model` has {len(regularizers) or 'no'} regularizers, and `of()` needs exactly one for this very model. Keep the "
             "regularizer in a variable and pass that instead"
         )
-    return found[0]
+    return regularizers[0]

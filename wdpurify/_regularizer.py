@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from ._metrics import PurifyMetrics
 from ._options import PUBLISHED, PurifyOptions
-from ._parts import assembled
-from ._registry import adds_already, forget, made_for, regularizer_of
+from ._parts import assemble
+from ._registry import adds_already, register, regularizer_of, unregister
 from ._sampler import Sampler
 from ._torch import outside_graphs, owner_of, unwrap
 from .critic import Constraint, Critic, GradientPenalty
 from .erasure import BatchUnpacker, Eraser, ErasureReport
-from .features import FeatureTap, Pool, PurifiedCriterion, purified, sources_of
+from .features import FeatureTap, Pool, PurifiedCriterion, term_sources, wrap_criterion
 from .pull import Objective, Strength, TwoSided, as_strength
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ class PurifyRegularizer:
         self.sampler = sampler
         self.objective = objective
         self.strength = strength
-        self._forward, self._trainer, self._loop, self._checkpoint, self._erasing = assembled(
+        self._forward, self._trainer, self._loop, self._checkpoint, self._erasing = assemble(
             extract, sampler, feature_dim=feature_dim, **options
         )
         self._arguments = {"extract": extract, "sampler": sampler, "feature_dim": self._trainer.feature_dim, **options}
-        made_for(self._forward.model, self)
+        register(self._forward.model, self)
 
     @classmethod
     def as_published(
@@ -162,9 +162,9 @@ class PurifyRegularizer:
                 another regularizer with the same layer and auxiliary rows.
         """
         self._need_tap("criterion()")
-        if adds_already(self, [source.__self__ for source in sources_of(criterion)]):  # type: ignore[attr-defined]
+        if adds_already(self, [source.__self__ for source in term_sources(criterion)]):  # type: ignore[attr-defined]
             return cast(PurifiedCriterion, criterion)
-        return purified(criterion, self._captured_term)
+        return wrap_criterion(criterion, self._captured_term)
 
     @staticmethod
     def of(model: nn.Module) -> "PurifyRegularizer":
@@ -210,7 +210,7 @@ class PurifyRegularizer:
             TypeError, ValueError: if ``features`` is not a floating-point tensor of such a shape, or is None without a hook.
         """
         if features is not None:
-            return self._loop.term_at(features)
+            return self._loop.term_for_features(features)
         self._need_tap("loss()")
         term = self._captured_term() if torch.is_grad_enabled() else None
         return torch.zeros((), device=self._forward.place()[0]) if term is None else term
@@ -284,7 +284,7 @@ class PurifyRegularizer:
     def remove(self) -> None:
         """Remove the hook from the model, and release all data of the current iteration."""
         self._loop.release(for_good=True)
-        forget(self._forward.model, self)
+        unregister(self._forward.model, self)
         if self.tap is not None:
             self.tap.remove()
 
@@ -314,7 +314,7 @@ class PurifyRegularizer:
 
     @outside_graphs
     def _captured_term(self, loss: Tensor | None = None) -> Tensor | None:
-        return self._loop.term_behind(loss)
+        return self._loop.term_for_loss(loss)
 
     def _need_tap(self, what: str) -> None:
         if self.tap is None:

@@ -16,7 +16,7 @@ from ._nuisances import columns_of_labels, numbered
 from ._renamed import renamed
 from ._rows import Collator, by_position
 from ._sources import refuse_labels, refuse_mismatch, refuse_rows, tensors_left_out
-from ._torch import agreed_share, checked_share, checksum, derive_seed
+from ._torch import agree_on_share, check_share, checksum, derive_seed
 from ._workers import BatchReader, Job, Workers
 
 ALL = "all"
@@ -121,7 +121,7 @@ class GroupSampler:
     ) -> None:
         self.batch_size = check_positive_integer("batch_size", batch_size)
         workers = num_workers and check_positive_integer("num_workers", num_workers)
-        self._share = checked_share(rank, world_size)
+        self._share = check_share(rank, world_size)
         self.across_ranks = world_size != 1
         self._agreed = False
         self.seed = seed
@@ -175,8 +175,8 @@ class GroupSampler:
             streams = self._streams.items()
             self._balanced = {name: CellOrder(stream, cells[stream], seed=seed, name=name) for name, stream in streams}
             self._checksum += checksum(cells)
-        elif (known := classes_at_hand(rows, labels)) is not None:
-            warn_if_confounded(labels, known, "Give one class per row as `balance` to draw evenly")
+        elif (known_classes := classes_at_hand(rows, labels)) is not None:
+            warn_if_confounded(labels, known_classes, "Give one class per row as `balance` to draw evenly")
         self._warn_of_a_lone_group()
         self._drawn = 0
         self._orders: dict[tuple[str, int], Tensor] = {}
@@ -220,7 +220,7 @@ class GroupSampler:
         """
         if not self._agreed:
             new = self._share is None
-            self._share = agreed_share(self._share)
+            self._share = agree_on_share(self._share)
             self._agreed = True
             if new:
                 self._check_sizes(self._share[1])
@@ -263,8 +263,8 @@ class GroupSampler:
         if (name, epoch) not in self._orders:
             generator = torch.Generator("cpu").manual_seed(derive_seed(self.seed, name, epoch))
             order = torch.randperm(len(self._streams[name]), generator=generator, device="cpu")
-            kept = {place: known for place, known in self._orders.items() if place[0] != name or abs(place[1] - epoch) == 1}
-            self._orders = {**kept, (name, epoch): order}  # workers read ahead, into the next epoch
+            recent = {key: old for key, old in self._orders.items() if key[0] != name or abs(key[1] - epoch) == 1}
+            self._orders = {**recent, (name, epoch): order}  # workers read ahead, into the next epoch
         return self._orders[name, epoch]
 
     def state_dict(self) -> dict[str, Any]:
@@ -277,9 +277,9 @@ class GroupSampler:
         Raises:
             ValueError: if the state belongs to a sampler with another seed, batch size or set of groups.
         """
-        for name, mine in self.identity().items():
-            if state[name] != mine:
-                raise ValueError(f"the state was saved with `{name}` {state[name]}, this sampler has {mine}")
+        for name, value in self.identity().items():
+            if state[name] != value:
+                raise ValueError(f"the state was saved with `{name}` {state[name]}, this sampler has {value}")
         if type(state["drawn"]) is not int or state["drawn"] < 0:
             raise ValueError(f"the state must hold the number of drawn batches, got `drawn` {state['drawn']!r}")
         self._drawn = state["drawn"]
@@ -313,9 +313,9 @@ class GroupSampler:
 
 def _jobs(sampler: "weakref.ref[GroupSampler]", number: int) -> Iterator[Job]:
     """Numbers and row numbers of the batches from ``number`` on."""
-    while (known := sampler()) is not None:
-        rows = known._rows_at(number)
-        del known
+    while (alive := sampler()) is not None:
+        rows = alive._rows_at(number)
+        del alive
         yield number, rows
         number += 1
 

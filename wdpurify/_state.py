@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._torch import of_every_rank, own_part, rank_and_world
+from ._torch import gather_objects, local_part, rank_and_world
 from .critic import CriticTrainer
 from .exceptions import ResumeWarning
 from .features import AuxiliaryForward
@@ -37,18 +37,18 @@ class Checkpoint:
     def __init__(
         self, options: Mapping[str, object], trainer: CriticTrainer, parts: Mapping[str, Any], forward: AuxiliaryForward
     ) -> None:
-        self._options = {name: described(value) for name, value in options.items()}
+        self._options = {name: describe(value) for name, value in options.items()}
         self._trainer = trainer
         self._parts = {**parts, "forward": forward}
         self._forward = forward
 
     def state_dict(self, *, all_ranks: bool = False) -> dict[str, Any]:
         """Return the state as tensors and primitives, of this rank or of all ranks, which then must all call this."""
-        own = self._own()
+        entries = self._own()
         critic = self._trainer.state_dict()
         if self._parts["loop"].before_step is not None:
             critic["spread"] = self._parts["loop"].before_step["critic"]["spread"].detach().cpu().clone()
-        ranks = of_every_rank(own, device=self._forward.place()[0]) if all_ranks and self._place[1] > 1 else [own]
+        ranks = gather_objects(entries, device=self._forward.place()[0]) if all_ranks and self._place[1] > 1 else [entries]
         return {
             "version": VERSION,
             "options": dict(self._options),
@@ -82,11 +82,11 @@ class Checkpoint:
         return rank_and_world() if getattr(self._parts["sampler"], "across_ranks", True) else (0, 1)
 
     def _take_over(self, state: dict[str, Any]) -> None:
-        own = _own_state(state, *self._place)
+        entries = _own_state(state, *self._place)
         with torch.inference_mode(False):
             self._trainer.load_state_dict(state)
             for name, part in self._parts.items():
-                part.load_state_dict(entries_of(name, own))
+                part.load_state_dict(entries_of(name, entries))
 
 
 def _own_state(state: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
@@ -108,11 +108,11 @@ def _own_state(state: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
     return _between_iterations(ranks[rank % len(ranks)])
 
 
-def _between_iterations(own: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in own.items() if not name.startswith(PULL)} | {"loop.open": False}
+def _between_iterations(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entries.items() if not name.startswith(PULL)} | {"loop.open": False}
 
 
-def described(value: object) -> str:
+def describe(value: object) -> str:
     """Describe an option by a text that is equal in every process."""
     if isinstance(value, str | int | float):
         return str(value)
@@ -161,26 +161,30 @@ def check_state(
     _check_rank(own, like["ranks"][0], parameters)
 
 
-def _check_rank(own: Any, like: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
-    pulls = {name for name in own if name.startswith(PULL)}
+def _check_rank(entries: Any, like: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
+    pulls = {name for name in entries if name.startswith(PULL)}
     of_others = ("sampler.", "controller.strength.")  # objects of the caller may have any entries
-    for name in {*like, *own}:
+    for name in {*like, *entries}:
         if name.startswith((PULL, of_others[0])):
             continue
-        if name not in own or (name not in like and not name.startswith(of_others[1])):
+        if name not in entries or (name not in like and not name.startswith(of_others[1])):
             raise _damaged(name)
-        _check_like(own[name], like.get(name, own[name]), name)
+        _check_like(entries[name], like.get(name, entries[name]), name)
     gradients = sorted(name for name in pulls if name.startswith(f"{PULL}gradient."))
-    if pulls and own.get(f"{PULL}gradients") != [name.removeprefix(f"{PULL}gradient.") for name in gradients]:
+    if pulls and entries.get(f"{PULL}gradients") != [name.removeprefix(f"{PULL}gradient.") for name in gradients]:
         raise _damaged(f"{PULL}gradients")
     for name in pulls - {f"{PULL}gradients"}:
         parameter = parameters.get(name.removeprefix(f"{PULL}gradient."))
         if name != f"{PULL}value" and parameter is None:
             raise _damaged(name)
-        shape = () if parameter is None else tuple(own_part(parameter).shape)
-        if not isinstance(own[name], Tensor) or tuple(own[name].shape) != shape or not own[name].is_floating_point():
+        shape = () if parameter is None else tuple(local_part(parameter).shape)
+        if (
+            not isinstance(entries[name], Tensor)
+            or tuple(entries[name].shape) != shape
+            or not entries[name].is_floating_point()
+        ):
             raise _damaged(name)
-        _check_like(own[name], own[name], name)
+        _check_like(entries[name], entries[name], name)
     if pulls and f"{PULL}value" not in pulls:
         raise _damaged(f"{PULL}value")
 

@@ -20,7 +20,7 @@ def current_autocast(device_type: str) -> AutocastState | None:
     return AutocastState(device_type, torch.get_autocast_dtype(device_type))
 
 
-def replayed(state: AutocastState | None) -> AbstractContextManager[Any]:
+def replay_autocast(state: AutocastState | None) -> AbstractContextManager[Any]:
     """Enter autocast as in ``state``, without its weight cache: a later forward would reuse cached casts without a graph."""
     return nullcontext() if state is None else torch.autocast(state.device_type, state.dtype, cache_enabled=False)
 

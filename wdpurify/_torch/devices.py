@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def moved(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Return ``tensor`` on ``device``: asynchronously to a GPU, from pinned memory, and synchronously to the CPU."""
     if tensor.device.type == "cpu" and device.type == "cuda":
         tensor = tensor.pin_memory()

@@ -27,7 +27,7 @@ def generators_in(*roots: Any) -> list[Any]:
     Reached are attributes, entries of containers of at most 100 entries, arguments of ``partial``, and what functions and
     methods close over or name of their module's own variables. What raises is passed by.
     """
-    found: list[Any] = []
+    generators: list[Any] = []
     seen: dict[int, Any] = {}
     waiting = deque(roots)
     while waiting and len(seen) < MOST:
@@ -37,12 +37,12 @@ def generators_in(*roots: Any) -> list[Any]:
                 continue
             seen[id(value)] = value
             if _is_generator(value):
-                found.append(value)
+                generators.append(value)
             else:
                 waiting.extend(_parts_of(value))
         except Exception:
             continue
-    return found
+    return generators
 
 
 def _names_in(code: CodeType) -> Iterator[str]:
@@ -75,6 +75,8 @@ def _parts_of(value: Any) -> Iterable[Any]:
     is_plain = getattr(kind, "__getattribute__") is object.__getattribute__  # noqa: B009 - mypy compares their types
     attributes = getattr(value, "__dict__", {}) if is_plain else {}
     unread = _OF_MODULES if issubclass(kind, nn.Module) else ()
-    own = [function for function in vars(kind).values() if isinstance(function, FunctionType)]  # helpers of the called ones
-    methods = [*(getattr(kind, name, None) for name in _CALLED), *(own if len(own) <= LONG else ())]
+    functions = [
+        function for function in vars(kind).values() if isinstance(function, FunctionType)
+    ]  # helpers of the called ones
+    methods = [*(getattr(kind, name, None) for name in _CALLED), *(functions if len(functions) <= LONG else ())]
     return [*(part for name, part in attributes.items() if name not in unread), *methods]

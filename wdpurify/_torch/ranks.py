@@ -20,7 +20,7 @@ def rank_and_world() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
-def checked_share(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
+def check_share(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
     """Check the user's share of the data; None means that the first draw reads it from the process group.
 
     Raises:
@@ -36,7 +36,7 @@ def checked_share(rank: int | None, world_size: int | None) -> tuple[int, int] |
     return rank, world_size
 
 
-def agreed_share(share: tuple[int, int] | None) -> tuple[int, int]:
+def agree_on_share(share: tuple[int, int] | None) -> tuple[int, int]:
     """Return this rank's share of the data: the user's, or rank and number of ranks of the default process group.
 
     Raises:
@@ -94,7 +94,7 @@ def gather_ranks(tensor: Tensor) -> Tensor:
     return torch.stack(parts)
 
 
-def of_every_rank(value: Any, *, device: torch.device) -> list[Any]:
+def gather_objects(value: Any, *, device: torch.device) -> list[Any]:
     """Gather a value of tensors or primitives from each rank, in the order of the ranks; every rank must call this.
 
     Args:
@@ -115,12 +115,12 @@ def refuse_unlike(mine: Mapping[str, object], *, device: torch.device) -> None:
 
     Args:
         mine: settings of this rank, a mapping from name to value.
-        device: see :func:`of_every_rank`.
+        device: see :func:`gather_objects`.
 
     Raises:
         ValueError: with the first setting that differs.
     """
-    ranks = of_every_rank(dict(mine), device=device)
+    ranks = gather_objects(dict(mine), device=device)
     for name in dict.fromkeys(name for rank in ranks for name in rank):
         values = [rank.get(name) for rank in ranks]
         other = next((number for number, value in enumerate(values) if value != values[0]), None)

@@ -7,27 +7,27 @@ import torch
 from torch import Tensor
 
 
-def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
     """Apply a function to every leaf of nested mappings, lists and tuples.
 
     Mappings become dicts. A named tuple keeps its type, except for one that moves itself, such as a packed sequence: this is
     a leaf.
     """
     if isinstance(value, Mapping):
-        return {name: mapped(function, entry) for name, entry in value.items()}
+        return {name: map_leaves(function, entry) for name, entry in value.items()}
     if type(value) is list:
-        return [mapped(function, entry) for entry in value]
+        return [map_leaves(function, entry) for entry in value]
     if type(value) is tuple or _is_named_tuple(value):
-        entries = [mapped(function, entry) for entry in value]
+        entries = [map_leaves(function, entry) for entry in value]
         return type(value)(*entries) if _is_named_tuple(value) else tuple(entries)
     return function(value)
 
 
 def leaves_of(value: Any) -> list[Any]:
     """Return the leaves of nested mappings, lists and tuples, in their order."""
-    found: list[Any] = []
-    mapped(found.append, value)
-    return found
+    leaves: list[Any] = []
+    map_leaves(leaves.append, value)
+    return leaves
 
 
 def _is_named_tuple(value: Any) -> bool:

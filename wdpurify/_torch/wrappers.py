@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .devices import moved
+from .devices import to_device
 
 #: Child names of the wrapped module in torch.compile, DataParallel and DDP, and old versions of Accelerate.
 WRAPPED = ("_orig_mod", "module", "_forward_module")
@@ -48,16 +48,16 @@ def is_shard(tensor: Tensor) -> bool:
     return hasattr(tensor, "to_local")
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def local_part(tensor: Tensor) -> Tensor:
     """Return this rank's part of a sharded tensor, or an unsharded tensor itself."""
     sharded: Any = tensor
     part: Tensor = sharded.to_local() if is_shard(tensor) else tensor
     return part
 
 
-def like(whole: Tensor, part: Tensor) -> Tensor:
-    """Convert a result of :func:`own_part` back to the device and sharding of ``whole``."""
-    placed = moved(part, whole.device)
+def shard_like(whole: Tensor, part: Tensor) -> Tensor:
+    """Convert a result of :func:`local_part` back to the device and sharding of ``whole``."""
+    placed = to_device(part, whole.device)
     if not is_shard(whole):
         return placed
     sharded: Any = whole

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wdpurify._torch import mapped, moved, unwrap
+from wdpurify._torch import map_leaves, to_device, unwrap
 from wdpurify.features import FeatureTap, attention_mask_of, call_with, check_features, pool_features
 
 from ._backbone import Backbone
@@ -57,7 +57,7 @@ class Extractor:
 
         A dict goes to the model by keyword, a tuple by position; padding does not count.
         """
-        batch = mapped(self._placed, batch)
+        batch = map_leaves(self._placed, batch)
         if self._features is not None:
             found = self._features(self.model, batch)
             width = None
@@ -75,7 +75,7 @@ class Extractor:
 
     def _placed(self, leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return moved(leaf, self.device, self._dtype if leaf.is_floating_point() else None)
+            return to_device(leaf, self.device, self._dtype if leaf.is_floating_point() else None)
         return leaf.to(self.device) if hasattr(leaf, "to") else leaf
 
     @torch.no_grad()

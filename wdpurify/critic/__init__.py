@@ -6,5 +6,5 @@ from .constraints import (
     SpectralClipping,
     WeightClipping,
 )
-from .network import Critic, made_critic
+from .network import Critic, build_critic
 from .trainer import CriticTrainer

@@ -60,7 +60,7 @@ class Critic(nn.Sequential):
         super().__init__(*layers[:-1])
 
 
-def made_critic(
+def build_critic(
     critic: nn.Module | Callable[[int, int], nn.Module], feature_dim: int, n_groups: int, *, seed: int
 ) -> nn.Module:
     """Build the critic from the ``critic`` argument and check its input and output widths.

@@ -11,10 +11,10 @@ from wdpurify._torch import (
     copy_from_first_rank,
     derive_seed,
     full_precision,
-    moved,
     private_generator,
     rank_and_world,
     refuse_unlike,
+    to_device,
 )
 from wdpurify.lipschitz import lipschitz_bound
 
@@ -102,8 +102,8 @@ class CriticTrainer:
         if not self._agreed and rank_and_world()[1] > 1:
             self._move_to(device)
             shapes = ", ".join(str(tuple(parameter.shape)) for parameter in self.critic.parameters())
-            mine = {"feature_dim": self.feature_dim, "shapes of the critic": shapes, "critic_steps": self._steps}
-            refuse_unlike({**shared, **mine}, device=device)
+            settings = {"feature_dim": self.feature_dim, "shapes of the critic": shapes, "critic_steps": self._steps}
+            refuse_unlike({**shared, **settings}, device=device)
             self._seed = copy_from_first_rank(self.critic, self._seed)
             self._versions = self._current_versions()
         self._agreed = True
@@ -111,10 +111,10 @@ class CriticTrainer:
     def read_in_units_of(self, spread: Tensor) -> None:
         """Divide features by this scalar spread from now on; 0 keeps the previous spread."""
         if self._scale_features:
-            self.spread = torch.where(spread > 0, spread, moved(self.spread, spread.device))
+            self.spread = torch.where(spread > 0, spread, to_device(self.spread, spread.device))
 
     def _unit(self, device: torch.device) -> Tensor:
-        spread = moved(self.spread, device)
+        spread = to_device(self.spread, device)
         return torch.where(spread > 0, spread, torch.ones_like(spread))
 
     def fit(self, features: Tensor, groups: Tensor, population: Tensor, *, weights: Tensor, step: int) -> None:

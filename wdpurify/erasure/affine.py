@@ -66,8 +66,8 @@ class AffineLayer:
             assert old is not None
             assert new is not None
             # An adapter adds its part to the plain weight, so the plain weight changes by the difference only.
-            moved = new if self._plain is self._layer else former.double().cpu().reshape(new.shape) + (new - old)
-            self._plain._parameters[name].copy_(moved.reshape(former.shape))  # type: ignore[union-attr]
+            to_device = new if self._plain is self._layer else former.double().cpu().reshape(new.shape) + (new - old)
+            self._plain._parameters[name].copy_(to_device.reshape(former.shape))  # type: ignore[union-attr]
         self.weight, self.bias = weight, bias
         try:
             self._check(torch.Generator("cpu").manual_seed(1))
@@ -91,14 +91,14 @@ class AffineLayer:
         """Run the layer on rows ``(rows, dim)``; returns float64, shape ``(rows, outputs)``."""
         given = rows.to(self._device, self._dtype).reshape(*rows.shape, *self._axes)
         with evaluating(self._layer), torch.autocast(given.device.type, enabled=False):
-            found: Tensor = self._layer(given)
-        return found.double().cpu().reshape(len(rows), -1)
+            scores: Tensor = self._layer(given)
+        return scores.double().cpu().reshape(len(rows), -1)
 
     def _check(self, generator: torch.Generator) -> None:
         rows = torch.randn((8, self.dim), generator=generator, dtype=torch.float64)
-        found, expected = self._results(rows), self(rows)
+        results, expected = self._results(rows), self(rows)
         tolerance = TOLERANCE.get(self._dtype, USUAL_TOLERANCE)
-        if not (found.shape == expected.shape and (found - expected).norm() <= tolerance * expected.norm() + 1e-12):
+        if not (results.shape == expected.shape and (results - expected).norm() <= tolerance * expected.norm() + 1e-12):
             raise ValueError(_refusal(self._layer, "does not compute the affine map of its weight and bias"))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wdpurify._checks import check_positive_integer
 from wdpurify._sampler import Sampler
-from wdpurify._torch import derive_seed, of_every_rank, rank_and_world
+from wdpurify._torch import derive_seed, gather_objects, rank_and_world
 from wdpurify.exceptions import ForeignHeadWarning
 from wdpurify.features import AuxiliaryForward, Pool
 
@@ -122,7 +122,7 @@ class Erasing:
         """Return the first rank's result on every rank, because rounding may differ between ranks."""
         if self._world == 1:
             return folded
-        first: tuple[Tensor, Tensor | None] = of_every_rank(folded, device=self._forward.place()[0])[0]
+        first: tuple[Tensor, Tensor | None] = gather_objects(folded, device=self._forward.place()[0])[0]
         return first
 
 

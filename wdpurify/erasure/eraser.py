@@ -89,23 +89,23 @@ def fit_eraser(
     columns = list(groups.cpu().unbind(1)) if groups.ndim == 2 else [groups.cpu()]
     if not all(len(column.unique()) > 1 for column in columns):
         raise ValueError("`groups` must hold at least two label values to erase, got one. Add rows with another label value")
-    found = moments(
+    statistics = moments(
         rows, torch.ones(len(rows), dtype=torch.float64) if weights is None else weights.double().cpu(), shrinkage=shrinkage
     )
     has_label = [column >= 0 if groups.ndim == 2 else torch.ones_like(column, dtype=torch.bool) for column in columns]
     pairs = zip(columns, has_label, strict=True)
-    labels = torch.cat([_centred_values(column, has, found.weights) for column, has in pairs], dim=1)
-    shared = (found.centred * found.weights[:, None]).T @ labels
+    labels = torch.cat([_centred_values(column, has, statistics.weights) for column, has in pairs], dim=1)
+    shared = (statistics.centred * statistics.weights[:, None]).T @ labels
     directions, sizes, _ = torch.linalg.svd(shared, full_matrices=False)
     removed = directions[:, sizes > 1e-9 * torch.maximum(sizes.max(), rows.abs().mean())]  # smaller sizes are rounding errors
     if removed.shape[1] >= rows.shape[1]:
         raise ValueError(f"the label takes all {rows.shape[1]} dimensions of the features. Use wider features or fewer groups")
-    solved = torch.linalg.solve(found.covariance, torch.cat([removed, found.mean[:, None]], dim=1))
+    solved = torch.linalg.solve(statistics.covariance, torch.cat([removed, statistics.mean[:, None]], dim=1))
     read, of_mean = solved[:, :-1], solved[:, -1]
-    if through_origin and (size := found.mean @ of_mean) > 0:
-        read = read - of_mean[:, None] * (found.mean @ read) / size
+    if through_origin and (size := statistics.mean @ of_mean) > 0:
+        read = read - of_mean[:, None] * (statistics.mean @ read) / size
     read = read @ torch.linalg.pinv(removed.T @ read)
-    return Eraser(removed, read, found.mean)
+    return Eraser(removed, read, statistics.mean)
 
 
 def _centred_values(column: Tensor, has_label: Tensor, weights: Tensor) -> Tensor:

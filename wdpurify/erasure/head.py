@@ -61,10 +61,10 @@ def check_labels(labels: Tensor, outputs: int) -> Tensor:
     numbers = flat.long()
     classes = max(2, outputs)
     whole = flat.ndim == 1 and (not flat.is_floating_point() or bool((flat == numbers).all()))
-    if whole and numbers.min() >= 0 and (found := len(numbers.unique())) < classes and numbers.max() < classes:
+    if whole and numbers.min() >= 0 and (present := len(numbers.unique())) < classes and numbers.max() < classes:
         raise ValueError(
-            f"the classifier has {classes} outputs and `batches` has rows of {found} classes. Give the model's last layer and "
-            "rows of every class (raise `max_rows`), or call `erase()` without batches to keep the classifier's weights"
+            f"the classifier has {classes} outputs and `batches` has rows of {present} classes. Give the model's last layer "
+            "and rows of every class (raise `max_rows`), or call `erase()` without batches to keep the classifier's weights"
         )
     if not whole or numbers.min() < 0 or numbers.max() >= classes:
         raise ValueError(

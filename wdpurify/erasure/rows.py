@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wdpurify._sampler import GroupSampler, Sampler
-from wdpurify._torch import derive_seed, gather_ranks, moved, of_every_rank, private_randomness
+from wdpurify._torch import derive_seed, gather_objects, gather_ranks, private_randomness, to_device
 from wdpurify.features import AuxiliaryForward, Pool, call_with, pool_features, usable_rows
 
 from .affine import AffineLayer, evaluating
@@ -70,8 +70,8 @@ def auxiliary_rows(
         while world * sum(len(part) for part in parts) < wanted:
             batch = forward.draw(sampler, step=-2 - len(parts))
             features = _features(forward, batch.images, feature_dim, pool, samples=len(batch.groups))
-            groups = moved(batch.groups, features.device).view(len(features), -1)
-            counts = moved(batch.population, features.device) | (groups >= 0).any(1)
+            groups = to_device(batch.groups, features.device).view(len(features), -1)
+            counts = to_device(batch.population, features.device) | (groups >= 0).any(1)
             parts.append(torch.cat([features, torch.where(counts[:, None], groups, -2).to(features)], dim=1))
 
     try:
@@ -112,7 +112,7 @@ def task_rows(
 
     _in_evaluation(forward, read)
     if world > 1:
-        parts = [part for rank in of_every_rank(parts, device=forward.place()[0]) for part in rank]
+        parts = [part for rank in gather_objects(parts, device=forward.place()[0]) for part in rank]
     if not parts:
         raise ValueError("`batches` must hold at least one batch to refit the classifier, got none")
     features, labels = (torch.cat(each) for each in zip(*parts, strict=True))
@@ -128,13 +128,13 @@ def _in_evaluation(forward: AuxiliaryForward, read: Callable[[], None]) -> None:
             read()
 
     with torch.inference_mode(False), private_randomness(torch.device("cpu"), derive_seed(0, "erasing")):
-        forward.isolated(read_in_evaluation, with_grad=False)
+        forward.run_isolated(read_in_evaluation, with_grad=False)
 
 
 def _features(
     forward: AuxiliaryForward, inputs: Any, feature_dim: int, pool: Pool, *, whole: bool = False, samples: int | None = None
 ) -> Tensor:
-    inputs = forward.placed(inputs)
+    inputs = forward.to_model(inputs)
     raw = forward(inputs, step=-2, with_grad=False)
     if whole and raw.ndim != 2:
         raise ValueError(
@@ -164,7 +164,7 @@ def _unpacked(batch: Any) -> tuple[Any, Tensor]:
 def _check_is_last(forward: AuxiliaryForward, inputs: Any, scores: Tensor) -> None:
     """Raise ValueError if the model's output differs from the layer's scores."""
     assert forward.tap is not None
-    inputs = forward.placed(inputs)
+    inputs = forward.to_model(inputs)
     with torch.autocast(scores.device.type, enabled=False):
         output = call_with(forward.tap.model, inputs)
     output = getattr(output, "logits", output)

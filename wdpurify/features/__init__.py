@@ -1,7 +1,7 @@
 """Obtains features: the task's from a forward hook or from the caller, auxiliary ones from a forward without side effects."""
 
 from .auxiliary import AuxiliaryForward
-from .criterion import PurifiedCriterion, purified, sources_of
+from .criterion import PurifiedCriterion, term_sources, wrap_criterion
 from .inputs import attention_mask_of, call_with, takes_several
 from .isolation import Isolation
 from .pooling import (
@@ -12,7 +12,7 @@ from .pooling import (
     check_pool,
     pool_features,
     replace_rows,
-    unpooled,
+    unpool,
     usable_rows,
 )
 from .tap import FeatureTap

@@ -14,17 +14,17 @@ from wdpurify._torch import (
     derive_seed,
     generators_in,
     leaves_of,
-    mapped,
-    moved,
+    map_leaves,
     plain,
     private_randomness,
-    replayed,
+    replay_autocast,
+    to_device,
     unwrap,
 )
 from wdpurify.exceptions import AuxiliaryDataWarning
 
 from .inputs import attention_mask_of, call_with, takes_several
-from .isolation import Isolation, Result, isolated, refuse_gradients_per_sample
+from .isolation import Isolation, Result, refuse_gradients_per_sample, run_isolated
 from .pooling import Pool, pool_features
 from .tap import FeatureTap
 
@@ -61,8 +61,8 @@ class AuxiliaryForward:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the autocast setting to replay, as strings, and whether inputs need a gradient."""
-        known = self.replayed
-        autocast = None if known is None else [known.device_type, str(known.dtype).removeprefix("torch.")]
+        replayed = self.replayed
+        autocast = None if replayed is None else [replayed.device_type, str(replayed.dtype).removeprefix("torch.")]
         return {"autocast": autocast, "inputs_need_grad": self.inputs_need_grad}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ class AuxiliaryForward:
         """Return the autocast setting for auxiliary forwards: the present one, or that of the last training forward."""
         return current_autocast(self.place()[0].type) or self.replayed
 
-    def placed(self, inputs: Any) -> Any:
+    def to_model(self, inputs: Any) -> Any:
         """Move all tensors of a batch to the model's device, floating ones in its dtype (float32 under autocast).
 
         Mappings become dicts. Other objects with a ``to()`` method, such as a packed sequence, keep their dtype.
@@ -90,12 +90,12 @@ class AuxiliaryForward:
         device, dtype = self.place()
         wanted = torch.float32 if self.autocast() else dtype
 
-        def placed(leaf: Any) -> Any:
+        def move(leaf: Any) -> Any:
             if isinstance(leaf, Tensor):
-                return moved(plain(leaf), device, wanted if leaf.is_floating_point() else None)
+                return to_device(plain(leaf), device, wanted if leaf.is_floating_point() else None)
             return leaf.to(device) if hasattr(leaf, "to") else leaf
 
-        return mapped(placed, inputs)
+        return map_leaves(move, inputs)
 
     def attention_mask(self, inputs: Any) -> Tensor | None:
         """Return the attention mask of a batch, or None."""
@@ -113,17 +113,17 @@ class AuxiliaryForward:
                 stacklevel=4,
             )
 
-    def isolated(self, work: Callable[[Isolation], Result], *, with_grad: bool) -> Result:
-        """Call ``work`` while the model is isolated, and return its result."""
-        return isolated(self.model, work, update_buffers=self._update_statistics, with_grad=with_grad)
+    def run_isolated(self, work: Callable[[Isolation], Result], *, with_grad: bool) -> Result:
+        """Call ``work`` while the model is run_isolated, and return its result."""
+        return run_isolated(self.model, work, update_buffers=self._update_statistics, with_grad=with_grad)
 
     def __call__(self, inputs: Any, *, step: int, with_grad: bool) -> Any:
-        """Compute the features of :meth:`placed` inputs; records a graph only if ``with_grad``."""
+        """Compute the features of inputs from :meth:`to_model`; records a graph only if ``with_grad``."""
         seed = derive_seed(self._seed, "auxiliary forward", step)
         randomness = private_randomness(self.place()[0], seed, self._generators or ())
         if with_grad and self.inputs_need_grad:
-            inputs = mapped(_with_grad, inputs)
-        with torch.set_grad_enabled(with_grad), replayed(self.autocast()), randomness:
+            inputs = map_leaves(_with_grad, inputs)
+        with torch.set_grad_enabled(with_grad), replay_autocast(self.autocast()), randomness:
             try:
                 features = plain(call_with(self._extract, inputs))
                 self._reached = not with_grad or getattr(features, "requires_grad", False)
@@ -142,9 +142,9 @@ class AuxiliaryForward:
         """Draw the sampler's next batch; the randomness of its data set and transform is isolated too."""
         if step in (-1, 0) or self._generators is None:
             parts = list(getattr(sampler, "__dict__", {}).values())
-            found = generators_in(self.model, self._extract, *parts)
+            generators = generators_in(self.model, self._extract, *parts)
             # A generator in the sampler itself determines its order.
-            self._generators = [each for each in found if not any(each is part for part in parts)]
+            self._generators = [each for each in generators if not any(each is part for part in parts)]
         with private_randomness(torch.device("cpu"), derive_seed(self._seed, "auxiliary rows", step), self._generators):
             return sampler.next_batch()
 
@@ -152,20 +152,20 @@ class AuxiliaryForward:
         """Measure the width of the features by a forward of two auxiliary rows, without a change to sampler and model."""
         position = sampler.state_dict()
         batch = self.draw(sampler, step=-1)
-        inputs = self.placed(batch.images)
+        inputs = self.to_model(batch.images)
         sampler.load_state_dict(position)
         few = self._first_rows(inputs, 2, len(batch.groups))
         inputs = inputs if few is None else few
-        features = self.isolated(lambda _: self(inputs, step=-1, with_grad=False), with_grad=False)
+        features = self.run_isolated(lambda _: self(inputs, step=-1, with_grad=False), with_grad=False)
         return int(pool_features(features, None, pool=pool, channels_first=self.channels_first).shape[1])
 
     def check_first_axis(self, inputs: Any, features: Tensor, samples: int, *, pool: Pool) -> None:
         """Check in the first step that the first axis of the features is the batch, by a forward of half the batch.
 
         Args:
-            inputs: of the batch, :meth:`placed`.
-            features: of these inputs, before pooling.
-            samples: rows of the batch.
+            inputs: inputs of the batch, from :meth:`to_model`.
+            features: features of these inputs, before pooling.
+            samples: number of rows of the batch.
             pool: how features become one row per sample.
 
         Raises:
@@ -177,16 +177,16 @@ class AuxiliaryForward:
             if few is not None:
                 reached = self._reached
                 work: Callable[[Isolation], Any] = lambda _: self(few, step=-1, with_grad=False)  # noqa: E731
-                found = isolated(self.model, work, update_buffers=False, with_grad=False)
+                few_features = run_isolated(self.model, work, update_buffers=False, with_grad=False)
                 self._reached = reached
-                pool_features(found, None, pool=pool, channels_first=self.channels_first or False, samples=half)
+                pool_features(few_features, None, pool=pool, channels_first=self.channels_first or False, samples=half)
         self._is_checked = True
 
     def _first_rows(self, inputs: Any, count: int, samples: int) -> Any:
         """Return the first rows of a batch; None if a leaf does not have one entry per sample."""
         leaves = leaves_of(inputs)
         whole = all(isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == samples for leaf in leaves)
-        return mapped(lambda leaf: leaf[:count], inputs) if whole else None
+        return map_leaves(lambda leaf: leaf[:count], inputs) if whole else None
 
     def remember(self, features: Tensor) -> None:
         """Remember the autocast setting of these task features, and whether their inputs need a gradient."""

@@ -18,7 +18,7 @@ def other_heads(model: nn.Module, taken: str) -> list[str]:
     path = taken.split(".") if taken else []
     if any(part in HEADS for part in path) or hasattr(model, "get_classifier"):
         return []
-    found: list[str] = []
+    names: list[str] = []
     for depth, name in enumerate(path):
         parent = model.get_submodule(".".join(path[:depth]))
         if isinstance(parent, nn.Sequential):  # one layer after the other
@@ -29,8 +29,8 @@ def other_heads(model: nn.Module, taken: str) -> list[str]:
             beside = sibling == name or sibling.lower().startswith((*ASIDE, *NO_CLASSIFIERS))
             layers = [] if beside else _linear_layers(child)
             if layers and layers[0][1].in_features == reads and layers[-1][1].out_features != reads:
-                found.append(".".join(part for part in (*path[:depth], sibling, layers[-1][0]) if part))
-    return found
+                names.append(".".join(part for part in (*path[:depth], sibling, layers[-1][0]) if part))
+    return names
 
 
 def _linear_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:

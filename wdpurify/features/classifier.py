@@ -39,18 +39,18 @@ def find_classifier(model: nn.Module) -> str | None:
     Returns:
         The name as in ``named_modules()``, empty for the model itself; None if there is no such layer.
     """
-    found = _search(model, closes=True)
+    classifier = _search(model, closes=True)
     first = next((part for part in model.modules() if part._parameters), None)
-    if found is first and found is _closing_convolution(model):  # its input are images, not features
+    if classifier is first and classifier is _closing_convolution(model):  # its input are images, not features
         return None
-    return next((name for name, module in model.named_modules() if module is found), None)
+    return next((name for name, module in model.named_modules() if module is classifier), None)
 
 
 def candidates(model: nn.Module, count: int = 20) -> str:
     """List the last layers that have direct weights or a head's name, for a message that asks for a layer name."""
-    known = (*HEADS, "fc")  # a head may keep its layers in a plain list, which torch does not register
+    head_names = (*HEADS, "fc")  # a head may keep its layers in a plain list, which torch does not register
     layers = [(name, layer) for name, layer in model.named_modules() if name and not isinstance(layer, _CONTAINERS)]
-    names = [name for name, layer in layers if layer._parameters or name.rpartition(".")[2] in known]
+    names = [name for name, layer in layers if layer._parameters or name.rpartition(".")[2] in head_names]
     if not names:
         return "it has no layers with weights. Compute the features in your loop and pass them to `loss(features)`"
     return f"its last ones are {', '.join(names[-count:])}"
@@ -121,19 +121,19 @@ def _search(module: nn.Module, *, closes: bool = False) -> nn.Module | None:
     heads, others = _by_promise(module)
     left = None  # an identity in place of a removed classifier
     for head in heads:
-        found = _search(head, closes=True)
-        if found is None and not isinstance(head, _CONTAINERS):
-            found = head
-        if found is not None and _has_weights(found):
-            return found
-        left = left or found
+        candidate = _search(head, closes=True)
+        if candidate is None and not isinstance(head, _CONTAINERS):
+            candidate = head
+        if candidate is not None and _has_weights(candidate):
+            return candidate
+        left = left or candidate
     if left is not None:  # the remaining linear layers are hidden layers
         return left
     for child in others:
-        found = _search(child)
-        if found is not None and _has_weights(found):
-            return found
-        left = left or found
+        candidate = _search(child)
+        if candidate is not None and _has_weights(candidate):
+            return candidate
+        left = left or candidate
     return convolution or left
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wdpurify.pull import with_pull
+from wdpurify.pull import add_term
 
 #: Returns the term of the forward pass behind a loss, or None if there is no term.
 TermSource = Callable[[Tensor], Tensor | None]
@@ -30,11 +30,11 @@ class PurifiedCriterion:
     """
 
     def __init__(self, criterion: Callable[..., Any], term: TermSource) -> None:
-        known: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             name: getattr(criterion, name) for name in functools.WRAPPER_ASSIGNMENTS if hasattr(criterion, name)
         }
         # Bypasses `__setattr__`, which sets attributes of the inner criterion.
-        self.__dict__.update(known, __wrapped__=criterion, _inner=criterion, _term=term)
+        self.__dict__.update(attributes, __wrapped__=criterion, _inner=criterion, _term=term)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         loss = self._inner(*arguments, **named)
@@ -46,7 +46,7 @@ class PurifiedCriterion:
                 "wrapper, and add `purify.loss(features)` to the loss in your loop"
             )
         term = self._term(loss)
-        return loss if term is None else with_pull(loss, term)
+        return loss if term is None else add_term(loss, term)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in ("_inner", "_term"):
@@ -67,7 +67,7 @@ class PurifiedCriterion:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PurifiedCriterion":
         inner = copy.deepcopy(self._inner, memo)
-        return purified(inner, self._term)
+        return wrap_criterion(inner, self._term)
 
     def __reduce__(self) -> Any:
         return copy.copy, (self._inner,)  # a saved model holds the user's criterion, and loads without wdpurify
@@ -81,7 +81,7 @@ _links: "weakref.WeakKeyDictionary[PurifiedModule, tuple[nn.Module, TermSource]]
 class PurifiedModule(PurifiedCriterion, nn.Module):
     """A :class:`PurifiedCriterion` around a module, which can replace that module inside another module.
 
-    :func:`purified_module` makes it an instance of a subclass of the criterion's class and lets it share the criterion's
+    :func:`wrap_module` makes it an instance of a subclass of the criterion's class and lets it share the criterion's
     ``__dict__``: type checks, names, train and eval mode, ``to()`` and ``state_dict()`` keys are the same as without it.
     """
 
@@ -94,19 +94,19 @@ class PurifiedModule(PurifiedCriterion, nn.Module):
         return _links[self][1]
 
 
-def purified(criterion: Callable[..., Any], term: TermSource) -> PurifiedCriterion:
+def wrap_criterion(criterion: Callable[..., Any], term: TermSource) -> PurifiedCriterion:
     """Wrap a criterion."""
-    return purified_module(criterion, term) if isinstance(criterion, nn.Module) else PurifiedCriterion(criterion, term)
+    return wrap_module(criterion, term) if isinstance(criterion, nn.Module) else PurifiedCriterion(criterion, term)
 
 
-def sources_of(criterion: Callable[..., Any]) -> Iterator[TermSource]:
+def term_sources(criterion: Callable[..., Any]) -> Iterator[TermSource]:
     """Yield the sources of the terms that a criterion already carries, outermost first."""
     while isinstance(criterion, PurifiedCriterion):
         yield criterion._term
         criterion = criterion._inner
 
 
-def purified_module(criterion: nn.Module, term: TermSource) -> PurifiedModule:
+def wrap_module(criterion: nn.Module, term: TermSource) -> PurifiedModule:
     """Wrap a criterion that is a module; the module may already be a wrapper."""
     wrapped: PurifiedModule = object.__new__(_wrapping_class(type(criterion)))  # type: ignore[arg-type]
     object.__setattr__(wrapped, "__dict__", criterion.__dict__)

@@ -37,8 +37,8 @@ def attention_mask_of(function: Callable[..., Any], inputs: Any) -> Tensor | Non
     signature = _signature(function)
     if signature is not None and _binds(signature, *positional, **named):
         inputs = signature.bind(*positional, **named).arguments
-    found = _masks(inputs)
-    return found[0] if len(found) == 1 else None
+    masks = _masks(inputs)
+    return masks[0] if len(masks) == 1 else None
 
 
 def _arguments(function: Callable[..., Any], inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:

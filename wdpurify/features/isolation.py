@@ -142,21 +142,21 @@ class Isolation:
             self._gather()  # the outermost module may have been sharded again after its forward
             # After the backward pass of a part, FSDP reduces its gradient into the shard. Parameters of the outermost module
             # are still whole, and so are their gradients.
-            found = _by_backward([*inputs, *self._shards], outputs, gradient)
-            wholes = zip(self._trainable, found, strict=False)
-            shards = zip(self._shards, found[len(inputs) :], strict=True)
+            gradients = _by_backward([*inputs, *self._shards], outputs, gradient)
+            wholes = zip(self._trainable, gradients, strict=False)
+            shards = zip(self._shards, gradients[len(inputs) :], strict=True)
             return [
                 next((parameter, reached.detach()) for parameter, reached in (shard, whole) if reached is not None)
                 for whole, shard in zip(wholes, shards, strict=True)
                 if whole[1] is not None or shard[1] is not None
             ]
         try:
-            found = list(torch.autograd.grad(outputs, inputs, gradient, allow_unused=True))
+            gradients = list(torch.autograd.grad(outputs, inputs, gradient, allow_unused=True))
         except RuntimeError as error:
             if "heckpoint" not in str(error):
                 raise
-            found = _by_backward(inputs, outputs, gradient)
-        pairs = zip(self._trainable, found, strict=True)
+            gradients = _by_backward(inputs, outputs, gradient)
+        pairs = zip(self._trainable, gradients, strict=True)
         return [(parameter, reached.detach()) for parameter, reached in pairs if reached is not None]
 
     def _isolated_dict(self, module: nn.Module) -> dict[str, Any]:
@@ -202,7 +202,7 @@ class Isolation:
             return self._copied(value)
         if kind is tuple:
             parts = tuple(self._within(part, depth + 1) for part in value)
-            return parts if any(part is not own for part, own in zip(parts, value, strict=True)) else value
+            return parts if any(part is not original for part, original in zip(parts, value, strict=True)) else value
         if kind not in _CONTAINERS:
             return self._stand_in(value) if kind is nn.Parameter else value
         if id(value) in self._containers:
@@ -239,8 +239,8 @@ def _stand_ins_of(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) ->
     }
 
 
-def isolated(model: nn.Module, work: Callable[[Isolation], Result], *, update_buffers: bool, with_grad: bool) -> Result:
-    """Call ``work`` while the model is isolated, see :class:`Isolation`, and return its result."""
+def run_isolated(model: nn.Module, work: Callable[[Isolation], Result], *, update_buffers: bool, with_grad: bool) -> Result:
+    """Call ``work`` while the model is run_isolated, see :class:`Isolation`, and return its result."""
     isolation = Isolation(model, update_buffers=update_buffers, with_grad=with_grad)
     cache = parametrize._cache  # of the user's `parametrize.cached()`, if one is under way
     try:

@@ -102,7 +102,7 @@ def pool_features(
     return rows.float()
 
 
-def unpooled(features: Tensor, gradient: Tensor, **options: Any) -> Tensor:
+def unpool(features: Tensor, gradient: Tensor, **options: Any) -> Tensor:
     """Backpropagate a gradient at the pooled features to ``features``: float32, of their shape.
 
     The options are ``pool``, ``mask`` and ``channels_first`` of :func:`pool_features`.
@@ -121,23 +121,20 @@ def usable_rows(rows: Tensor, *, largest: float = LARGEST) -> Tensor:
 
 def blank_rows(features: Tensor, keep: Tensor) -> Tensor:
     """Replace the rows outside ``keep`` with zeros; a product with the mask would leave NaN, because NaN times 0 is NaN."""
-    return features if _all_kept(keep) else torch.where(keep[:, None], features, 0.0)
+    if is_free_to_read(keep) and bool(keep.all()):
+        return features
+    return torch.where(keep[:, None], features, 0.0)
 
 
 def replace_rows(inputs: Tensor, keep: Tensor) -> Tensor:
     """Replace the rows outside ``keep`` with the first row in it, or zeros without one; no host synchronisation.
 
-    Repeats a valid row, because a row of zeros would shift the batch statistics.
+    Repeats a valid row, because a row of zeros would shift the batch statistics. The result never shares memory with
+    ``inputs``, which a model may change in place and which may come from inference mode.
     """
-    if _all_kept(keep):
-        return inputs
     rows = torch.arange(len(keep), device=keep.device)
     replaced = inputs[torch.where(keep, rows, keep.float().argmax())]
     return torch.where(keep.any(), replaced, torch.zeros_like(replaced))
-
-
-def _all_kept(keep: Tensor) -> bool:
-    return is_free_to_read(keep) and bool(keep.all())
 
 
 def _pooled_tokens(features: Tensor, pool: str, mask: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wdpurify._torch import in_backward, in_functional_transform, refuse_some_of_the_ranks, unwrap
 from wdpurify.exceptions import PullNotAppliedWarning
-from wdpurify.pull import Pass, Probe, measured
+from wdpurify.pull import Pass, Probe, measure_gradient
 
 from .branches import other_heads
 from .classifier import candidates, find_classifier, input_width, reads_channels_first
@@ -69,7 +69,7 @@ class _CaptureHook(_InertHook):
         self.unseen = features
         if not isinstance(features, Tensor):  # `FeatureTap.current` refuses it
             return None
-        seen = measured(features, self.probe)
+        seen = measure_gradient(features, self.probe)
         return ((seen, *arguments[1:]), named) if keyword is None else (arguments, {**named, keyword: seen})
 
     def _catch(self, module: nn.Module, features: Any) -> None:
@@ -194,7 +194,7 @@ class FeatureTap:
 
     def place_probe(self, device: torch.device) -> None:
         """Move the probe of compiled graphs to ``device``, from their next forward on."""
-        self._hook.probe = self._hook.probe.on(device)
+        self._hook.probe = self._hook.probe.to(device)
 
     def release(self) -> None:
         """Release the captured features."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import full_precision, moved
+from wdpurify._torch import full_precision, to_device
 
 #: Width of the random projection of wider features and gradients; it changes norms by about 13 %.
 WIDTH = 64
@@ -44,11 +44,11 @@ def projections(dim: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
     generator = torch.Generator("cpu").manual_seed(dim)
     with torch.inference_mode(False):
         signs = torch.randint(2, (2, dim, WIDTH), generator=generator, device="cpu", dtype=torch.float32)
-        of_features, of_gradients = moved((2.0 * signs - 1.0) / math.sqrt(WIDTH), device)
+        of_features, of_gradients = to_device((2.0 * signs - 1.0) / math.sqrt(WIDTH), device)
     return of_features, of_gradients
 
 
-def projected(rows: Tensor, projection: Tensor | None) -> Tensor:
+def project(rows: Tensor, projection: Tensor | None) -> Tensor:
     """Project rows to few dimensions, in single precision.
 
     Args:
@@ -81,7 +81,7 @@ def sums_over_rows(features: Tensor, gradient: Tensor, projection: Tensor | None
         features = features * in_play[:, None]
         gradient = gradient * in_play[:, None]
     count = features.new_full((), len(features)) if in_play is None else in_play.sum().to(features)
-    directions = projected(gradient, projection)
+    directions = project(gradient, projection)
     square = gradient.detach().float().square().sum()
     scalars = torch.stack([features.square().sum(), count, square])
     with full_precision(features.device.type):
@@ -104,8 +104,8 @@ def coherence(sums: Tensor) -> Tensor:
     product, direction, total, (square, count, gradient) = _parts(sums)
     mean = total / count[..., None]
     centred = product - direction[..., :, None] * mean[..., None, :]
-    found: Tensor = centred.flatten(-2).norm(dim=-1) / (_variance(square, count, mean) * gradient).sqrt()
-    return found
+    result: Tensor = centred.flatten(-2).norm(dim=-1) / (_variance(square, count, mean) * gradient).sqrt()
+    return result
 
 
 def variance(sums: Tensor) -> Tensor:
@@ -150,20 +150,20 @@ class Coherence:
             in_play: mask of valid rows, shape ``(rows,)``.
         """
         of_features, of_gradients = projections(features.shape[1], features.device) or (None, None)
-        pull = sums_over_rows(projected(features, of_features), gradient, of_gradients, in_play)
-        *earlier, last, of_pull = coherence(torch.cat([moved(task, pull.device), pull[None]])).float().unbind()
+        pull = sums_over_rows(project(features, of_features), gradient, of_gradients, in_play)
+        *earlier, last, of_pull = coherence(torch.cat([to_device(task, pull.device), pull[None]])).float().unbind()
         pairs = [torch.stack([each, torch.full_like(each, torch.nan)]) for each in earlier]
-        for found in (*pairs, torch.stack([last, of_pull])):
-            means, counts = moved(self.means, found.device), moved(self._counts, found.device)
-            usable = torch.isfinite(found)
+        for values in (*pairs, torch.stack([last, of_pull])):
+            means, counts = to_device(self.means, values.device), to_device(self._counts, values.device)
+            usable = torch.isfinite(values)
             share = (1.0 / (counts + 1.0)).clamp(min=1.0 - DECAY)
-            self.means = torch.lerp(means, torch.where(usable, found, means), share)
+            self.means = torch.lerp(means, torch.where(usable, values, means), share)
             self._counts = counts + usable
 
     def state_dict(self) -> dict[str, Any]:
-        known = torch.cat([self.means, self._counts]).detach().cpu()
+        figures = torch.cat([self.means, self._counts]).detach().cpu()
         names = ("task", "pull", "task_count", "pull_count")
-        return {name: value.clone() for name, value in zip(names, known, strict=True)}
+        return {name: value.clone() for name, value in zip(names, figures, strict=True)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.means = torch.stack([state["task"], state["pull"]])

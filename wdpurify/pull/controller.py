@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import gather_ranks, moved
+from wdpurify._torch import gather_ranks, to_device
 from wdpurify.functional import norm_of_all_passes
 
 from .coherence import Coherence, variance
@@ -15,7 +15,7 @@ from .gain import Gain
 from .separation import Separation
 from .spread import Spread
 from .strength import Strength
-from .task_gradient import TaskGradients, observations
+from .task_gradient import TaskGradients, combine_ranks
 
 
 class StrengthController:
@@ -53,9 +53,9 @@ class StrengthController:
 
     def read_task_gradients(self, *, device: torch.device, world: int) -> None:
         """Pass the task gradients of all ranks since the last auxiliary step to the strength."""
-        rows = self.task_gradients.take()
-        joint = gather_ranks(moved(rows, device)) if world > 1 else rows[None]
-        norms, weights, self._task_sums = observations(joint)
+        rows = self.task_gradients.pop_ended()
+        joint = gather_ranks(to_device(rows, device)) if world > 1 else rows[None]
+        norms, weights, self._task_sums = combine_ranks(joint)
         for task_norm, weight in zip(norms, weights, strict=True):
             self.strength.record(task_norm, weight)
 
@@ -70,13 +70,13 @@ class StrengthController:
 
         The norm is multiplied by the excess coherence, because more of a coherent pull reaches the layers below.
         """
-        known = (self.separation.value, self.spread.kept, self.coherence.excess, self.coherence.ratio)
-        separation, kept, excess, ratio = (moved(value, norm.device) for value in known)
+        figures = (self.separation.value, self.spread.kept, self.coherence.excess, self.coherence.ratio)
+        separation, kept, excess, ratio = (to_device(value, norm.device) for value in figures)
         factor = self.strength.factor(norm * excess, separation, kept) * self.gain.apply(kept, ratio)
         self.prepared_norm = norm * factor
         return factor
 
-    def size_at_task_rows(self, value: Tensor, gradients: Sequence[Tensor], *, ranks: int) -> tuple[Tensor, list[Tensor]]:
+    def scale_at_task_rows(self, value: Tensor, gradients: Sequence[Tensor], *, ranks: int) -> tuple[Tensor, list[Tensor]]:
         """Scale value and gradients of an objective on the task's rows.
 
         Args:
@@ -86,12 +86,12 @@ class StrengthController:
         """
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         factor = self.factor(norm_of_all_passes(norm, self.task_gradients.passes_before * ranks))
-        return sized_value(value, factor), [gradient * factor for gradient in gradients]
+        return scaled_value(value, factor), [gradient * factor for gradient in gradients]
 
-    def frozen(self) -> "StrengthController":
+    def snapshot(self) -> "StrengthController":
         """Return a snapshot that shares all tensors: running figures are replaced, and never changed in place."""
-        frozen: StrengthController = _frozen(self)
-        return frozen
+        snapshot: StrengthController = _snapshot(self)
+        return snapshot
 
     def state_dict(self) -> dict[str, Any]:
         """Return all running figures as tensors and numbers."""
@@ -116,16 +116,16 @@ class StrengthController:
         }
 
 
-def _frozen(value: Any) -> Any:
+def _snapshot(value: Any) -> Any:
     if isinstance(value, list):
-        return [_frozen(item) for item in value]
+        return [_snapshot(item) for item in value]
     if not type(value).__module__.startswith("wdpurify."):  # a strength of the caller's own, which may change in place
         return copy.copy(value) if hasattr(value, "load_state_dict") else value
     made = copy.copy(value)
-    vars(made).update({name: _frozen(item) for name, item in vars(value).items()})
+    vars(made).update({name: _snapshot(item) for name, item in vars(value).items()})
     return made
 
 
-def sized_value(value: Tensor, factor: Tensor) -> Tensor:
+def scaled_value(value: Tensor, factor: Tensor) -> Tensor:
     """Scale the value of the objective like its gradient, so the term equals the function whose gradient it emits."""
     return torch.where(factor > 0, factor * value, 0.0)

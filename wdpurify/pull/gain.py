@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import moved
+from wdpurify._torch import to_device
 
 from .coherence import TOLERANCE
 
@@ -43,7 +43,7 @@ class Gain:
         """
         if fade > 0 and most > 1:
             error = (2.0 * separation / fade).clamp(0.0, 2.0) - 1.0
-            self.value = (moved(self.value, separation.device) * (RATE * error).exp()).clamp(1.0, most)
+            self.value = (to_device(self.value, separation.device) * (RATE * error).exp()).clamp(1.0, most)
             self.at_limit = self.value >= most
 
     def apply(self, kept: Tensor, ratio: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Gain:
         """
         ratio = ratio.nan_to_num(nan=TOLERANCE, posinf=TOLERANCE)
         room = kept**CARE * ((TOLERANCE - ratio) / (TOLERANCE - 1.0)).clamp(0.0, 1.0)
-        self.applied = 1.0 + (moved(self.value, kept.device) - 1.0) * room
+        self.applied = 1.0 + (to_device(self.value, kept.device) - 1.0) * room
         return self.applied
 
     def state_dict(self) -> dict[str, Any]:

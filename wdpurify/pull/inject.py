@@ -51,7 +51,7 @@ class _Inject(torch.autograd.Function):
             gradients: TaskGradients = ctx.gradients
             counts = compiled or is_accumulated(node for node, _ in ctx.next_functions)
             into = gradients.accumulated if counts else gradients.asked_for
-            ctx.owner.term_came(scale.detach(), ctx.numbers, sent, into, gradients.nothing)
+            ctx.owner.record_term(scale.detach(), ctx.numbers, sent, into, gradients.nothing)
         else:
             ctx.gradients.batched = True
         emitted: list[Tensor | None] = [None] * 5
@@ -96,7 +96,7 @@ def inject_gradients(
     return result
 
 
-def with_pull(loss: Tensor, term: Tensor) -> Tensor:
+def add_term(loss: Tensor, term: Tensor) -> Tensor:
     """Return the loss with an unchanged value and the gradient of ``loss + term``.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wdpurify._torch import graph_is_kept, is_batched
 
-from .coherence import projected, projections, sums_over_rows
+from .coherence import project, projections, sums_over_rows
 from .graphs import depends_on
 from .probe import Probe
 from .task_gradient import TaskGradient
@@ -47,7 +47,7 @@ class Pass:
         """Add a training forward and hook its features."""
         number = self._count
         self._count += 1
-        self._forget_the_dead()
+        self._drop_freed()
         self._newest = features
         self._features[number] = weakref.ref(features)
         if self.probe is not None:
@@ -56,7 +56,7 @@ class Pass:
             features.register_hook(_GradientHook(self, number))
             if features.ndim == 2:
                 of_features, of_gradients = projections(features.shape[1], features.device) or (None, None)
-                self._projected[number] = projected(features, of_features), of_gradients
+                self._projected[number] = project(features, of_features), of_gradients
         if features.grad_fn is not None:
             # Not a tensor hook: `autograd.grad(loss, features)` calls tensor hooks too, and frees no graph behind the features.
             features.grad_fn.register_hook(_ThroughHook(self))
@@ -64,16 +64,16 @@ class Pass:
     @property
     def forwards(self) -> list[Forward]:
         """The forwards whose features are alive, the newest last."""
-        self._forget_the_dead()
-        found = [(number, reference()) for number, reference in self._features.items()]
-        return [(number, features) for number, features in found if features is not None]
+        self._drop_freed()
+        numbered = [(number, reference()) for number, reference in self._features.items()]
+        return [(number, features) for number, features in numbered if features is not None]
 
     @property
     def newest(self) -> Any:
         """Features of the newest forward; None in a closed pass."""
         return self._newest
 
-    def behind(self, loss: Tensor) -> list[Forward]:
+    def forwards_behind(self, loss: Tensor) -> list[Forward]:
         """Return the forwards that a loss depends on; the graphs of the others may be freed before its backward pass.
 
         A compiled graph keeps only its last forward. A loss that does not depend on that one may depend on an earlier one, so
@@ -83,7 +83,7 @@ class Pass:
         kept = [(number, features) for number, features in forwards if depends_on(loss, features)]
         return kept or (forwards if self.probe is not None and loss.requires_grad else [])
 
-    def term_came(
+    def record_term(
         self, factor: Tensor, numbers: Sequence[int], sent: dict[int, Tensor], into: TaskGradient, nothing: Tensor
     ) -> None:
         """Record that the backward pass has reached a term.
@@ -103,13 +103,13 @@ class Pass:
         assert backward is not None
         backward.into.add_weight(factor, first=first)
         if self.probe is not None:
-            self.probe.expect(self._probe_came)
+            self.probe.report_next(self._record_probe)
             return
         for number, gradient in sent.items():
             backward.sent[number] = backward.sent[number] + gradient if number in backward.sent else gradient
         backward.awaited |= set(numbers)
 
-    def gradient_came(self, number: int, gradient: Tensor | None) -> None:
+    def record_gradient(self, number: int, gradient: Tensor | None) -> None:
         """Record the gradient at the features of a forward; without a term in this backward pass it is ignored."""
         backward = self._backward
         if backward is None or number not in backward.awaited or backward.task != torch._C._current_graph_task_id():
@@ -117,7 +117,7 @@ class Pass:
         backward.awaited.discard(number)
         backward.done = not backward.awaited
         sent = backward.sent.pop(number, None)
-        known = self._projected.get(number)
+        projection = self._projected.get(number)
         if gradient is None:  # the task sends no gradient to these features
             backward.add(torch.zeros((), device="cpu"))
             return
@@ -126,7 +126,7 @@ class Pass:
         if task.ndim == 3 and task.shape[1] > 1:
             count = (task.abs().amax(-1) > 0).sum(1).max()
             backward.into.tokens = torch.where(count > 0, count, torch.nan)
-        backward.add(task.norm(), None if known is None else sums_over_rows(known[0], task, known[1]))
+        backward.add(task.norm(), None if projection is None else sums_over_rows(projection[0], task, projection[1]))
 
     def close(self) -> None:
         """Release the features after their graph was freed."""
@@ -134,14 +134,14 @@ class Pass:
         self._newest = None
         self._projected = {}
 
-    def _probe_came(self, norm: Tensor | None, sums: Tensor | None) -> None:
+    def _record_probe(self, norm: Tensor | None, sums: Tensor | None) -> None:
         if self._backward is not None:
             self._backward.done = True
             if norm is not None:
                 self._backward.add(norm, sums)
         self.close()
 
-    def _forget_the_dead(self) -> None:
+    def _drop_freed(self) -> None:
         for number in [number for number, reference in self._features.items() if reference() is None]:
             del self._features[number]
             self._projected.pop(number, None)
@@ -180,7 +180,7 @@ class _GradientHook:
     def __call__(self, gradient: Tensor | None) -> None:
         owner = self._pass()
         if owner is not None and not (gradient is not None and is_batched(gradient)):
-            owner.gradient_came(self._number, gradient)
+            owner.record_gradient(self._number, gradient)
 
 
 class _ThroughHook:

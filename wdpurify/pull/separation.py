@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import moved
+from wdpurify._torch import to_device
 
 #: Decay of the running mean per acting iteration: the gap of one batch of few rows is noisy.
 DECAY = 0.9
@@ -45,13 +45,13 @@ class Separation:
     def record(self, scores: Tensor, weights: Tensor, in_play: Tensor) -> None:
         """Record one batch; the arguments are as in :func:`relative_gap`, with detached scores."""
         gap, variance = relative_gap(scores.float(), weights, in_play)
-        self.value = torch.lerp(moved(self.value, gap.device), gap, 1.0 - DECAY)
-        self.largest = torch.maximum(moved(self.largest, gap.device), self.value)
-        self.variance = DECAY**2 * moved(self.variance, gap.device) + (1.0 - DECAY) ** 2 * variance
+        self.value = torch.lerp(to_device(self.value, gap.device), gap, 1.0 - DECAY)
+        self.largest = torch.maximum(to_device(self.largest, gap.device), self.value)
+        self.variance = DECAY**2 * to_device(self.variance, gap.device) + (1.0 - DECAY) ** 2 * variance
 
     def state_dict(self) -> dict[str, Any]:
-        known = {"value": self.value, "variance": self.variance, "largest": self.largest}
-        return {name: value.detach().cpu().clone() for name, value in known.items()}
+        figures = {"value": self.value, "variance": self.variance, "largest": self.largest}
+        return {name: value.detach().cpu().clone() for name, value in figures.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.value = state["value"].clone()

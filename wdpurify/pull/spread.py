@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import moved
+from wdpurify._torch import to_device
 
 from .window import Window
 
@@ -39,7 +39,7 @@ class Spread:
             in_play: mask of valid rows, shape ``(batch,)``; a batch with fewer than two is ignored.
         """
         says = in_play.sum() > 1
-        largest = moved(self.largest, spread.device)
+        largest = to_device(self.largest, spread.device)
         self._spreads.record(torch.where(says, spread, torch.nan))
         steady = self._spreads.median(STEADY).nan_to_num()
         self.largest = torch.where(says, torch.maximum(largest * (1.0 - 1.0 / MEMORY), steady), largest)
@@ -55,6 +55,6 @@ class Spread:
 
     def _read(self) -> None:
         now = self._spreads.median(NOW)
-        self.value = torch.where(now.isnan(), moved(self.value, now.device), now)  # NaN without a batch of two valid rows
+        self.value = torch.where(now.isnan(), to_device(self.value, now.device), now)  # NaN without a batch of two valid rows
         self.typical = self._spreads.median().nan_to_num()
         self.kept = (self.value / self.largest).nan_to_num(nan=1.0, posinf=1.0).clamp(max=1.0)

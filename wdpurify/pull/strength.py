@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wdpurify._checks import check_not_negative
-from wdpurify._torch import moved
+from wdpurify._torch import to_device
 
 from .window import WeightedWindow
 
@@ -131,8 +131,8 @@ class BalancedStrength:
 
     def factor(self, gradient_norm: Tensor, separation: Tensor, kept: Tensor) -> Tensor:
         norm = gradient_norm.float()
-        known = moved(self.task_norm, norm.device)
-        wanted = self.value * known / norm.clamp(min=torch.finfo(torch.float32).tiny)
+        task_norm = to_device(self.task_norm, norm.device)
+        wanted = self.value * task_norm / norm.clamp(min=torch.finfo(torch.float32).tiny)
         if self.fade > 0:
             wanted = wanted * (separation / self.fade).clamp(0.0, 1.0)
         if self.keep > 0:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import moved
+from wdpurify._torch import to_device
 from wdpurify.functional import task_norms
 
 from .coherence import count_of_sums
@@ -42,7 +42,7 @@ class TaskGradient:
         """Record the factor of a term in its loss, a scalar; ``first`` marks the first term of a backward pass."""
         self.factor = factor.detach()
         weight = self.factor.float().abs()
-        self._weight = weight if self._weight is None else moved(self._weight, weight.device) + weight
+        self._weight = weight if self._weight is None else to_device(self._weight, weight.device) + weight
         self.passes += first
 
     def add_norm(self, norm: Tensor, sums: Tensor | None, nothing: Tensor) -> None:
@@ -54,17 +54,17 @@ class TaskGradient:
             nothing: NaN of the shape of ``sums``.
         """
         assert self._weight is not None
-        sums = moved(nothing if sums is None or len(sums) != len(nothing) else sums, self._weight.device)
-        self._sums = sums if self._sums is None else moved(self._sums, sums.device) + sums
-        norm = moved(norm.detach().float(), self._weight.device)
-        self._norm = norm if self._norm is None else torch.hypot(moved(self._norm, norm.device), norm)
+        sums = to_device(nothing if sums is None or len(sums) != len(nothing) else sums, self._weight.device)
+        self._sums = sums if self._sums is None else to_device(self._sums, sums.device) + sums
+        norm = to_device(norm.detach().float(), self._weight.device)
+        self._norm = norm if self._norm is None else torch.hypot(to_device(self._norm, norm.device), norm)
 
     def row(self) -> Tensor | None:
         """Return norm, weight and sums, shape ``(2 + sums,)``; None before a gradient is recorded."""
         if self._norm is None or self._weight is None or self._sums is None:
             return None
         device = self._sums.device
-        return torch.cat([moved(self._norm, device)[None], moved(self._weight, device)[None], self._sums])
+        return torch.cat([to_device(self._norm, device)[None], to_device(self._weight, device)[None], self._sums])
 
     @classmethod
     def from_row(cls, row: Tensor, passes: int) -> "TaskGradient":
@@ -126,7 +126,7 @@ class TaskGradients:
         self._ended.append(self.current)
         self.begin()
 
-    def take(self) -> Tensor:
+    def pop_ended(self) -> Tensor:
         """Return and remove the iterations since the last auxiliary step: norm, weight, sums; NaN for missing ones.
 
         Returns:
@@ -156,15 +156,15 @@ class TaskGradients:
         rows = [each.row() for each in gradients[-self._every :]]
         device = next((row.device for row in rows if row is not None and row.device.type != "cpu"), torch.device("cpu"))
         empty = torch.full((2 + len(self.nothing),), torch.nan, device=device)
-        filled = [empty if row is None else moved(row.detach(), device) for row in rows]
+        filled = [empty if row is None else to_device(row.detach(), device) for row in rows]
         return torch.stack([empty] * (self._every - len(filled)) + filled)
 
 
-def observations(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def combine_ranks(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Combine the ranks' task gradients.
 
     Args:
-        rows: result of :meth:`TaskGradients.take` on each rank, shape ``(ranks, iterations, 2 + sums)``.
+        rows: result of :meth:`TaskGradients.pop_ended` on each rank, shape ``(ranks, iterations, 2 + sums)``.
 
     Returns:
         Norms in units of the unscaled loss and weights, shape ``(iterations,)`` each, and sums, ``(iterations, sums)``.

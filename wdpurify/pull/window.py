@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._torch import moved
+from wdpurify._torch import to_device
 
 #: Largest value in the mean, in medians: a broken batch or a learning-rate finder must not dominate it.
 OUTLIER = 5.0
@@ -23,7 +23,7 @@ class Window:
 
     def record(self, value: Tensor) -> None:
         """Append a value, scalar or of shape ``(1,)``, and drop the oldest."""
-        values = moved(self.values, value.device)
+        values = to_device(self.values, value.device)
         self.values = torch.cat([values[1:], value.reshape(1).to(values)])
 
     def median(self, last: int | None = None) -> Tensor:
@@ -51,7 +51,7 @@ class WeightedWindow:
         """Append a scalar value; the mean ignores non-finite values and values without a positive weight."""
         says = torch.isfinite(value * weight) & (weight > 0)
         pair = torch.where(says, torch.stack([value, weight.to(value)]), torch.nan)
-        self._pairs = torch.cat([moved(self._pairs, value.device)[:, 1:], pair.to(self._pairs.dtype)[:, None]], dim=1)
+        self._pairs = torch.cat([to_device(self._pairs, value.device)[:, 1:], pair.to(self._pairs.dtype)[:, None]], dim=1)
 
     def mean(self) -> Tensor:
         """Compute the weighted mean of all values, clipped to :data:`OUTLIER` medians; NaN without a value.
