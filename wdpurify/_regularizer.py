@@ -173,7 +173,7 @@ class PurifyRegularizer:
 
     @property
     def critic(self) -> nn.Module:
-        """The critic, for inspection: its input is features divided by their spread. Your optimiser must not hold it."""
+        """The critic. Its input is the features divided by their spread, and your optimiser must not hold it."""
         return self._trainer.critic
 
     @outside_graphs
