@@ -79,6 +79,13 @@ def test_tests_that_pages_name_exist():
     assert [name for file, name in named if f"def {name}(" not in next((ROOT / "tests").rglob(file)).read_text()] == []
 
 
+def test_addresses_are_links():
+    pages = [*DOCS.rglob("*.md"), *ROOT.glob("*.md")]
+    prose = {path.name: re.sub(r"```.*?```|`[^`\n]*`", "", path.read_text(), flags=re.DOTALL) for path in pages}
+    bare = {name: re.findall(r"(?<![(<\"=])\bhttps?://\S+", text) for name, text in prose.items()}
+    assert {name: found for name, found in bare.items() if found} == {}
+
+
 def _reexported(path):
     return {name.asname for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom) for name in node.names}
 
