@@ -199,6 +199,11 @@ def test_sentences_are_short_and_figures_stand_in_tables(path):
     assert _crowded_paragraphs(text) == []
 
 
+@pytest.mark.parametrize("path", [DOCS / "gallery.md", *sorted((DOCS / "loops").glob("*.md"))], ids=lambda path: path.name)
+def test_sentences_of_the_gallery_and_of_the_loops_are_short(path):
+    assert _long_sentences(path.read_text()) == []
+
+
 def test_the_first_page_begins_as_the_readme_does():
     """With the same first sentence, the same picture, what it shows, and the same snippet."""
     readme, index = ((ROOT / page).read_text() for page in ("README.md", "docs/index.md"))
