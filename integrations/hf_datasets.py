@@ -11,7 +11,7 @@ from torch import Tensor
 from wdpurify import GroupSampler
 from wdpurify._checks import check_positive_integer
 from wdpurify._rows import refuse_dropped, refuse_reordered
-from wdpurify._torch import check_share, derive_seed, private_randomness
+from wdpurify._torch import check_share, derive_seed, generators_in, private_randomness
 from wdpurify.exceptions import AuxiliaryDataWarning
 
 from ._extras import install
@@ -57,8 +57,9 @@ def group_sampler(
     stream with ``shuffle``, because a resumed run would lose the rows in the shuffle buffer.
 
     Order and augmentation depend on ``seed`` alone, not on ``num_workers``: each row has a separate random seed for its
-    transform, and the global generators do not change. Ranks share no row of an epoch. ``split_dataset_by_node`` splits a
-    stream between the ranks, unless you split it before; their positions differ, so save the state of every rank.
+    transform, and neither the global generators nor those that the transform holds change. Ranks share no row of an epoch.
+    ``split_dataset_by_node`` splits a stream between the ranks, unless you split it before; their positions differ, so save
+    the state of every rank.
 
     Args:
         dataset: the auxiliary set. The sampler ignores a format such as ``with_format("torch")``: ``transform`` receives the
@@ -163,23 +164,27 @@ class RowLoader:
         self._transform = transform or (as_it_is if collate_fn else as_tensor)
         self._collate = collate_fn or _stacked
         self._is_in_order = False
+        self._generators: list[Any] | None = None
 
     def __getitem__(self, job: tuple[Sequence[Any], Sequence[int]]) -> Any:
+        if self._generators is None:
+            self._generators = generators_in(self._read, self._transform, self._collate)
         rows = [self._load(row, seed) for row, seed in zip(*job, strict=True)]
         given = [copy.copy(row) for row in rows]  # a collator may take entries out
-        with private_randomness(torch.device("cpu"), derive_seed(job[1][0], "collate_fn")):
+        with private_randomness(torch.device("cpu"), derive_seed(job[1][0], "collate_fn"), self._generators):
             batch = self._collate(rows)
         if self._collate is not _stacked:
             refuse_dropped(batch, len(given))
             if not self._is_in_order:
                 places = torch.arange(len(given), device="cpu")
-                refuse_reordered(lambda order: self._collate([copy.copy(given[row]) for row in order.tolist()]), places)
+                collated = lambda order: self._collate([copy.copy(given[row]) for row in order.tolist()])  # noqa: E731
+                refuse_reordered(collated, places, self._generators)
         self._is_in_order = True
         return batch
 
     def _load(self, row: Any, seed: int) -> Any:
-        # A seed per row makes a row's transform independent of its worker, of earlier rows and of the global generators.
-        with private_randomness(torch.device("cpu"), seed):
+        # A seed per row makes a row's transform independent of its worker, of earlier rows and of all other generators.
+        with private_randomness(torch.device("cpu"), seed, self._generators or ()):
             cells = self._read(int(row) if isinstance(row, Tensor) else row)
             if isinstance(self._image, str):
                 return self._transform(cell_of(cells, self._image))

@@ -1,5 +1,7 @@
 """A small network, auxiliary set and training loop for tests: the contract's loop, line by line."""
 
+import gc
+
 import torch
 from torch import nn
 
@@ -49,3 +51,9 @@ def state_of(module):
 
 def equal_states(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def live_tensors():
+    """How many tensors Python holds, once its cycles are collected."""
+    gc.collect()
+    return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())

@@ -79,6 +79,13 @@ def test_tests_that_pages_name_exist():
     assert [name for file, name in named if f"def {name}(" not in next((ROOT / "tests").rglob(file)).read_text()] == []
 
 
+def test_addresses_are_links():
+    pages = [*DOCS.rglob("*.md"), *ROOT.glob("*.md")]
+    prose = {path.name: re.sub(r"```.*?```|`[^`\n]*`", "", path.read_text(), flags=re.DOTALL) for path in pages}
+    bare = {name: re.findall(r"(?<![(<\"=])\bhttps?://\S+", text) for name, text in prose.items()}
+    assert {name: found for name, found in bare.items() if found} == {}
+
+
 def _reexported(path):
     return {name.asname for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom) for name in node.names}
 
@@ -190,6 +197,11 @@ def test_sentences_are_short_and_figures_stand_in_tables(path):
     text = path.read_text()
     assert _long_sentences(text) == []
     assert _crowded_paragraphs(text) == []
+
+
+@pytest.mark.parametrize("path", [DOCS / "gallery.md", *sorted((DOCS / "loops").glob("*.md"))], ids=lambda path: path.name)
+def test_sentences_of_the_gallery_and_of_the_loops_are_short(path):
+    assert _long_sentences(path.read_text()) == []
 
 
 def test_the_first_page_begins_as_the_readme_does():

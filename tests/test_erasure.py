@@ -65,9 +65,23 @@ def test_the_page_runs_as_it_stands(capsys):
     assert "A linear probe reads the label of" in capsys.readouterr().out
 
 
+class _Channels(nn.Module):
+    """A linear layer with the attributes of torch_geometric's, which is no ``nn.Linear``."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels) / in_channels**0.5)
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, features):
+        return nn.functional.linear(features, self.weight, self.bias)
+
+
 HEADS = {
     "linear": lambda: nn.Linear(16, 2),
     "linear without bias": lambda: nn.Linear(16, 2, bias=False),
+    "linear between channels": lambda: _Channels(16, 2),
     "a subclass": lambda: nn.modules.linear.NonDynamicallyQuantizableLinear(16, 2),
     "1x1 convolution": lambda: nn.Sequential(nn.Unflatten(1, (16, 1, 1)), nn.Conv2d(16, 2, 1)),
     "1x1 convolution without bias": lambda: nn.Sequential(nn.Unflatten(1, (16, 1, 1)), nn.Conv2d(16, 2, 1, bias=False)),

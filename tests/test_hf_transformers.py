@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from small_loop import equal_states, state_of
+from small_loop import equal_states, live_tensors, state_of
 from torch import nn
 
 from wdpurify import BalancedStrength, FixedStrength, GroupSampler
 
 pytest.importorskip("transformers")
-from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
+from transformers import Trainer, TrainerCallback, TrainingArguments, ViTConfig, ViTForImageClassification
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from wdpurify.integrations.hf_transformers import purify_trainer
@@ -58,14 +58,14 @@ class _Normalised(nn.Module):
         return ImageClassifierOutput(loss=loss, logits=logits)
 
 
-def _train(folder, strength=None, *, model=_vit, batch_size=6, resume=None, **options):
+def _train(folder, strength=None, *, model=_vit, batch_size=6, resume=None, callbacks=None, **options):
     defaults = {"max_steps": 4, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "optim": "sgd"}
     quiet = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "save_strategy": "no", "seed": 0, "logging_steps": 1}
     pinned = {"dataloader_pin_memory": False}
     arguments = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=batch_size, **(defaults | quiet | pinned | options)
     )
-    trainer = Trainer(model=model(), args=arguments, train_dataset=_Rows(48), eval_dataset=_Rows(8))
+    trainer = Trainer(model=model(), args=arguments, train_dataset=_Rows(48), eval_dataset=_Rows(8), callbacks=callbacks)
     purify = None if strength is None else purify_trainer(trainer, _sampler(), strength=strength)
     trainer.train(resume_from_checkpoint=resume)
     trainer.evaluate()
@@ -129,3 +129,19 @@ def test_the_last_call_takes_the_trainers_own_loader(tmp_path, model):
     assert report.refitted == 48
     changed = [name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])]
     assert changed == ["classifier.weight", "classifier.bias"]
+
+
+class _Counted(TrainerCallback):
+    def __init__(self):
+        self.alive = {}
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step in (48, 200):  # each ends an epoch
+            self.alive[state.global_step] = live_tensors()
+
+
+@pytest.mark.filterwarnings("ignore::wdpurify.exceptions.PurifyWarning")  # of labels without a meaning
+def test_two_hundred_steps_hold_as_many_tensors_as_fifty(tmp_path):
+    counted = _Counted()
+    _train(tmp_path, BalancedStrength(2.0), model=_Normalised, max_steps=200, logging_steps=50, callbacks=[counted])
+    assert counted.alive[200] == counted.alive[48]

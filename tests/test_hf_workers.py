@@ -34,6 +34,59 @@ def test_batches_and_augmentation_do_not_depend_on_the_number_of_workers(either,
     assert not torch.equal(other, alone)
 
 
+class OwnGenerators:
+    """A random transform that draws from generators of its own, of NumPy and of torch."""
+
+    def __init__(self):
+        self.numpy, self.torch = np.random.default_rng(0), torch.Generator().manual_seed(0)
+
+    def __call__(self, image):
+        noise = [self.numpy.random(), torch.rand((), generator=self.torch).item()]
+        return torch.tensor([image.getpixel((0, 0))[0] / 255, *noise])
+
+    def whole(self, rows):
+        return {"image": [self(image) for image in rows["image"]]}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_generators_of_a_transform_are_seeded_by_row_and_stay_where_they_were(either, num_workers):
+    options = {"group": "bool", "batch_size": 5, "buffer_size": 10}
+    alone = images_of(group_sampler(either, transform=OwnGenerators(), **options), 12)
+    transform = OwnGenerators()
+    sampler = group_sampler(either, transform=transform, num_workers=num_workers, **options)
+    first, state = images_of(sampler, 5), sampler.state_dict()
+    assert torch.equal(first, alone[:5])
+    assert alone[..., 1:].unique().numel() == alone[..., 1:].numel()
+    assert transform.numpy.random() == np.random.default_rng(0).random()
+    sampler.close()
+    resumed = group_sampler(either, transform=transform, num_workers=num_workers, **options)
+    resumed.load_state_dict(state)
+    assert torch.equal(images_of(resumed, 7), alone[5:])
+    resumed.close()
+
+
+def _losses(kind, strength):
+    torch.manual_seed(0)
+    transform, task, auxiliary = OwnGenerators(), faces(), faces()
+    model, criterion = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 3)), torch.nn.CrossEntropyLoss()
+    given = {"transform": transform} if kind == "transform" else {}
+    if kind == "set_transform":
+        auxiliary.set_transform(lambda rows: {**rows, **transform.whole(rows)})
+    if kind == "collate_fn":
+        given = {"collate_fn": lambda images: torch.stack([transform(image) for image in images])}
+    if strength is not None:
+        sampler = group_sampler(auxiliary, group="name", batch_size=8, **given)
+        criterion = PurifyRegularizer.for_model(model, sampler, strength=strength).criterion(criterion)
+    batches = [task[start : start + 8] for start in range(0, 48, 8)]
+    made = ((torch.stack(transform.whole(rows)["image"]), torch.tensor(rows["name"])) for rows in batches)
+    return [criterion(model(images), labels).item() for images, labels in made]
+
+
+@pytest.mark.parametrize("kind", ["transform", "set_transform", "collate_fn"])
+def test_strength_zero_is_bit_identical_where_task_and_auxiliary_rows_share_generators(kind):
+    assert _losses(kind, 0.0) == _losses(kind, None)
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_the_global_generators_stay_where_they_were(either, num_workers):
     sampler = group_sampler(either, group="bool", transform=noisy, batch_size=4, num_workers=num_workers)

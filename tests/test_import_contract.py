@@ -66,6 +66,16 @@ def test_the_library_reads_and_writes_nothing_that_runs_code(path):
                 assert ast.unparse(named["weights_only"]) == "True", ast.unparse(node)
 
 
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_text_is_read_and_written_with_its_encoding_named(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        called = ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
+        if called in ("read_text", "write_text", "open", "fdopen", "TextIOWrapper", "NamedTemporaryFile"):
+            options = {keyword.arg for keyword in node.keywords}
+            binary = any(isinstance(each, ast.Constant) and "b" in str(each.value) for each in node.args[:2])
+            assert binary or "encoding" in options, ast.unparse(node)
+
+
 def test_no_file_is_named_like_a_library_it_could_hide():
     libraries = {"accelerate", "datasets", "timm", "transformers", "lightning", "torch", "torchvision"}
     names = {path.stem for folder in ("integrations", "benchmarks") for path in (ROOT / folder).glob("*")}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_loop import equal_states, small_sampler, state_of
+from small_loop import equal_states, live_tensors, small_sampler, state_of
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -135,3 +135,17 @@ def test_the_last_call_comes_after_fit():
     assert list(module.state_dict()) == keys
     changed = [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]
     assert changed == ["model.7.weight", "model.7.bias"]
+
+
+class _Counted(_Module):
+    def on_train_batch_end(self, outputs, batch, batch_index):
+        if self.global_step in (48, 200):  # each ends an epoch
+            self.alive[self.global_step] = live_tensors()
+
+
+@pytest.mark.filterwarnings("ignore::wdpurify.exceptions.PurifyWarning")  # of labels without a meaning
+def test_two_hundred_steps_hold_as_many_tensors_as_fifty():
+    module = _Counted()
+    module.alive = {}
+    _fit(PurifyCallback(small_sampler(), strength=BalancedStrength(2.0), log_every=8), module=module, epochs=25)
+    assert module.alive[200] == module.alive[48]

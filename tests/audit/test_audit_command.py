@@ -2,7 +2,10 @@
 
 import gc
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,8 @@ pytest.importorskip("sklearn")
 pytest.importorskip("timm")
 pytest.importorskip("tyro")
 import datasets
+import timm
+import torch
 from PIL import Image
 
 from wdpurify.audit.__main__ import main
@@ -61,6 +66,43 @@ def test_parquet_files_folders_of_images_and_saved_sets_are_audited_and_files_wr
     page = (tmp_path / "out" / "audit.html").read_text()
     assert f"python -m wdpurify.audit --task {tmp_path / 'saved'} --auxiliary" in page
     assert "test_resnet" in page
+
+
+@pytest.mark.parametrize("command", ["audit", "audit.features"])
+def test_names_of_any_script_are_read_shown_and_written_in_a_locale_of_ascii(command, tmp_path):
+    hair = "Haarfärbung 髪"
+    rows = _rows(60)
+    rows = rows.add_column(hair, [("blönd", "schwarz")[value] for value in rows["tint"]])
+    folder = tmp_path / "gesichtér"
+    folder.mkdir()
+    rows.to_parquet(folder / "rows.parquet")
+    torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), folder / "plain.pt")
+    options = ["--task", folder / "rows.parquet", "--columns", hair, *FAST, "--out", folder / "out"]
+    if command == "audit.features":
+        options = [
+            "--rows",
+            folder / "rows.parquet",
+            "--nuisance-column",
+            hair,
+            "--backbone",
+            "test_resnet",
+            "--image-size",
+            "32",
+        ]
+        options += ["--checkpoints", f"plaín={folder / 'plain.pt'}", "--projection", "pca", "--permutations", "2"]
+        options += ["--out", folder / "out" / "features.png"]
+    ascii_only = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "200"}
+    ascii_only |= {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "PYTHONIOENCODING": ""}
+    started = [sys.executable, "-m", f"wdpurify.{command}", *map(str, options)]
+    run = subprocess.run(started, env=ascii_only, capture_output=True, text=True, encoding="ascii", check=False)
+    assert run.returncode == 0, run.stderr
+    assert r"Haarf\xe4rbung \u9aea" in run.stdout
+    if command == "audit":
+        for file in ("audit.json", "audit.md", "audit.html"):
+            assert hair in (folder / "out" / file).read_text(encoding="utf-8")
+    else:
+        assert r"pla\xedn: Haar" in run.stdout
+        assert (folder / "out" / "features.png").stat().st_size > 1000
 
 
 def test_a_source_may_name_its_split(tmp_path):

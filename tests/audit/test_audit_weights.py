@@ -114,7 +114,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, capsys):
             "missing: 0.bias, 0.weight, 4.bias, 4.weight; unknown to the model: 10.bias",
         ),
         (lambda net: net | {"4.bias": torch.zeros(9)}, r"of another shape: 4.bias \(9,\) for \(2,\). Name the backbone"),
-        (lambda net: {"weights": net, "epoch": 1}, "must hold tensors alone.* no tensors are weights, epoch"),
+        (lambda net: {"weights": net, "epoch": 1}, "must hold dense tensors alone.* no such tensors are weights, epoch"),
         (lambda net: 3, "must hold a state dict"),
         (None, "there is no such file"),
     ],

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from wdpurify._torch import derive_seed, private_randomness
 
 from ._audit import audit
 from ._backbone import open_model
-from ._command import options, refusals
+from ._command import options, print_anything, refusals, text
 from ._files import check_folder, whole, write_whole
 from ._optional import optional
 from ._report import Audit
@@ -78,7 +78,10 @@ class Arguments:
 def main(arguments: list[str] | None = None) -> None:
     """Read, audit, print; write files if asked to."""
     given = sys.argv[1:] if arguments is None else arguments
+    print_anything()
     chosen = optional("tyro", "the command").cli(Arguments, args=given, prog="python -m wdpurify.audit")
+    names = {"task_label": text(chosen.task_label), "image_column": text(chosen.image_column)}
+    chosen = replace(chosen, columns=tuple(map(text, chosen.columns)), **names)
     with refusals("wdpurify.audit"):
         if chosen.out is not None:
             check_folder(chosen.out)
@@ -87,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = run(chosen, lambda done, total: bar.update(trainings, completed=done, total=total))
     found.print()
     if chosen.out is not None:
-        command = shlex.join(["python", "-m", "wdpurify.audit", *given])
+        command = text(shlex.join(["python", "-m", "wdpurify.audit", *given]))
         with refusals("wdpurify.audit"):
             write_whole(chosen.out / "audit.html", found.html(command))
             write_whole(chosen.out / "audit.md", found.markdown())

@@ -45,7 +45,7 @@ class Backbone(nn.Module):
             self.network = timm.create_model(name, **{**(options or {}), "pretrained": pretrained, "num_classes": 0})
         except OSError as error:  # the hub's own kinds among them
             raise ValueError(f"`model` {name!r}: its published weights cannot be had ({error}): {INSTEAD}") from error
-        except RuntimeError as error:  # such as a tag that timm does not know
+        except (RuntimeError, optional("safetensors", "a backbone by name").SafetensorError) as error:  # such as an unknown tag
             raise ValueError(f"`model` {name!r} cannot be made by timm: {error}") from error
         self.name = name
         config = timm.data.resolve_model_data_config(self.network)

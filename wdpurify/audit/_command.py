@@ -1,11 +1,19 @@
 """What the commands share: options of a backbone, and refusals in one line."""
 
 import ast
+import io
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ._text import shown
+
+
+def text(argument: str) -> str:
+    """An argument that names no file, read as UTF-8 also in a locale without it."""
+    return os.fsencode(argument).decode("utf-8", errors="surrogateescape")
 
 
 def pairs(option: str, given: Sequence[str]) -> dict[str, str]:
@@ -38,6 +46,13 @@ def options(given: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             found[name] = value
     return found
+
+
+def print_anything() -> None:
+    """Let the terminal show signs that its encoding has not as escape sequences."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ._hub import check_hub
 from ._inputs import Inputs
 from ._leakage import drawn
 from ._optional import optional
+from ._strangers import check_links, check_paths, no_bombs
 from ._text import shown
 
 
@@ -27,6 +28,7 @@ class Table:
     columns: Mapping[str, list[Any]]
 
 
+@no_bombs()
 def read_table(
     name: str,
     source: Any,
@@ -103,11 +105,11 @@ def open_source(source: str, split: str) -> Any:
 
     Args:
         source: ``id`` or ``id:config`` on the hub, a folder (of ``save_to_disk``, or of images, parquet or csv files), or a
-            parquet or csv file; ``#name`` behind it names the split.
+            parquet or csv file; ``#name`` behind it names the split. Local files may name files of their own folder alone.
         split: taken if the source names none; a source with a single split gives that one.
 
     Raises:
-        ValueError: if there is no such split, naming those that there are, or if the source cannot be opened.
+        ValueError: if there is no such split, naming those that there are; if the source cannot be opened, or leads elsewhere.
     """
     datasets = optional("datasets", "opening a data set by name")
     where, _, named = source.partition("#")
@@ -122,8 +124,10 @@ def open_source(source: str, split: str) -> Any:
                 raise ValueError(f"{where} must be a .parquet, .csv, .json or .jsonl file")
             found = datasets.load_dataset(kind, data_files=where)
         elif path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
+            check_links(path)
             found = datasets.load_from_disk(where)
         elif path.exists():
+            check_links(path)
             found = datasets.load_dataset(where)
         else:
             identifier, _, config = where.partition(":")
@@ -131,6 +135,12 @@ def open_source(source: str, split: str) -> Any:
             found = datasets.load_dataset(identifier, config or None)
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
         raise ValueError(f"{where} is no local data set and cannot be had from the hub: {error}") from error
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise ValueError(f"{where} cannot be read: {error.__cause__ or error}") from error
+    if path.exists():
+        unpacked = Path(datasets.config.HF_DATASETS_CACHE), Path(datasets.config.EXTRACTED_DATASETS_PATH)
+        for part in found.values() if isinstance(found, Mapping) else (found,):
+            check_paths(part, path if path.is_dir() else path.parent, *unpacked)
     if not isinstance(found, Mapping):
         return found
     if not named and len(found) == 1:
@@ -208,8 +218,8 @@ def _read(name: str, fetch: Callable[[int], Any], row: int, source: Any = None, 
     except (TypeError, ValueError, KeyError):
         raise
     except Exception as error:
-        where = shown(f"{row}{_file_of(source, row, image)}: {error}")
-        raise ValueError(f"`{name}` cannot be read in row {where}") from error
+        where = shown(f"{row}{_file_of(source, row, image)}: {error}").rstrip(".")
+        raise ValueError(f"`{name}` cannot be read in row {where}. Leave the row out, or mend its file") from error
 
 
 def _file_of(source: Any, row: int, image: str) -> str:

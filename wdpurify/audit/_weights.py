@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from ._optional import optional
+from ._strangers import check_archive
 from ._text import shown
 
 
@@ -43,18 +45,27 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"`weights` {shown(str(file))}: there is no such file")
     models = optional("timm.models", "reading weights")
     try:
+        check_archive(file)
         state = models.load_state_dict(str(file), use_ema=False, device="cpu", weights_only=True)
     except Exception as error:  # of torch, of pickle, of safetensors, or of what a file holds in place of weights
         why = shown(f"{type(error).__name__}: {error}", 200)
         raise ValueError(
             f"`weights` {shown(str(file))} must hold a state dict and nothing that runs code; save `model.state_dict()`; {why}"
         ) from error
-    if odd := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+    if odd := [key for key, value in state.items() if not _is_dense(value)]:
         raise ValueError(
-            f"`weights` {shown(str(file))} must hold tensors alone, under `state_dict` or `model` where there is more; "
-            f"no tensors are {', '.join(shown(str(key), 60) for key in odd[:5])}"
+            f"`weights` {shown(str(file))} must hold dense tensors alone, under `state_dict` or `model` where there is more; "
+            f"no such tensors are {', '.join(shown(str(key), 60) for key in odd[:5])}"
         )
     return dict(state)
+
+
+def _is_dense(value: object) -> bool:
+    """Whether this is a tensor that can be copied into a parameter."""
+    odd = isinstance(value, Tensor) and (
+        value.is_meta or value.is_nested or value.is_quantized or value.layout != torch.strided
+    )
+    return isinstance(value, Tensor) and not odd
 
 
 def _of_the_model(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """A picture of the features of saved networks, as a command: ``python -m wdpurify.audit.features --help``."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from wdpurify._torch import derive_seed, private_randomness
 
 from ._backbone import Backbone, open_model
-from ._command import options, pairs, refusals
+from ._command import options, pairs, print_anything, refusals, text
 from ._feature_map import FeatureMap, Projection, feature_map
 from ._files import check_folder, whole
 from ._optional import optional
@@ -60,7 +60,10 @@ class Arguments:
 def main(arguments: list[str] | None = None) -> None:
     """Read, measure, draw, print."""
     given = sys.argv[1:] if arguments is None else arguments
+    print_anything()
     chosen = optional("tyro", "the command").cli(Arguments, args=given, prog="python -m wdpurify.audit.features")
+    names = ("class_column", "nuisance_column", "image_column")
+    chosen = replace(chosen, **{name: text(getattr(chosen, name)) for name in names})
     with refusals("wdpurify.audit.features"):
         check_folder(chosen.out.parent)
         found = run(chosen)
@@ -77,7 +80,7 @@ def run(chosen: Arguments) -> FeatureMap:
         raise ValueError("--checkpoints needs at least one name=file")
     with private_randomness(torch.device("cpu"), derive_seed(chosen.seed, "features")):
         models: dict[str, nn.Module] = {
-            name: open_model(chosen.backbone, weights=Path(file), options=options(chosen.backbone_options))
+            text(name): open_model(chosen.backbone, weights=Path(file), options=options(chosen.backbone_options))
             for name, file in files.items()
         }
     made_for = next((model.image_size for model in models.values() if isinstance(model, Backbone)), None)

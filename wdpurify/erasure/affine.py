@@ -125,7 +125,7 @@ def _plain_layer(layer: nn.Module) -> nn.Module:
     if isinstance(plain, _CONVOLUTIONS):
         if set(plain.kernel_size) != {1} or plain.groups != 1 or set(plain.stride) != {1}:
             raise ValueError(_refusal(layer, "is a convolution with a kernel larger than 1, with groups or with a stride"))
-    elif weight.ndim != 2 or not isinstance(getattr(plain, "in_features", None), int):
+    elif weight.ndim != 2 or not isinstance(getattr(plain, "in_features", getattr(plain, "in_channels", None)), int):
         raise ValueError(_refusal(layer, "is not a linear layer"))
     return plain
 
