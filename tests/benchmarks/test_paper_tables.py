@@ -1,4 +1,4 @@
-"""Tables made of stored runs: counts and tests, the paper's own figures, reports and sweeps."""
+"""Tables made of stored runs: counts and tests, the paper's own figures, and reports."""
 
 import json
 import math
@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import report
-import sweep
 from purifybench import cross_table, paper
 from purifybench.results import ResultsStore
 
@@ -124,50 +123,3 @@ def test_only_the_named_runs_are_forgotten(tmp_path):
     store.forget(record["key"] for record in records)
     assert store.records() == []
     store.forget([records[0]["key"]])  # nothing there to forget
-
-
-def _sweep(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
-    sweep.main()
-
-
-def test_a_sweep_is_a_command_per_point_of_the_grid(monkeypatch, capsys):
-    grid = ["--over", "seeds=0,1", "--over", "backbones=small-bn,small-gn", "--launch", "cpu"]
-    fixed = ["--fixed", "steps=7", "--fixed", "methods=TL 'upper bound'"]
-    _sweep(monkeypatch, "digits.py", *grid, *fixed, "--out", "there", "--dry-run")
-    lines = capsys.readouterr().out.strip().splitlines()
-    assert len(lines) == 4
-    assert "accelerate.commands.launch --cpu" in lines[1]
-    assert lines[1].endswith(
-        "--seeds 0 --backbones small-gn --steps 7 --methods TL 'upper bound' --resume --out there/seeds=0_backbones=small-gn"
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--over", "seeds"], "--over: expected name=value, got 'seeds'"),
-        (["--fixed", "out=there"], "--out: the sweep gives each job its own"),
-        (["--slurm", "partition=gpu"], "--slurm needs --executor slurm"),
-    ],
-)
-def test_wrong_grids_are_named(arguments, message, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=re.escape(message)):
-        _sweep(monkeypatch, "digits.py", *arguments)
-
-
-@pytest.mark.slow
-def test_a_sweep_runs_its_jobs_goes_on_after_a_failure_and_reports(monkeypatch, tmp_path, capsys):
-    pytest.importorskip("submitit")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    fixed = ["tasks=photo", 'methods="upper bound"', "steps=1", "workers=1", "image-size=4"]
-    options = [part for option in fixed for part in ("--fixed", option)]
-    grid = ["--over", "seeds=0", "--over", "backbones=small-bn,none", "--launch", "cpu", "--out", str(tmp_path / "s")]
-    with pytest.raises(SystemExit, match="1 of 2 jobs failed; start the sweep again to go on"):
-        _sweep(monkeypatch, "digits.py", *grid, *options)
-    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "seeds=0_backbones=none: failed, see" in printed
-    assert "'none' is none of 'small-bn'" in printed
-    text = next((tmp_path / "s" / "report").rglob("report.md")).read_text()
-    assert "| photo → shifted | small-bn |" in text
