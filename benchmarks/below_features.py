@@ -16,14 +16,13 @@ from typing import Any
 
 import torch
 import tyro
-from purifybench import cross_table
+from purifybench import tables
 from purifybench.arguments import refuse_below, refuse_unknown
 from purifybench.methods import BalancedPurified, Purified
 from purifybench.recipe import LEARNING_RATES, WEIGHT_DECAYS, Recipe
 from purifybench.results import provenance
 from purifybench.tasks import Task, biased_colour, on_own_rows, photo, tinted_shapes
 from purifybench.training import Settings, train
-from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -121,9 +120,8 @@ def main() -> None:
         found[name] = {"readings": reader.readings, "accuracy": outcome.accuracy}
         quarters = torch.tensor(reader.readings).tensor_split(4)
         rows.append([name, *(", ".join(f"{value:.2f}" for value in each.median(0).values.tolist()) for each in quarters)])
-    Console(width=110).print(cross_table.upright("the pull over the task gradient, over their ratio at the features", rows))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "below_features.md").write_text(cross_table.markdown(rows) + "\n")
+    title = "the pull over the task gradient, over their ratio at the features"
+    tables.show(title, rows, arguments.out / "below_features.md")
     (arguments.out / "below_features.json").write_text(json.dumps({"runs": found, **provenance()}) + "\n")
 
 

@@ -21,7 +21,7 @@ import datasets
 import pictures
 import tyro
 from accelerate import PartialState
-from purifybench import cross_table
+from purifybench import tables
 from purifybench.arguments import refuse_unknown
 from purifybench.backbones import BACKBONES
 from purifybench.faces.sets import TASK_SETS
@@ -35,7 +35,6 @@ from purifybench.report import estimate
 from purifybench.results import ResultsStore
 from purifybench.tasks import TASKS, Task, options_for
 from purifybench.training import Settings
-from rich.console import Console
 from torch import nn
 
 from wdpurify import Critic, SpectralClipping, WeightClipping
@@ -212,9 +211,8 @@ def report(backbone: str, tasks: Sequence[str], jobs: Mapping[tuple[str, str], l
             cells += [str(estimate([record["accuracy"][part] for record in records])) for part in ("validation", "oracle")]
         rows.append(cells)
     title = f"{backbone}, accuracy on validation rows of tuning seeds in %"
-    Console(width=190).print(cross_table.upright(title, rows))
     name = "-".join(["pictures"] * ("pictures" in tasks) + [backbone.replace(":", ".")])
-    (store.path.parent / f"{name}.md").write_text(cross_table.markdown(rows) + "\n")
+    tables.show(title, rows, store.path.parent / f"{name}.md", width=190)
 
 
 if __name__ == "__main__":

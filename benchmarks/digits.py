@@ -111,7 +111,7 @@ def main() -> None:
             write_report(task, arguments, planned.chosen_options(store), found, console)
             made += found
     if state.is_main_process:
-        paper_tables.write(made, arguments.out, console, tables=("2",))
+        paper_tables.write(made, arguments.out, console, wanted=("2",))
 
 
 def check(arguments: Arguments) -> None:

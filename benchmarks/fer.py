@@ -120,7 +120,7 @@ def main() -> None:
     if state.is_main_process:
         console = Console(width=max(Console().width, 120))
         records = store.found(job.key() for job in jobs)
-        for path in paper_tables.write(records, arguments.out, console, tables=(arguments.table,)):
+        for path in paper_tables.write(records, arguments.out, console, wanted=(arguments.table,)):
             (path.parent / "provenance.json").write_text(json.dumps(provenance(), indent=1))
             console.print(f"figures and report.md: {path.parent}")
 

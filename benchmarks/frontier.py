@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from purifybench import cross_table, figures, frontier
+from purifybench import figures, frontier, tables
 from purifybench.results import Record, ResultsStore
-from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,8 @@ def main() -> None:
     for name, ratio in cost.items():
         table.append([name, f"{ratio:.2f}x", *(f"{found[name]:.0f}" if name in found else "" for found in recovered.values())])
     title = f"accuracy on {arguments.accuracy_backbone}, cost on {backbone}"
-    Console(width=max(Console().width, 160)).print(cross_table.upright(title, table))
+    tables.show(title, table, arguments.out.with_suffix(".md"))
     figures.cost_and_gain(cost, recovered, title, arguments.out)
-    arguments.out.with_suffix(".md").write_text(cross_table.markdown(table) + "\n")
 
 
 if __name__ == "__main__":

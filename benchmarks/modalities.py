@@ -23,24 +23,22 @@ from typing import Any, Literal
 import datasets
 import tyro
 from accelerate import PartialState
-from purifybench import bench_table, cross_table, paper_tables
+from purifybench import bench_table, paper_tables, tables
 from purifybench.adapted import network_named
 from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.benches import BENCHES, missing_options, network_options, settings, task_of
 from purifybench.jobs import Job
 from purifybench.methods import (
     FITTED_METHODS,
-    PLAIN,
     modality_methods,
     own_rows_methods,
     several_labels_methods,
     tuned_variants,
 )
 from purifybench.plan import Plan, carry_out
-from purifybench.report import UPPER_BOUND
+from purifybench.report import BASELINE, UPPER_BOUND
 from purifybench.results import Record, ResultsStore, provenance
 from purifybench.tasks import Task, on_own_rows
-from rich.console import Console
 
 #: Seed that chooses the options of tuned methods; no reported seed takes part.
 TUNING_SEEDS = (1001,)
@@ -157,7 +155,7 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
     return Plan(
         task=name,
         methods=methods,
-        methods_wanted=(PLAIN, UPPER_BOUND, *arguments.methods) if arguments.methods else tuple(methods),
+        methods_wanted=(BASELINE, UPPER_BOUND, *arguments.methods) if arguments.methods else tuple(methods),
         backbones=(bench.network,),
         seeds=seeds(arguments),
         tuning_seeds=TUNING_SEEDS,
@@ -207,26 +205,25 @@ def build_task(job: Job, *, arguments: Arguments) -> Task:
 
 def write_report(records: Sequence[Record], chosen: Sequence[dict[str, Any]], arguments: Arguments) -> None:
     """Print the tables and write all of it."""
-    console = Console(width=max(Console().width, 160))  # narrower than that, the table would be unreadable
+    console = tables.console()
     found = bench_table.frame(records)
     rows = bench_table.ordered(records, METHOD_NAMES)
-    benches = list(dict.fromkeys(found["bench"]))
-    tables = {
+    shown = {
         "gap recovered %": bench_table.recovered(found),
         "accuracy on unbiased rows %": bench_table.estimates(found, "unbiased"),
         "milliseconds per step": bench_table.estimates(found, "milliseconds"),
     }
     pages = [f"mean ± half a 95 % interval over {found['seed'].nunique()} seeds, bias {arguments.bias}"]
-    for title, table in tables.items():
-        text = bench_table.lines(table, rows, benches, mean=title.startswith("gap"))
-        console.print(cross_table.upright(title, text))
-        pages.append(f"{title}\n\n{cross_table.markdown(text)}")
+    for title, table in shown.items():
+        text = bench_table.lines(table, rows, list(dict.fromkeys(found["bench"])), mean=title.startswith("gap"))
+        console.print(tables.upright(title, text))
+        pages.append(f"{title}\n\n{tables.markdown(text)}")
     (arguments.out / "report.md").write_text("\n\n".join(pages) + "\n")
-    figures = {
-        title: {row: {bench: asdict(cell) for bench, cell in cells.items()} for row, cells in table.items()}
-        for title, table in tables.items()
+    cells = {
+        title: {row: {bench: asdict(cell) for bench, cell in of_row.items()} for row, of_row in table.items()}
+        for title, table in shown.items()
     }
-    written = {"arguments": json.loads(json.dumps(asdict(arguments), default=str)), "chosen": list(chosen), "tables": figures}
+    written = {"arguments": json.loads(json.dumps(asdict(arguments), default=str)), "chosen": list(chosen), "tables": cells}
     (arguments.out / "report.json").write_text(json.dumps(provenance() | written, indent=1))
     paper_tables.write_accuracies(records, arguments.out / "accuracy.csv")
     console.print(f"report.md, report.json and accuracy.csv: {arguments.out}")

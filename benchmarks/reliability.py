@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from purifybench import cross_table
+from purifybench import tables
 from purifybench.arguments import refuse_unknown
 from purifybench.killed import FORMS, kill_and_go_on
 from purifybench.results import Record, ResultsStore, provenance
@@ -71,8 +71,7 @@ def main() -> None:
             store.add({"key": key, **vars(killed), **provenance()})
         console.print(f"{form}: {_kills(_of(store, form))} kills")
     rows = [["form", "runs", "kills", "ended equal"], *(_row(form, _of(store, form)) for form in arguments.forms)]
-    console.print(cross_table.upright("trainings killed and gone on", rows))
-    (arguments.out / "reliability.md").write_text(cross_table.markdown(rows) + "\n")
+    tables.show("trainings killed and gone on", rows, arguments.out / "reliability.md")
     failures = {record["key"]["form"]: record["failure"] for record in store.records() if record["failure"]}
     for form, failure in failures.items():
         console.print(f"{form}: {failure}")

@@ -38,7 +38,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     records = read(arguments.stores)
     console = Console(width=max(Console().width, 120))
-    written = paper_tables.write(records, arguments.out, console, tables=arguments.tables, tie=arguments.tie)
+    written = paper_tables.write(records, arguments.out, console, wanted=arguments.tables, tie=arguments.tie)
     if not written:
         raise SystemExit(f"the {len(records)} runs hold none of the tables {', '.join(arguments.tables)}")
     console.print(f"{len(records)} runs; written: {', '.join(map(str, written))}")

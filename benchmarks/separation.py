@@ -13,12 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
 import tyro
 from accelerate import PartialState
-from purifybench import cross_table, figures
+from purifybench import figures, tables
 from purifybench.faces.sets import TASK_SETS
 from purifybench.jobs import Job, run_jobs
 from purifybench.methods import Method
@@ -28,7 +26,6 @@ from purifybench.report import estimate
 from purifybench.results import Record, ResultsStore
 from purifybench.tasks import TASKS, Task, options_for
 from purifybench.training import Settings
-from rich.console import Console
 
 from wdpurify.audit import leakage
 
@@ -39,13 +36,8 @@ STEPS: Mapping[str, int] = {"colour": 400, "photo": 400, **dict.fromkeys(TASK_SE
 class Probed(Purified):
     """Purifying, and at the end a probe of the auxiliary features for the auxiliary label."""
 
-    def __init__(self, network: Any, task: Task, *, device: torch.device, **options: Any) -> None:
-        super().__init__(network, task, device=device, **options)
-        self.task = task
-        self.device = device
-
     def finish(self) -> dict[str, float]:
-        features = features_of(self.network, self.task.auxiliary.images, self.device).float().cpu()
+        features = features_of(self.network, self.task.auxiliary.images, self.run.device).float().cpu()
         found = leakage(None, features, self.groups, permutations=1)  # of the labels that the critic was given
         return {"leakage": 100.0 * found.balanced_accuracy, "groups": float(len(set(self.groups)))}
 
@@ -158,9 +150,7 @@ def write(found: Mapping[str, list[tuple[float, float, float]]], out: Path) -> N
         apart, chance, above = zip(*triples, strict=True)
         mean = [estimate(list(values)) for values in (apart, chance, above)]
         rows.append([name, f"{mean[0].mean:.2f} ± {mean[0].half_width:.2f}", f"{mean[1].mean:.2f}", str(mean[2])])
-    Console(width=max(Console().width, 130)).print(cross_table.upright("what critic and probe read", rows))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "separation.md").write_text(cross_table.markdown(rows) + "\n")
+    tables.show("what critic and probe read", rows, out / "separation.md")
     points = {name: [(apart / chance, above) for apart, chance, above in triples] for name, triples in found.items()}
     figures.separation_and_leakage(points, out / "separation.png")
 

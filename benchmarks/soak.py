@@ -19,11 +19,10 @@ import numpy as np
 import psutil
 import torch
 import tyro
-from purifybench import cross_table, figures
+from purifybench import figures, tables
 from purifybench.arguments import refuse_unknown
 from purifybench.killed import forms
 from purifybench.results import Record, ResultsStore, provenance
-from rich.console import Console
 from scipy import stats
 from torch import nn
 
@@ -156,8 +155,7 @@ def main() -> None:
     records = store.records()
     heads = ["form", "steps", "memory, bytes per step", "open files", "first ms per step", "last ms per step"]
     rows = [heads, *map(_row, records)]
-    Console().print(cross_table.upright("very long trainings", rows))
-    (arguments.out / "soak.md").write_text(cross_table.markdown(rows) + "\n")
+    tables.show("very long trainings", rows, arguments.out / "soak.md")
     figures.soak({record["key"]["form"]: record["readings"] for record in records}, arguments.out / "soak.png")
     if grown := [record["key"]["form"] for record in records if grows(summary(record["readings"]))]:
         raise SystemExit(f"memory or open files grow in: {', '.join(grown)}")

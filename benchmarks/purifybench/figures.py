@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .report import Row
-from .results import Record
+from .results import Record, grouped
 
 mpl.use("Agg")
 
@@ -53,9 +53,8 @@ def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None
     """Estimate and gradient ratio over the steps, one line per purified method (mean over seeds)."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     panels = figure.subplots(1, 2)
-    rows = dict.fromkeys(record["key"]["row"] for record in records if _has_figures(record))
-    for row in rows:
-        runs = [record["figures"] for record in records if record["key"]["row"] == row]
+    for row, of_row in grouped([record for record in records if _has_figures(record)], "row").items():
+        runs = [record["figures"] for record in of_row]
         steps = [point["step"] for point in runs[0]]
         for panel, name in zip(panels, ("estimate", "gradient ratio"), strict=True):
             means = np.mean([[point[name] for point in run] for run in runs], axis=0)
@@ -109,17 +108,15 @@ def soak(readings: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
 
 def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
     """Share of the features' variance in the leading principal components, per method (the paper's Fig. 2)."""
-    rows = list(dict.fromkeys(record["key"]["row"] for record in records))
+    rows = grouped(records, "row")
     figure = Figure(figsize=(9, 0.4 * len(rows) + 1.6), layout="constrained")
     axes = figure.subplots()
-    shares = np.array(
-        [np.mean([record["component_shares"] for record in records if record["key"]["row"] == row], axis=0) for row in rows]
-    )
+    shares = np.array([np.mean([record["component_shares"] for record in runs], axis=0) for runs in rows.values()])
     bands = {"1 and 2": slice(0, 2), "3 to 5": slice(2, 5), "6 to 10": slice(5, 10)}
     left = np.zeros(len(rows))
     for name, band in bands.items():
         width = 100 * shares[:, band].sum(1)
-        axes.barh(rows, width, left=left, label=f"components {name}")
+        axes.barh(list(rows), width, left=left, label=f"components {name}")
         left += width
     axes.invert_yaxis()
     axes.set(xlabel="share of variance, %", xlim=(0, 100), title=title)

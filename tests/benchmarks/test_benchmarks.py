@@ -45,8 +45,8 @@ def test_every_method_trains_and_resumes_to_the_same_weights(name, colour, tmp_p
     class Killed(Exception):
         pass
 
-    def killed(*arguments, **options):
-        method = METHODS[name](*arguments, **options)
+    def killed(run):
+        method = METHODS[name](run)
         loss, calls = method.loss, []
 
         def counted(images, labels):
@@ -109,8 +109,8 @@ class _Scaled(Plain):
 
     GRID: ClassVar = {"scale": (1.0, 0.0, 0.5), "bend": (1, 2)}
 
-    def __init__(self, network, task, *, scale=1.0, bend=1, **given):
-        super().__init__(network, task, **given)
+    def __init__(self, run, *, scale=1.0, bend=1):
+        super().__init__(run)
         self.scale = scale
 
     def loss(self, images, labels):

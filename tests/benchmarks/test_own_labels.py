@@ -10,10 +10,9 @@ import pytest
 import torch
 from purifybench.faces import sets
 from purifybench.faces.sets import HAIR, TASK_SETS, partner
-from purifybench.methods import OWN_ROWS_METHODS, purified, within_class
+from purifybench.methods import OWN_ROWS_METHODS, Run, auxiliary_term, told_classes
 from purifybench.methods.balanced import BalancedBatches, GroupRobust
-from purifybench.methods.weighted_gap import WeightedGap
-from purifybench.methods.within_class import WithinClass, mark_classes
+from purifybench.methods.told_classes import WeightedGap, WithinClass, mark_classes
 from purifybench.network import Network
 from purifybench.tasks import biased_colour, cartoon_faces, on_own_rows
 from purifybench.tasks._types import to_float
@@ -37,7 +36,7 @@ def task():
 
 def _made(kind, task, **options):
     network = Network(nn.Flatten(), 10, feature_dim=768)
-    return kind(network, task, seed=0, device=CPU, steps=10, **options)
+    return kind(Run(network, task, steps=10), **options)
 
 
 def test_the_auxiliary_rows_are_the_training_rows_with_both_labels(task):
@@ -89,10 +88,10 @@ def test_a_critic_within_each_class_is_told_the_true_class_of_each_row(task, mon
         drawn.append(images)
         return GroupSampler(images, *rest, **named)
 
-    monkeypatch.setattr(purified, "GroupSampler", sampler)
+    monkeypatch.setattr(auxiliary_term, "GroupSampler", sampler)
     network = Network(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 10, feature_dim=3)
-    WithinClass(network, task, seed=0, device=CPU, steps=1, balance=True)
-    read = within_class._ToldFeatures(network.features, 10)(to_float(drawn[0]))
+    WithinClass(Run(network, task), balance=True)
+    read = told_classes._Beside(network.features, 10)(to_float(drawn[0]))
     assert torch.equal(read[:, :3], network.features(to_float(task.train.images)))
     assert torch.equal(read[:, 3:].argmax(1), task.train.labels)
     assert torch.equal(read[:, 3:].sum(1), torch.ones(len(read)))
@@ -100,9 +99,9 @@ def test_a_critic_within_each_class_is_told_the_true_class_of_each_row(task, mon
 
 def test_weights_in_the_gap_give_each_class_of_a_group_an_equal_share(task):
     network = Network(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)), 10, feature_dim=3)
-    method = WeightedGap(network, task, seed=0, device=CPU, steps=1)
+    method = WeightedGap(Run(network, task))
     images = to_float(mark_classes(task).auxiliary.images[:400])
-    assert torch.equal(method.reading.features(images), network.features(images[:, :3]))
+    assert torch.equal(method.reading(images), network.features(images[:, :3]))
     groups = torch.tensor(task.auxiliary.groups[:400])
     classes = task.train.labels[:400]
     weights = method.weights_of_cells(groups, torch.ones(400, dtype=torch.bool), 10)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import report
-from purifybench import cross_table, paper
+from purifybench import cross_table, paper, tables
 from purifybench.results import ResultsStore
 
 
@@ -31,7 +31,7 @@ def test_the_cross_table_counts_pairs_and_tests_the_seeds_averages():
     assert (won, tied, lost) == (1, 0, 1)
     gains = np.array([4.5, 5.5])
     assert p_value == pytest.approx(2 * (0.5 - math.atan(gains.mean() / (gains.std(ddof=1) / math.sqrt(2))) / math.pi))
-    text = cross_table.markdown(cross_table.lines(table, {"a → b": {"PL": 37.6}}))
+    text = tables.markdown(cross_table.lines(table, {"a → b": {"PL": 37.6}}))
     assert "paper: PL" in text
     assert "| 37.6 |" in text
 

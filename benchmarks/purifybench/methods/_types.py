@@ -1,9 +1,34 @@
-"""What the run loop asks of a method."""
+"""What a method is given, and what the run loop asks of it."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+from purifybench.network import Network
+from purifybench.tasks import Task
 from torch import Tensor, nn
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a method is made for.
+
+    Attributes:
+        network: what is trained.
+        task: its data.
+        seed: of all that the method draws.
+        device: where the network is.
+        steps: length of the run.
+    """
+
+    network: Network
+    task: Task
+    seed: int = 0
+    device: torch.device = CPU
+    steps: int = 1
 
 
 class Method(Protocol):
