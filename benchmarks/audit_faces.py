@@ -17,8 +17,8 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
-from purifybench.arguments import refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.backbones import build_network
+from purifybench.command import refuse_wrong
 from purifybench.faces.sets import TASK_SETS, auxiliary_faces
 from purifybench.methods import FACE_METHODS, Run
 from purifybench.network import Network
@@ -71,9 +71,7 @@ class Arguments:
 def main() -> None:
     """Audit, train, measure, report."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    refuse_unknown("train", [arguments.train], TASK_SETS)
-    refuse_empty("seeds", arguments.seeds)
-    refuse_no_share("bias", arguments.bias)
+    refuse_wrong(arguments, known={"train": TASK_SETS}, filled=["seeds"], shares=["bias"])
     console = Console(width=max(Console().width, 120))
     datasets.disable_progress_bars()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import tyro
 from purifybench import tables
-from purifybench.arguments import refuse_below, refuse_unknown
+from purifybench.command import refuse_wrong
 from purifybench.methods import BalancedPurified, Purified
 from purifybench.recipe import LEARNING_RATES, WEIGHT_DECAYS, Recipe
 from purifybench.results import provenance
@@ -105,8 +105,7 @@ class Arguments:
 def main() -> None:
     """Train, read, report medians over each quarter of the run."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    refuse_unknown("runs", arguments.runs, RUNS)
-    refuse_below("steps", arguments.steps, 4)
+    refuse_wrong(arguments, known={"runs": RUNS}, least={"steps": 4})
     rows = [["run, at the parameters and as told", "first quarter", "second", "third", "last"]]
     found: dict[str, Any] = {}
     for name in arguments.runs:

@@ -14,7 +14,7 @@ from typing import Literal
 import matplotlib as mpl
 import tyro
 from audit_faces import trained
-from purifybench.arguments import refuse_below, refuse_no_share
+from purifybench.command import refuse_wrong
 from purifybench.tasks import biased_colour
 from purifybench.tasks._types import to_float
 from rich.console import Console
@@ -52,9 +52,7 @@ class Arguments:
 def main() -> None:
     """Train, read, draw."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    for name in ("steps", "max_rows", "permutations"):
-        refuse_below(name, getattr(arguments, name), 1)
-    refuse_no_share("bias", arguments.bias)
+    refuse_wrong(arguments, least=dict.fromkeys(("steps", "max_rows", "permutations"), 1), shares=["bias"])
     found = picture(arguments)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     found.plot(arguments.out)

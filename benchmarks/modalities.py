@@ -12,7 +12,6 @@ class equally often with each nuisance. A bench without its data or packages is 
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,12 +20,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-import tyro
 from accelerate import PartialState
 from purifybench import bench_table, paper_tables, tables
 from purifybench.adapted import network_named
-from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.benches import BENCHES, missing_options, network_options, settings, task_of
+from purifybench.command import Comparison, read, refuse_wrong
 from purifybench.jobs import Job
 from purifybench.methods import (
     FITTED_METHODS,
@@ -35,9 +33,9 @@ from purifybench.methods import (
     several_labels_methods,
     tuned_variants,
 )
-from purifybench.plan import Plan, carry_out
+from purifybench.plan import Plan
 from purifybench.report import BASELINE, UPPER_BOUND
-from purifybench.results import Record, ResultsStore, provenance
+from purifybench.results import Record, provenance
 from purifybench.tasks import Task, on_own_rows
 
 #: Seed that chooses the options of tuned methods; no reported seed takes part.
@@ -53,8 +51,8 @@ METHOD_NAMES = tuple(
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What purifying gains on several kinds of data.
+class Arguments(Comparison):
+    """What purifying gains on several kinds of data; the upper bound is always among the methods.
 
     Attributes:
         benches: names of benches; all whose data are there by default.
@@ -66,14 +64,9 @@ class Arguments:
         scanned_class: column of their class.
         own_rows: compare the methods for those who know the nuisance of their training rows; auxiliary rows are these.
         tune: compare variants of the default on seeds that are never reported and on validation rows; no test is read.
-        methods: names of methods; all by default. Plain training and upper bound are always among them.
-        seeds: one run each.
         steps: optimiser steps per run, in place of each bench's own.
         bias: share of the training rows of a class that have its nuisance.
-        workers: runs side by side on a CPU.
         cache: folder for drawn faces and encoded sentences.
-        out: folder for results.
-        resume: keep what is there of these runs, such as after a kill; otherwise they are made anew.
     """
 
     benches: tuple[str, ...] = ()
@@ -85,23 +78,19 @@ class Arguments:
     scanned_class: str = "label"
     own_rows: bool = False
     tune: bool = False
-    methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int | None = None
     bias: float = 0.95
-    workers: int = os.cpu_count() or 1
     cache: Path = Path("results/modalities-cache")
     out: Path = Path("results/modalities")
-    resume: bool = False
 
 
 def main() -> None:
     """Build every bench once, tune what is to be tuned, run everything, report."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+    arguments = read(Arguments, __doc__)
     datasets.disable_progress_bars()
     check(arguments)
     state = PartialState()
-    store = ResultsStore(arguments.out / "results.jsonl")
     records: list[Record] = []
     chosen: list[dict[str, Any]] = []
     for name in arguments.benches or BENCHES:
@@ -111,10 +100,8 @@ def main() -> None:
             if state.is_main_process:
                 print(f"{name} is left out: {planned}")
             continue
-        builder = partial(build_task, arguments=arguments)
-        jobs = carry_out([planned], builder, store, workers=arguments.workers, resume=arguments.resume, title=name)
-        records += store.found(job.key() for job in jobs)
-        for (_, method, validation), options in planned.chosen_options(store).items():
+        records += arguments.records([planned], build_task, title=name)
+        for (_, method, validation), options in planned.chosen_options(arguments.store).items():
             chosen.append({"bench": name, "method": method, "by": validation, "options": dict(options)})
     if state.is_main_process and records:
         write_report(records, chosen, arguments)
@@ -122,13 +109,9 @@ def main() -> None:
 
 def check(arguments: Arguments) -> None:
     """Say what is wrong with the arguments before anything runs."""
-    refuse_unknown("benches", arguments.benches, BENCHES)
-    known = [name for kind in ("", *FITTED_METHODS) for name in _methods(arguments)(2, kind)]
-    refuse_unknown("methods", arguments.methods, known)
-    refuse_empty("seeds", arguments.seeds)
-    for name in ("steps", "workers"):
-        refuse_below(name, getattr(arguments, name), 1)
-    refuse_no_share("bias", arguments.bias)
+    methods = [name for kind in ("", *FITTED_METHODS) for name in _methods(arguments)(2, kind)]
+    known = {"benches": BENCHES, "methods": methods}
+    refuse_wrong(arguments, known=known, filled=["seeds"], least={"steps": 1, "workers": 1}, shares=["bias"])
     if arguments.tune and arguments.own_rows:
         raise SystemExit("--tune and --own-rows: choose one")
     for name in ("adult", "sentences", "styles", "scanned"):
@@ -160,7 +143,7 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
         seeds=seeds(arguments),
         tuning_seeds=TUNING_SEEDS,
         settings=partial(settings, name, options, arguments.steps),
-        data=json.loads(json.dumps(described(name, given) | ({"own rows": True} if arguments.own_rows else {}), default=str)),
+        data=described(name, given) | ({"own rows": True} if arguments.own_rows else {}),
         test=not arguments.tune,
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import tyro
 from purifybench import tables
-from purifybench.arguments import refuse_unknown
+from purifybench.command import refuse_wrong
 from purifybench.killed import FORMS, kill_and_go_on
 from purifybench.results import Record, ResultsStore, provenance
 from rich.console import Console
@@ -51,7 +51,7 @@ class Arguments:
 def main() -> None:
     """Kill, compare, report."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    refuse_unknown("forms", arguments.forms, FORMS)
+    refuse_wrong(arguments, known={"forms": FORMS})
     torch.set_num_threads(1)  # a forked process must find no threads at work
     console = Console()
     store = ResultsStore(arguments.out / "results.jsonl")

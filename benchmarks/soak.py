@@ -20,7 +20,7 @@ import psutil
 import torch
 import tyro
 from purifybench import figures, tables
-from purifybench.arguments import refuse_unknown
+from purifybench.command import refuse_wrong
 from purifybench.killed import forms
 from purifybench.results import Record, ResultsStore, provenance
 from scipy import stats
@@ -145,7 +145,7 @@ class Arguments:
 def main() -> None:
     """Train, read, report; exit status 1 where memory or files grow."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    refuse_unknown("forms", arguments.forms, FORMS)
+    refuse_wrong(arguments, known={"forms": FORMS})
     store = ResultsStore(arguments.out / "results.jsonl")
     store.path.unlink(missing_ok=True)
     with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:

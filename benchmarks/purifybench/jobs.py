@@ -57,8 +57,8 @@ class Job:
 
     def key(self) -> dict[str, Any]:
         """What the run depends on, as plain values."""
-        written = {"options": [list(pair) for pair in self.options], "row": self.row or self.method}
-        return asdict(self) | {"settings": describe(self.settings)} | written
+        written = asdict(self) | {"settings": describe(self.settings), "row": self.row or self.method}
+        return json.loads(json.dumps(written, default=str))
 
 
 #: Builds the task of a job.
@@ -147,7 +147,7 @@ _built: dict[str, Task] = {}
 
 
 def _task(job: Job, build_task: TaskBuilder) -> Task:
-    wanted = json.dumps([job.task, job.settings.seed, job.data])
+    wanted = json.dumps([job.task, job.settings.seed, job.data], default=str)
     if wanted not in _built:
         _built.clear()
         _built[wanted] = build_task(job)

@@ -195,7 +195,7 @@ def _newcomers_data(*, seed, image_size=8, bias=0.5):
 
 
 def test_a_newcomers_data_set_needs_a_line_in_the_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(digits, "TASKS", {**TASKS, "newcomer": _newcomers_data})
+    monkeypatch.setitem(TASKS, "newcomer", _newcomers_data)
     options = ["--methods", "upper bound", "--seeds", "0", "1", "--steps", "1", "--workers", "1", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["digits.py", "--tasks", "newcomer", *options])
     digits.main()

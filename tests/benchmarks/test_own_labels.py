@@ -132,23 +132,23 @@ def test_a_table_per_bias_and_a_plot_over_the_biases(tmp_path, monkeypatch):
 
 
 def test_the_shapes_are_trained_like_the_pictures_by_a_network_and_steps_of_their_own():
-    (at,) = own_labels.at_biases(own_labels.Arguments(tasks=("shapes",), biases=(0.9,)))
-    planned = own_labels.plan("shapes", at)
+    given = own_labels.Arguments()
+    planned = own_labels.plan("shapes", 0.9, given)
     job = next(iter(planned.reported_jobs({})))
     assert (job.settings.backbone, job.settings.steps, job.settings.recipe.optimizer) == ("small-pool", 400, "adamw")
-    task = own_labels.build_task(job, arguments=at)
+    task = own_labels.build_task(job, arguments=given)
     assert task.auxiliary.classes == task.train.labels.tolist()
-    assert own_labels.settings("shapes", replace(at, steps=3), "small-pool", 0).steps == 3
+    assert own_labels.settings("shapes", replace(given, steps=3), "small-pool", 0).steps == 3
 
 
 def test_the_faces_come_with_their_hair_colour_and_are_tested_on_their_own_people(faces_cache, monkeypatch):
     monkeypatch.setattr(sets, "SPLITS", {"train": 120, "validation": 6, "test": 24})
     monkeypatch.setattr(sets, "AUXILIARY_ROWS", 6)
     monkeypatch.setattr(own_labels.cartoon_faces, "build", partial(cartoon_faces.build, image_size=16))
-    (at,) = own_labels.at_biases(own_labels.Arguments(tasks=("ck-like",), cache=faces_cache))
-    job = next(iter(own_labels.plan("ck-like", at).reported_jobs({})))
+    given = own_labels.Arguments(cache=faces_cache)
+    job = next(iter(own_labels.plan("ck-like", 0.95, given).reported_jobs({})))
     assert (job.settings.backbone, job.settings.steps, job.settings.batch_size) == ("small-bn", 500, 64)
-    task = own_labels.build_task(job, arguments=at)
+    task = own_labels.build_task(job, arguments=given)
     assert list(task.tests) == ["within", "unbiased"]
     assert task.auxiliary.classes == task.train.labels.tolist()
     of_expression = torch.tensor([HAIR.index(partner(TASK_SETS["ck-like"], number)) for number in range(6)])

@@ -6,6 +6,7 @@ those options of the benchmark that its data depend on, such as `image_size` and
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from purifybench.faces.layouts import LAYOUTS
 from purifybench.faces.sets import TASK_SETS
@@ -27,3 +28,8 @@ TASKS: Mapping[str, Callable[..., Task]] = {
     **{name: partial(cartoon_faces.build, train=name) for name in TASK_SETS},
     **{name: partial(real_faces.build, train=name) for name in LAYOUTS},
 }
+
+
+def built(name: str, seed: int, options: Mapping[str, Any]) -> Task:
+    """A task of the table, from all options that a benchmark was given."""
+    return TASKS[name](seed=seed, **options_for(TASKS[name], options))
