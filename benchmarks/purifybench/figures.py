@@ -46,7 +46,7 @@ def accuracy_bars(rows: Sequence[Row], title: str, path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="accuracy, %", xlim=(0, 105), title=title)
     figure.legend(loc="outside lower center", ncols=len(tests))
-    _save(figure, path)
+    save(figure, path)
 
 
 def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None:
@@ -64,7 +64,7 @@ def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None
     panels[1].set_yscale("log")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def over_bias(curves: Mapping[str, Sequence[tuple[float, float, float]]], title: str, path: Path) -> None:
@@ -84,7 +84,7 @@ def over_bias(curves: Mapping[str, Sequence[tuple[float, float, float]]], title:
         xlabel="share of a class's training rows that have its nuisance", ylabel="accuracy on unbiased rows, %", title=title
     )
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    _save(figure, path)
+    save(figure, path)
 
 
 def soak(readings: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
@@ -103,7 +103,7 @@ def soak(readings: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
     memory.set(xlabel="step", ylabel="MiB more than at the first reading", title="resident memory")
     duration.set(xlabel="step", ylabel="ms", title="time per step", ylim=(0, None))
     figure.legend(*memory.get_legend_handles_labels(), loc="outside lower center", ncols=len(readings))
-    _save(figure, path)
+    save(figure, path)
 
 
 def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
@@ -121,7 +121,7 @@ def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="share of variance, %", xlim=(0, 100), title=title)
     figure.legend(loc="outside lower center", ncols=len(bands))
-    _save(figure, path)
+    save(figure, path)
 
 
 def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, path: Path, *, title: str = "") -> None:
@@ -136,7 +136,7 @@ def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, pat
         axes.fill_between(list(points), means - half, means + half, alpha=0.2, color=line.get_color())
     axes.set(xlabel=name, ylabel=f"accuracy, {test}, %", ylim=(0, 105), title=title)
     axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 def cost_and_gain(cost: Mapping[str, float], recovered: Mapping[str, Mapping[str, float]], title: str, path: Path) -> None:
@@ -162,7 +162,7 @@ def cost_and_gain(cost: Mapping[str, float], recovered: Mapping[str, Mapping[str
             axes.annotate(said, (cost[name], share), fontsize=8, ha="center", xytext=(0, offset), textcoords="offset points")
     axes.set(xlabel="time of a step over the plain loop's", ylabel="gap recovered, %", title=title, ylim=(0, 110))
     axes.legend(loc="lower right", title="16: auxiliary rows beside 64 task rows\n32/2: in every second step")
-    _save(figure, path)
+    save(figure, path)
 
 
 def separation_and_leakage(points: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
@@ -187,13 +187,14 @@ def separation_and_leakage(points: Mapping[str, Sequence[tuple[float, float]]], 
         xlabel="leakage to a linear probe, % of the way from chance to 100 %", ylabel="separation over its value by chance"
     )
     figure.legend(loc="outside right center", fontsize="small")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _has_figures(record: Record) -> bool:
     return bool(record["figures"]) and "estimate" in record["figures"][0]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, *, dpi: int = 120) -> None:
+    """Write a figure, and make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=dpi)
