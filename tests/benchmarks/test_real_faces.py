@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from purifybench.faces.composition import EXPRESSIONS
-from purifybench.faces.layouts import CK_CODES, LAYOUTS, read_set
-from purifybench.faces.mmi import CODES as MMI_CODES
+from purifybench.faces.layouts import CK_CODES, LAYOUTS, MMI_CODES, read_set
 from purifybench.faces.rows import load_images
 from purifybench.methods import FACE_METHODS
 from purifybench.tasks import real_faces
