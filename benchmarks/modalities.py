@@ -23,7 +23,7 @@ import datasets
 from accelerate import PartialState
 from purifybench import bench_table, paper_tables, tables
 from purifybench.adapted import network_named
-from purifybench.benches import BENCHES, missing_options, network_options, settings, task_of
+from purifybench.benches import BENCHES, data_of, missing_options, network_options, settings, task_of
 from purifybench.command import Comparison, read, refuse_wrong
 from purifybench.jobs import Job
 from purifybench.methods import (
@@ -123,7 +123,7 @@ def check(arguments: Arguments) -> None:
 def plan(name: str, arguments: Arguments) -> Plan | str:
     """The runs of a bench, or why there can be none; what cannot be built is found out before anything runs."""
     bench = BENCHES[name]
-    given = options_of(arguments)
+    given = vars(arguments)
     if missing := missing_options(name, given):
         return f"it needs {' and '.join(f'--{option}' for option in missing)}"
     try:
@@ -143,7 +143,7 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
         seeds=seeds(arguments),
         tuning_seeds=TUNING_SEEDS,
         settings=partial(settings, name, options, arguments.steps),
-        data=described(name, given) | ({"own rows": True} if arguments.own_rows else {}),
+        data=data_of(name, given) | ({"own rows": True} if arguments.own_rows else {}),
         test=not arguments.tune,
     )
 
@@ -167,22 +167,9 @@ def runnable(methods: dict[str, Any]) -> dict[str, Any]:
     return {name: method for name, method in methods.items() if name not in missing}
 
 
-def options_of(arguments: Arguments) -> dict[str, Any]:
-    """All that a bench's builder may ask for."""
-    names = ("adult", "adult_nuisance", "sentences", "styles", "scanned", "scanned_class", "bias", "cache")
-    return {name: getattr(arguments, name) for name in names}
-
-
-def described(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What a bench's data depend on beside the seed."""
-    own = {"adult": ("adult", "adult_nuisance"), "scanned": ("scanned", "scanned_class"), "styles": ("styles",)}
-    kinds = {**own, "sentences": ("sentences",), "sentences-tuned": ("sentences",)}
-    return {option: given[option] for option in ("bias", *kinds.get(name, ()))}
-
-
 def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
-    task = task_of(job.task, job.settings.seed, options_of(arguments))
+    task = task_of(job.task, job.settings.seed, vars(arguments))
     return on_own_rows(task) if arguments.own_rows else task
 
 

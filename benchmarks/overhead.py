@@ -97,33 +97,24 @@ def compared(task_rows: int, *, frontier: bool) -> dict[str, Callable[..., Metho
     }
 
 
-class HostClock:
-    """Seconds since it was made, by the host's clock."""
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-
-class DeviceClock:
-    """Seconds between two events on the GPU: what was launched before does not count, and what is still running does.
+def seconds_of(work: Callable[[], None], device: torch.device, event: Callable[..., Any] = torch.cuda.Event) -> float:
+    """Time that some work takes, on a GPU by its own clock: what was launched before does not count, what still runs does.
 
     Args:
+        work: what to do.
+        device: where it is done.
         event: makes an event that keeps time, with ``record``, ``synchronize`` and ``elapsed_time``.
     """
-
-    def __init__(self, event: Callable[..., Any] = torch.cuda.Event) -> None:
-        self.event = event
-        self.started = event(enable_timing=True)
-        self.started.record()
-
-    def seconds(self) -> float:
-        ended = self.event(enable_timing=True)
-        ended.record()
-        ended.synchronize()
-        return float(self.started.elapsed_time(ended)) / 1e3
+    if device.type != "cuda":
+        begun = time.perf_counter()
+        work()
+        return time.perf_counter() - begun
+    started, ended = event(enable_timing=True), event(enable_timing=True)
+    started.record()
+    work()
+    ended.record()
+    ended.synchronize()
+    return float(started.elapsed_time(ended)) / 1e3
 
 
 class Turn:
@@ -139,14 +130,16 @@ class Turn:
             self.method.optimizer = self.optimizer
 
     def seconds(self, images: Tensor, labels: Tensor, steps: int) -> float:
-        """Time of so many steps, on a GPU by its own clock."""
-        clock = DeviceClock() if self.device.type == "cuda" else HostClock()
-        for _ in range(steps):
-            loss = self.method.loss(images, labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        return clock.seconds()
+        """Time of so many steps."""
+
+        def work() -> None:
+            for _ in range(steps):
+                loss = self.method.loss(images, labels)
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+
+        return seconds_of(work, self.device)
 
 
 def random_task(arguments: Arguments) -> Task:

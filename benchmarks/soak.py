@@ -10,10 +10,10 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -125,38 +125,29 @@ def summary(readings: list[list[float]]) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Very long trainings.
+def main(
+    steps: int = 100_000, forms: tuple[str, ...] = tuple(FORMS), workers: int = 2, out: Path = Path("results/soak")
+) -> None:
+    """Train, read, report; exit status 1 where memory or files grow.
 
-    Attributes:
+    Args:
         steps: of each form.
         forms: names of forms; all by default.
         workers: forms side by side.
         out: folder for results.
     """
-
-    steps: int = 100_000
-    forms: tuple[str, ...] = tuple(FORMS)
-    workers: int = 2
-    out: Path = Path("results/soak")
-
-
-def main() -> None:
-    """Train, read, report; exit status 1 where memory or files grow."""
-    arguments = tyro.cli(Arguments, description=__doc__)
-    refuse_wrong(arguments, known={"forms": FORMS})
-    store = ResultsStore(arguments.out / "results.jsonl")
+    refuse_wrong(SimpleNamespace(forms=forms), known={"forms": FORMS})
+    store = ResultsStore(out / "results.jsonl")
     store.path.unlink(missing_ok=True)
-    with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running = {form: pool.submit(soaked, form, arguments.steps) for form in arguments.forms}
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {form: pool.submit(soaked, form, steps) for form in forms}
         for form, readings in running.items():
-            store.add({"key": {"form": form, "steps": arguments.steps}, "readings": readings.result(), **provenance()})
+            store.add({"key": {"form": form, "steps": steps}, "readings": readings.result(), **provenance()})
     records = store.records()
     heads = ["form", "steps", "memory, bytes per step", "open files", "first ms per step", "last ms per step"]
     rows = [heads, *map(_row, records)]
-    tables.show("very long trainings", rows, arguments.out / "soak.md")
-    figures.soak({record["key"]["form"]: record["readings"] for record in records}, arguments.out / "soak.png")
+    tables.show("very long trainings", rows, out / "soak.md")
+    figures.soak({record["key"]["form"]: record["readings"] for record in records}, out / "soak.png")
     if grown := [record["key"]["form"] for record in records if grows(summary(record["readings"]))]:
         raise SystemExit(f"memory or open files grow in: {', '.join(grown)}")
 
@@ -174,4 +165,4 @@ def _row(record: Record) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -99,7 +99,7 @@ def run_jobs(
     with _Progress(*columns, above=above, disable=not state.is_main_process) as progress:
         bar = progress.add_task(title, total=len(mine))
         alone = state.num_processes > 1 or state.device.type != "cpu" or workers == 1
-        for record in _one_by_one(mine, run) if alone else _side_by_side(mine, run, workers):
+        for record in map(run, mine) if alone else _side_by_side(mine, run, workers):
             store.add(record)
             progress.advance(bar)
     state.wait_for_everyone()
@@ -116,11 +116,6 @@ class _Progress(Progress):
         if self._above is not None:
             yield self._above()
         yield from super().get_renderables()
-
-
-def _one_by_one(jobs: list[Job], run: Callable[[Job], Record]) -> Iterator[Record]:
-    for job in jobs:
-        yield run(job)
 
 
 def _side_by_side(jobs: list[Job], run: Callable[[Job], Record], workers: int) -> Iterator[Record]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import report
+import tyro
 from purifybench import cross_table, paper, tables
 from purifybench.results import ResultsStore
 
@@ -77,7 +78,7 @@ def stored(tmp_path):
 
 def test_report_puts_stores_together_beside_the_papers_figures(stored, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["report.py", str(stored / "faces"), str(stored / "digits"), "--out", str(stored / "r")])
-    report.main()
+    tyro.cli(report.main)
     faces = (stored / "r" / "faces-small-bn-bias-0.7-5-steps" / "report.md").read_text()
     # 40 and 41, 60 and 61: half widths of t(0.975, 1) * 0.5; the paper's means over its three networks.
     row = next(line for line in faces.splitlines() if line.startswith("| ck-like → mmi-like"))
@@ -108,7 +109,7 @@ def test_report_names_what_is_wrong_with_its_sources(content, arguments, message
         (tmp_path / "results.jsonl").write_text(content)
     monkeypatch.setattr(sys, "argv", ["report.py", *arguments])
     with pytest.raises(SystemExit, match=re.escape(message)):
-        report.main()
+        tyro.cli(report.main)
 
 
 def test_only_the_named_runs_are_forgotten(tmp_path):

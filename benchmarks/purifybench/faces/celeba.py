@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from purifybench.sources import splits_of
 from torch import Tensor
 
 from .rows import square, wrong_folder
@@ -115,8 +116,7 @@ def read_attributes(path: Path) -> pd.DataFrame:
 
 def _open_parquet(folder: Path) -> datasets.Dataset:
     try:
-        single = folder.is_file()
-        splits = datasets.load_dataset("parquet", data_files=str(folder)) if single else datasets.load_dataset(str(folder))
+        splits = splits_of(str(folder))
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise wrong_folder(folder, f"parquet files that cannot be opened ({error})", LAYOUT, "Copy them again.") from error
     split = splits["train"] if "train" in splits else next(iter(splits.values()))

@@ -5,6 +5,7 @@ colours and expressions. Auxiliary faces are labelled with hair colour (irreleva
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -18,13 +19,15 @@ import PIL.Image
 from datasets import ClassLabel, Dataset
 from scipy.ndimage import gaussian_filter
 
-from .composition import EXPRESSIONS, HAIR_COLOURS, Face, draw_person
+from .composition import EXPRESSIONS, HAIR_COLOURS, STYLES, Face, draw_person
 from .rendering import render_all
 
 HAIR = tuple(HAIR_COLOURS)
 #: Faces per split of a task set, and of an auxiliary set.
 SPLITS: Mapping[str, int] = {"train": 480, "validation": 180, "test": 300}
 AUXILIARY_ROWS = 1200
+#: Faces per expression and style, where the style is the nuisance.
+ROWS_PER_CELL = 160
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,26 @@ def auxiliary_faces(kind: str, *, seed: int, size: int, cache: Path) -> Dataset:
     rows: list[dict[str, object]] = [{"split": "auxiliary", "person": str(number)} for number in range(len(faces))]
     pictures = {name: TASK_SETS[name].picture for name in dict.fromkeys(names)}
     return drawn_set(faces, rows, pictures, names, seed=seed, size=size, cache=cache)
+
+
+def styled_faces(*, size: int, cache: Path, seed: int = 0) -> Dataset:
+    """As many faces of each expression in each style, the nuisance here, with hair colour and all else at random.
+
+    Args:
+        size: pixels.
+        cache: folder for drawn faces.
+        seed: of the faces; which of them a benchmark uses for what is its own choice.
+
+    Returns:
+        Rows of ``image``, ``expression`` and ``style``, among others.
+    """
+    rng = np.random.default_rng([seed, *b"styles"])
+    faces = [
+        Face(expression=expression, hair=HAIR[int(rng.integers(len(HAIR)))], **draw_person(style, rng))
+        for style, expression, _ in itertools.product(STYLES, EXPRESSIONS, range(ROWS_PER_CELL))
+    ]
+    rows: list[dict[str, object]] = [{"person": str(number)} for number in range(len(faces))]
+    return drawn_set(faces, rows, {"styles": Picture()}, ["styles"] * len(faces), seed=seed, size=size, cache=cache)
 
 
 def drawn_set(

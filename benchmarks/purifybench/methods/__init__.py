@@ -11,10 +11,10 @@ from torch import nn
 
 from wdpurify import Critic, OneSided, WeightClipping
 
-from ._grid import Options as Options
-from ._grid import candidates as candidates
 from ._types import Method as Method
+from ._types import Options as Options
 from ._types import Run as Run
+from ._types import candidates as candidates
 from .auxiliary_head import MultiTask, Transfer
 from .balanced import BalancedBatches, BalancedPurified, BalancedReversal, GroupRobust
 from .concept_erasure import ConceptErasure

@@ -1,7 +1,9 @@
-"""What a method is given, and what the run loop asks of it."""
+"""What a method is given, what the run loop asks of it, and which of its options are to be tuned."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -9,6 +11,8 @@ from purifybench.network import Network
 from purifybench.tasks import Task
 from torch import Tensor, nn
 
+#: Values of some options of a method, as pairs sorted by name.
+Options = tuple[tuple[str, Any], ...]
 CPU = torch.device("cpu")
 
 
@@ -57,3 +61,20 @@ class Method(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def candidates(make: Callable[..., Method]) -> list[Options]:
+    """All points of a method's grid, in its order; none for a method that has none.
+
+    Its class has it as an attribute `GRID`, candidates by the name of the option.
+
+    Args:
+        make: a method's class, or a partial of it; an option that the partial gives is not tuned.
+    """
+    given = make.keywords if isinstance(make, partial) else {}
+    declaring = make.func if isinstance(make, partial) else make  # partials of partials are flat
+    grid = getattr(declaring, "GRID", {})
+    tuned = sorted(name for name in grid if name not in given)
+    if not tuned:
+        return []
+    return [tuple(zip(tuned, point, strict=True)) for point in itertools.product(*(grid[name] for name in tuned))]
