@@ -17,10 +17,10 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
-from purifybench.arguments import refuse_empty, refuse_no_share, refuse_unknown
 from purifybench.backbones import build_network
+from purifybench.command import refuse_wrong
 from purifybench.faces.sets import TASK_SETS, auxiliary_faces
-from purifybench.methods import FACE_METHODS
+from purifybench.methods import FACE_METHODS, Run
 from purifybench.network import Network
 from purifybench.tasks import TASKS, Task
 from purifybench.tasks._types import to_float
@@ -71,9 +71,7 @@ class Arguments:
 def main() -> None:
     """Audit, train, measure, report."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    refuse_unknown("train", [arguments.train], TASK_SETS)
-    refuse_empty("seeds", arguments.seeds)
-    refuse_no_share("bias", arguments.bias)
+    refuse_wrong(arguments, known={"train": TASK_SETS}, filled=["seeds"], shares=["bias"])
     console = Console(width=max(Console().width, 120))
     datasets.disable_progress_bars()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -133,7 +131,7 @@ def leakages(seed: int, arguments: Arguments) -> dict[str, Leakage]:
 def trained(task: Task, name: str, seed: int, steps: int) -> Network:
     """A network trained on the task by a method, with the rates of the other benchmarks."""
     network = fresh(seed, task)
-    method = FACE_METHODS[name](network, task, seed=seed, device=torch.device("cpu"), steps=steps)
+    method = FACE_METHODS[name](Run(network, task, seed, steps=steps))
     optimizer = torch.optim.SGD(network.parameters(), 1e-2, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, max(1, steps * 2 // 3), 0.1)
     generator = torch.Generator().manual_seed(seed)

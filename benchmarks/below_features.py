@@ -9,21 +9,21 @@ not see before the optimiser does. This reads both in every step: the ratio ther
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import tyro
-from purifybench import cross_table
-from purifybench.arguments import refuse_below, refuse_unknown
+from purifybench import tables
+from purifybench.command import refuse_wrong
 from purifybench.methods import BalancedPurified, Purified
 from purifybench.recipe import LEARNING_RATES, WEIGHT_DECAYS, Recipe
 from purifybench.results import provenance
 from purifybench.tasks import Task, biased_colour, on_own_rows, photo, tinted_shapes
 from purifybench.training import Settings, train
-from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -88,44 +88,30 @@ def _norm(tensors: list[Tensor]) -> Tensor:
     return torch.stack([tensor.norm() for tensor in tensors]).norm()
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """What is left below the features.
+def main(runs: tuple[str, ...] = tuple(RUNS), steps: int | None = None, out: Path = Path("results/below_features")) -> None:
+    """Train, read, report medians over each quarter of the run.
 
-    Attributes:
+    Args:
         runs: names of runs; all by default.
         steps: per run; that of each task by default.
         out: folder for results.
     """
-
-    runs: tuple[str, ...] = tuple(RUNS)
-    steps: int | None = None
-    out: Path = Path("results/below_features")
-
-
-def main() -> None:
-    """Train, read, report medians over each quarter of the run."""
-    arguments = tyro.cli(Arguments, description=__doc__)
-    refuse_unknown("runs", arguments.runs, RUNS)
-    refuse_below("steps", arguments.steps, 4)
+    refuse_wrong(SimpleNamespace(runs=runs, steps=steps), known={"runs": RUNS}, least={"steps": 4})
     rows = [["run, at the parameters and as told", "first quarter", "second", "third", "last"]]
     found: dict[str, Any] = {}
-    for name in arguments.runs:
+    for name in runs:
         task, make, settings = RUNS[name]()
         reader = Reader(partial(make, batch_size=settings.batch_size // 2))
         handle = register_optimizer_step_pre_hook(reader)
-        if arguments.steps is not None:
-            settings = Settings(**{**vars(settings), "steps": arguments.steps})
+        settings = replace(settings, steps=settings.steps if steps is None else steps)
         outcome = train(task, reader.make, settings, device=torch.device("cpu"), test=False)
         handle.remove()
         found[name] = {"readings": reader.readings, "accuracy": outcome.accuracy}
         quarters = torch.tensor(reader.readings).tensor_split(4)
         rows.append([name, *(", ".join(f"{value:.2f}" for value in each.median(0).values.tolist()) for each in quarters)])
-    Console(width=110).print(cross_table.upright("the pull over the task gradient, over their ratio at the features", rows))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "below_features.md").write_text(cross_table.markdown(rows) + "\n")
-    (arguments.out / "below_features.json").write_text(json.dumps({"runs": found, **provenance()}) + "\n")
+    tables.show("the pull over the task gradient, over their ratio at the features", rows, out / "below_features.md")
+    (out / "below_features.json").write_text(json.dumps({"runs": found, **provenance()}) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

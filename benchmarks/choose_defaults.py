@@ -11,31 +11,27 @@ test picture is among these rows. Numbers of auxiliary rows are those beside 64 
 of them, in proportion.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import datasets
-import pictures
-import tyro
 from accelerate import PartialState
-from purifybench import cross_table
-from purifybench.arguments import refuse_unknown
+from purifybench import tables
 from purifybench.backbones import BACKBONES
+from purifybench.command import Runs, read, refuse_wrong
 from purifybench.faces.sets import TASK_SETS
-from purifybench.former_names import with_present_names
 from purifybench.frontier import TASK_ROWS, forms, in_proportion
-from purifybench.jobs import Job, run_jobs
+from purifybench.jobs import Job
 from purifybench.methods import METHODS, PUBLISHED_CRITIC, Method
 from purifybench.methods.purified import BATCH_SIZE, Purified
-from purifybench.picture_options import FineTuning, Pictures, Rows
+from purifybench.picture_options import PictureOptions
+from purifybench.plan import Plan
 from purifybench.report import estimate
-from purifybench.results import ResultsStore
-from purifybench.tasks import TASKS, Task, options_for
+from purifybench.results import Record, grouped
+from purifybench.tasks import Task, built
 from purifybench.training import Settings
-from rich.console import Console
 from torch import nn
 
 from wdpurify import Critic, SpectralClipping, WeightClipping
@@ -93,128 +89,83 @@ def variants(task_rows: int = TASK_ROWS) -> Mapping[str, Callable[..., Method]]:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(PictureOptions, Runs):
     """Variants of the default.
 
     Attributes:
-        pictures: which pictures the task of that name has; cartoon faces by default.
-        rows: rows of each split of the pictures.
-        fine_tuning: network and training of the pictures.
         backbones: names of networks, of the other tasks.
         variants: names of variants; all by default.
         tasks: names of tasks, colour, photo, sets of faces or pictures; all by default, pictures alone with `--data`.
-        steps: optimiser steps per run on pictures; 500 for the cartoon faces, 200 for data of your own by default.
-        cache: folder for drawn faces.
-        workers: runs side by side on a CPU.
-        out: folder for results.
-        resume: keep what is there of these runs, such as after a kill; otherwise they are made anew.
     """
 
-    pictures: tyro.conf.OmitArgPrefixes[Pictures] = field(default_factory=Pictures)
-    rows: tyro.conf.OmitArgPrefixes[Rows] = field(default_factory=Rows)
-    fine_tuning: tyro.conf.OmitArgPrefixes[FineTuning] = field(default_factory=FineTuning)
     backbones: tuple[str, ...] = ("small-bn", "small-gn")
     variants: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
-    steps: int | None = None
-    cache: Path = Path("results/faces-cache")
-    workers: int = os.cpu_count() or 1
     out: Path = Path("results/choose_defaults")
-    resume: bool = False
-
-
-def task_names(arguments: Arguments) -> tuple[str, ...]:
-    """The tasks to run."""
-    return arguments.tasks or (("pictures",) if arguments.pictures.data else tuple(TUNING_SEEDS))
-
-
-def as_pictures(arguments: Arguments) -> pictures.Arguments:
-    """The part of the arguments that the picture benchmark has too."""
-    shared = {name: getattr(arguments, name) for name in ("pictures", "rows", "fine_tuning", "steps", "workers", "cache")}
-    return pictures.Arguments(**shared, seeds=TUNING_SEEDS["pictures"], bias=BIAS)
 
 
 def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
     if job.task == "pictures":
-        return pictures.build_task(job, arguments=as_pictures(arguments))
-    builder = TASKS[job.task]
-    return builder(seed=job.settings.seed, **options_for(builder, {"cache": arguments.cache, "bias": BIAS}))
+        return arguments.picture_task(seed=job.settings.seed, bias=BIAS)
+    return built(job.task, job.settings.seed, {"cache": arguments.cache, "bias": BIAS})
 
 
-def jobs_of(task: str, variant: str, backbone: str, arguments: Arguments) -> list[Job]:
-    """The runs of a variant on a task, one per tuning seed."""
-    seeds = TUNING_SEEDS[task]
-    if task == "pictures":
-        plan = pictures.plan(as_pictures(arguments))
-        return [Job(task, variant, plan.settings(backbone, seed), test=False, data=plan.data) for seed in seeds]
-    settings = [Settings(backbone=backbone, steps=STEPS[task], seed=seed) for seed in seeds]
-    return [Job(task, variant, each, test=False) for each in settings]
+def plan(task: str, backbones: Sequence[str], arguments: Arguments) -> Plan:
+    """The runs of all variants on a task, which read no test set."""
+    on_pictures = task == "pictures"
+    methods = variants(arguments.fine_tuning.batch_size if on_pictures else TASK_ROWS)
+    return Plan(
+        task=task,
+        methods=methods,
+        methods_wanted=arguments.variants or tuple(methods),
+        backbones=backbones,
+        seeds=TUNING_SEEDS[task],
+        tuning_seeds=(),
+        settings=arguments.picture_settings if on_pictures else partial(settings, task),
+        data={"bias": BIAS, **arguments.picture_data()} if on_pictures else {},
+        test=False,
+    )
 
 
-def check(arguments: Arguments) -> None:
-    """Say what is wrong with the arguments before anything runs."""
-    refuse_unknown("backbones", arguments.backbones, BACKBONES)
-    refuse_unknown("variants", arguments.variants, variants())
-    refuse_unknown("tasks", arguments.tasks, TUNING_SEEDS)
-    pictures.check(as_pictures(arguments))
-
-
-def prepare(arguments: Arguments) -> None:
-    """Draw what the runs share, which then only read it."""
-    for task in task_names(arguments):
-        if task == "pictures":
-            pictures.prepare(as_pictures(arguments))
-        for seed in TUNING_SEEDS[task] if task in TASK_SETS else ():
-            TASKS[task](seed=seed, cache=arguments.cache)
+def settings(task: str, backbone: str, seed: int) -> Settings:
+    """The settings of a run on another task than pictures."""
+    return Settings(backbone=backbone, steps=STEPS[task], seed=seed)
 
 
 def main() -> None:
     """Run every variant and print a table per network."""
-    arguments = with_present_names(tyro.cli(Arguments, description=__doc__))
+    arguments = read(Arguments, __doc__)
     datasets.disable_progress_bars()
-    check(arguments)
-    store = ResultsStore(arguments.out / "results.jsonl")
-    state = PartialState()
-    with state.main_process_first():
-        prepare(arguments)
-    others = tuple(task for task in task_names(arguments) if task != "pictures")
-    planned = [(backbone, others, variants()) for backbone in arguments.backbones if others]
-    if "pictures" in task_names(arguments):
-        training = arguments.fine_tuning
-        planned.append((training.network, ("pictures",), variants(training.batch_size)))
-    for backbone, tasks, methods in planned:
-        jobs = {
-            (variant, task): jobs_of(task, variant, backbone, arguments)
-            for variant in arguments.variants or methods
-            for task in tasks
-        }
-        if not arguments.resume and state.is_main_process:
-            store.forget(job.key() for some in jobs.values() for job in some)
-        state.wait_for_everyone()
+    refuse_wrong(arguments, known={"backbones": BACKBONES, "variants": variants(), "tasks": TUNING_SEEDS})
+    arguments.check_pictures()
+    tasks = arguments.tasks or (("pictures",) if arguments.pictures.data else tuple(TUNING_SEEDS))
+    with PartialState().main_process_first():  # runs only read what they share
         for task in tasks:
-            every = [job for (_, of_task), some in jobs.items() for job in some if of_task == task]
-            every.sort(key=lambda job: job.settings.seed)  # a task is built once per seed
-            title = f"{task} ({backbone})"
-            builder = partial(build_task, arguments=arguments)
-            run_jobs(every, builder, store, workers=arguments.workers, title=title, methods=methods)
-        if state.is_main_process:
-            report(backbone, tasks, jobs, store)
+            if task == "pictures":
+                arguments.prepare_pictures(seed=TUNING_SEEDS[task][0], bias=BIAS)
+            for seed in TUNING_SEEDS[task] if task in TASK_SETS else ():
+                built(task, seed, {"cache": arguments.cache})
+    others = [task for task in tasks if task != "pictures"]
+    networks = [(backbone, others) for backbone in arguments.backbones if others]
+    networks += [(arguments.fine_tuning.network, ["pictures"])] if "pictures" in tasks else []
+    for backbone, on in networks:
+        plans = [plan(task, [backbone], arguments) for task in on]
+        made = [arguments.records([each], build_task, title=f"{each.task} ({backbone})") for each in plans]
+        if PartialState().is_main_process:
+            name = "-".join(["pictures"] * ("pictures" in on) + [backbone.replace(":", ".")])
+            report(f"{backbone}, accuracy on validation rows of tuning seeds in %", on, made, arguments.out / f"{name}.md")
 
 
-def report(backbone: str, tasks: Sequence[str], jobs: Mapping[tuple[str, str], list[Job]], store: ResultsStore) -> None:
+def report(title: str, tasks: Sequence[str], made: Sequence[list[Record]], path: Path) -> None:
     """Print and keep the accuracy on validation rows, clean and shifted, per variant and task."""
     rows = [["variant", *(f"{task}, {part}" for task in tasks for part in ("clean", "shifted"))]]
-    for variant in dict.fromkeys(variant for variant, _ in jobs):
-        cells = [variant]
-        for task in tasks:
-            records = store.found(job.key() for job in jobs[variant, task])
-            cells += [str(estimate([record["accuracy"][part] for record in records])) for part in ("validation", "oracle")]
-        rows.append(cells)
-    title = f"{backbone}, accuracy on validation rows of tuning seeds in %"
-    Console(width=190).print(cross_table.upright(title, rows))
-    name = "-".join(["pictures"] * ("pictures" in tasks) + [backbone.replace(":", ".")])
-    (store.path.parent / f"{name}.md").write_text(cross_table.markdown(rows) + "\n")
+    by_variant = [grouped(records, "method") for records in made]
+    for variant in by_variant[0]:
+        runs = [[run["accuracy"] for run in found[variant]] for found in by_variant]
+        cells = [str(estimate([run[part] for run in some])) for some in runs for part in ("validation", "oracle")]
+        rows.append([variant, *cells])
+    tables.show(title, rows, path, width=190)
 
 
 if __name__ == "__main__":

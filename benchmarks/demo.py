@@ -16,7 +16,7 @@ from pathlib import Path
 import datasets
 import tyro
 from purifybench import report
-from purifybench.arguments import refuse_below, refuse_empty, refuse_unknown
+from purifybench.command import refuse_wrong
 from purifybench.jobs import Job, run_jobs
 from purifybench.methods import METHODS
 from purifybench.plan import Plan
@@ -108,10 +108,7 @@ class Arguments:
 def main() -> None:
     """Run one task after the other; the table grows as runs end."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    refuse_unknown("tasks", arguments.tasks, BENCHES)
-    refuse_empty("tasks", arguments.tasks)
-    for name in ("steps", "workers"):
-        refuse_below(name, getattr(arguments, name), 1)
+    refuse_wrong(arguments, known={"tasks": BENCHES}, filled=["tasks"], least={"steps": 1, "workers": 1})
     datasets.disable_progress_bars()  # drawing has its own
     console = Console()
     store = ResultsStore(arguments.out / "results.jsonl")

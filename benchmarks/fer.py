@@ -10,7 +10,6 @@ beside it, and `benchmarks/report.py` makes them anew. Drawn faces are kept in `
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,19 +19,17 @@ from typing import Any, Literal
 import datasets
 import tyro
 from accelerate import PartialState
-from purifybench import paper_tables
-from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
+from purifybench import paper_tables, tables
 from purifybench.backbones import BACKBONES, reads
+from purifybench.command import Comparison, read, refuse_wrong
 from purifybench.faces.sets import TASK_SETS, auxiliary_faces, task_faces
-from purifybench.former_names import with_present_names
 from purifybench.jobs import Job
 from purifybench.methods import FACE_METHODS
-from purifybench.plan import Plan, carry_out
+from purifybench.plan import Plan
 from purifybench.report import BASELINE, DEFAULT, UPPER_BOUND
-from purifybench.results import ResultsStore, provenance
-from purifybench.tasks import TASKS, Task, options_for
+from purifybench.results import provenance
+from purifybench.tasks import Task, built
 from purifybench.training import Settings
-from rich.console import Console
 
 #: Seed that chooses the options of tuned methods; no reported seed takes part.
 TUNING_SEEDS = (1001,)
@@ -66,7 +63,7 @@ class RealFaces:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Comparison):
     """Expressions of faces across data sets.
 
     Attributes:
@@ -74,68 +71,55 @@ class Arguments:
         table: which of the paper's tables, or the accuracy against the bias.
         sets: names of cartoon sets to train on; all three by default.
         backbones: names of networks; small-bn for CPU, alexnet, vgg19 and resnet34 as published (224 pixels).
-        methods: names of methods; all by default. Plain training is always among them.
-        seeds: one run each.
         steps: optimiser steps per run.
         image_size: pixels.
         bias: share of cartoon faces whose hair colour goes with the expression.
         auxiliary: cartoon auxiliary faces of the training set's mixture, of all three mixtures, or of other styles; each
             further one adds a row of the default with them.
-        workers: runs side by side on a CPU.
         cache: folder for drawn faces.
-        out: folder for results.
-        resume: keep what is there of these runs, such as after a kill; otherwise they are made anew.
     """
 
     real: tyro.conf.OmitArgPrefixes[RealFaces] = RealFaces()
     table: Literal["1", "3", "bias"] = "1"
     sets: tuple[str, ...] = tuple(TASK_SETS)
     backbones: tuple[str, ...] = ("small-bn",)
-    methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1)
     steps: int = 500
     image_size: int = 32
     bias: float = 0.7
     auxiliary: tuple[AuxiliaryKind, ...] = ("same",)
-    workers: int = os.cpu_count() or 1
     cache: Path = Path("results/faces-cache")
     out: Path = Path("results/faces")
-    resume: bool = False
 
 
 def main() -> None:
     """Draw the faces, run everything, report."""
-    arguments = with_present_names(tyro.cli(Arguments, description=__doc__))
+    arguments = read(Arguments, __doc__)
     check(arguments)
     state = PartialState()
-    store = ResultsStore(arguments.out / "results.jsonl")
     datasets.disable_progress_bars()  # drawing has its own
     with state.main_process_first():
         prepare(arguments)
     biases = BIASES if arguments.table == "bias" else (arguments.bias,)
     wanted = [found for bias in biases for found in plans(replace(arguments, bias=bias))]
-    builder = partial(build_task, arguments=arguments)
     title = f"table {arguments.table}" if arguments.table != "bias" else "biases"
-    jobs = carry_out(wanted, builder, store, workers=arguments.workers, resume=arguments.resume, title=title)
+    records = arguments.records(wanted, build_task, title=title)
     if state.is_main_process:
-        console = Console(width=max(Console().width, 120))
-        records = store.found(job.key() for job in jobs)
-        for path in paper_tables.write(records, arguments.out, console, tables=(arguments.table,)):
+        console = tables.console(120)
+        for path in paper_tables.write(records, arguments.out, console, wanted=(arguments.table,)):
             (path.parent / "provenance.json").write_text(json.dumps(provenance(), indent=1))
             console.print(f"figures and report.md: {path.parent}")
 
 
 def check(arguments: Arguments) -> None:
     """Say what is wrong with the arguments before anything runs."""
-    refuse_unknown("sets", arguments.sets, TASK_SETS)
-    refuse_unknown("backbones", arguments.backbones, BACKBONES)
-    refuse_unknown("methods", arguments.methods, FACE_METHODS)
-    for name in ("sets", "backbones", "seeds", "auxiliary"):
-        refuse_empty(name, getattr(arguments, name))
-    for name in ("steps", "workers"):
-        refuse_below(name, getattr(arguments, name), 1)
-    refuse_below("image_size", arguments.image_size, 16)
-    refuse_no_share("bias", arguments.bias)
+    refuse_wrong(
+        arguments,
+        known={"sets": TASK_SETS, "backbones": BACKBONES, "methods": FACE_METHODS},
+        filled=["sets", "backbones", "seeds", "auxiliary"],
+        least={"steps": 1, "workers": 1, "image_size": 16},
+        shares=["bias"],
+    )
     for name in arguments.backbones:
         if not reads(name, arguments.image_size):
             raise SystemExit(f"--image-size: {arguments.image_size} is too small for {name}; as published it is 224")
@@ -236,8 +220,7 @@ def _build(name: str, data: Mapping[str, Any], arguments: Arguments, *, seed: in
     real = arguments.real
     given = {"cache": arguments.cache, "image_size": arguments.image_size}
     given |= {"folders": real.folders(), "celeba": real.celeba, "auxiliary_rows": real.auxiliary_rows}
-    builder = TASKS[name]
-    return builder(seed=seed, **options_for(builder, {**data, **given}))
+    return built(name, seed, {**data, **given})
 
 
 if __name__ == "__main__":

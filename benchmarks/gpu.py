@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,110 +25,81 @@ SHOWN = 60
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What a GPU is needed for.
-
-    Attributes:
-        out: folder for report and results.
-    """
-
-    out: Path = Path("results/gpu")
-
-
-@dataclass(frozen=True)
-class Part:
-    """One command.
-
-    Attributes:
-        name: heading in the report, and file of what it prints.
-        command: what to run in the repository's root.
-    """
-
-    name: str
-    command: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Finished:
     """A part that has run.
 
     Attributes:
-        part: which.
+        command: what was run.
         status: its exit status.
         seconds: how long it took.
         output: what it printed, errors included.
     """
 
-    part: Part
+    command: Sequence[str]
     status: int
     seconds: float
     output: str
 
 
-def parts(out: Path) -> list[Part]:
-    """What there is to run, the quick first."""
-    python = sys.executable
-    bench = [python, "-W", "ignore"]
-    return [
-        Part("cuda-tests", [python, "-m", "pytest", "-m", "cuda", "-q", "-rs", "tests/test_cuda.py"]),
-        Part("cost-small", [*bench, "benchmarks/overhead.py", "--out", f"{out}/overhead-small.json"]),
-        Part(
-            "cost-resnet18",
-            [*bench, "benchmarks/overhead.py", "--backbones", "resnet18", "--out", f"{out}/overhead-resnet18.json"],
-        ),
-        Part("digits", [*bench, "benchmarks/digits.py", "--seeds", "0", "1", "--out", f"{out}/digits"]),
-        Part(
-            "pictures",
-            [*bench, "benchmarks/pictures.py", "--seeds", "0", "--cache", f"{out}/cache", "--out", f"{out}/pictures"],
-        ),
-        Part("faces", [*bench, "benchmarks/fer.py", "--seeds", "0", "--cache", f"{out}/cache", "--out", f"{out}/faces"]),
-    ]
+def parts(out: Path) -> dict[str, list[str]]:
+    """Commands to run in the repository's root, the quick first, by the name that they have in the report."""
+    bench = {
+        "cost-small": f"overhead.py --out {out}/overhead-small.json",
+        "cost-resnet18": f"overhead.py --backbones resnet18 --out {out}/overhead-resnet18.json",
+        "digits": f"digits.py --seeds 0 1 --out {out}/digits",
+        "pictures": f"pictures.py --seeds 0 --cache {out}/cache --out {out}/pictures",
+        "faces": f"fer.py --seeds 0 --cache {out}/cache --out {out}/faces",
+    }
+    tests = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "-rs", "tests/test_cuda.py"]
+    scripts = {name: [sys.executable, "-W", "ignore", *f"benchmarks/{said}".split()] for name, said in bench.items()}
+    return {"cuda-tests": tests, **scripts}
 
 
-def carry_out(part: Part, folder: Path) -> Finished:
-    """Run a part and keep what it prints."""
+def carry_out(name: str, command: Sequence[str], folder: Path) -> Finished:
+    """Run a part and keep what it prints in a file of its name."""
     started = time.perf_counter()
     done = subprocess.run(
-        part.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{part.name}.txt").write_text(done.stdout)
-    return Finished(part, done.returncode, time.perf_counter() - started, done.stdout)
+    (folder / f"{name}.txt").write_text(done.stdout)
+    return Finished(command, done.returncode, time.perf_counter() - started, done.stdout)
 
 
-def report(finished: Sequence[Finished], device: str) -> str:
+def report(finished: Mapping[str, Finished], device: str) -> str:
     """The report as Markdown: a line per part, then the end of what each printed."""
-    provided = provenance()
-    lines = [f"# On {device}", "", *(f"- {name}: {value}" for name, value in provided.items()), ""]
+    lines = [f"# On {device}", "", *(f"- {name}: {value}" for name, value in provenance().items()), ""]
     lines += ["| part | result | seconds |", "| --- | --- | ---: |"]
-    for each in finished:
+    for name, each in finished.items():
         result = "passed" if each.status == 0 else f"failed with status {each.status}"
-        lines.append(f"| {each.part.name} | {result} | {each.seconds:.0f} |")
-    for each in finished:
-        command = shlex.join(["python", *each.part.command[1:]])
-        lines += ["", f"## {each.part.name}", "", f"`{command}`", "", "```"]
+        lines.append(f"| {name} | {result} | {each.seconds:.0f} |")
+    for name, each in finished.items():
+        lines += ["", f"## {name}", "", f"`{shlex.join(['python', *each.command[1:]])}`", "", "```"]
         lines += [*each.output.rstrip().splitlines()[-SHOWN:], "```"]
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Run every part, report."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+def main(out: Path = Path("results/gpu")) -> None:
+    """Run every part, report.
+
+    Args:
+        out: folder for report and results.
+    """
     console = Console()
     if not torch.cuda.is_available():
         console.print("No GPU that torch can use is here, so nothing was run. The CPU's figures: make bench, make demo.")
         return
-    out = arguments.out.resolve()
-    finished = []
-    for part in parts(out):
-        console.print(f"{part.name} …")
-        finished.append(carry_out(part, out))
-        console.print(f"{part.name}: status {finished[-1].status}, {finished[-1].seconds:.0f} s")
+    out = out.resolve()
+    finished: dict[str, Finished] = {}
+    for name, command in parts(out).items():
+        console.print(f"{name} …")
+        finished[name] = carry_out(name, command, out)
+        console.print(f"{name}: status {finished[name].status}, {finished[name].seconds:.0f} s")
         (out / "report.md").write_text(report(finished, torch.cuda.get_device_name()))
     console.print(f"report: {out / 'report.md'}")
-    if any(each.status for each in finished):
+    if any(each.status for each in finished.values()):
         raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

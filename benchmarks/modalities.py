@@ -12,7 +12,6 @@ class equally often with each nuisance. A bench without its data or packages is 
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,26 +20,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-import tyro
 from accelerate import PartialState
-from purifybench import bench_table, cross_table, paper_tables
+from purifybench import bench_table, paper_tables, tables
 from purifybench.adapted import network_named
-from purifybench.arguments import refuse_below, refuse_empty, refuse_no_share, refuse_unknown
-from purifybench.benches import BENCHES, missing_options, network_options, settings, task_of
+from purifybench.benches import BENCHES, data_of, missing_options, network_options, settings, task_of
+from purifybench.command import Comparison, read, refuse_wrong
 from purifybench.jobs import Job
 from purifybench.methods import (
     FITTED_METHODS,
-    PLAIN,
     modality_methods,
     own_rows_methods,
     several_labels_methods,
     tuned_variants,
 )
-from purifybench.plan import Plan, carry_out
-from purifybench.report import UPPER_BOUND
-from purifybench.results import Record, ResultsStore, provenance
+from purifybench.plan import Plan
+from purifybench.report import BASELINE, UPPER_BOUND
+from purifybench.results import Record, provenance
 from purifybench.tasks import Task, on_own_rows
-from rich.console import Console
 
 #: Seed that chooses the options of tuned methods; no reported seed takes part.
 TUNING_SEEDS = (1001,)
@@ -55,8 +51,8 @@ METHOD_NAMES = tuple(
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """What purifying gains on several kinds of data.
+class Arguments(Comparison):
+    """What purifying gains on several kinds of data; the upper bound is always among the methods.
 
     Attributes:
         benches: names of benches; all whose data are there by default.
@@ -68,14 +64,9 @@ class Arguments:
         scanned_class: column of their class.
         own_rows: compare the methods for those who know the nuisance of their training rows; auxiliary rows are these.
         tune: compare variants of the default on seeds that are never reported and on validation rows; no test is read.
-        methods: names of methods; all by default. Plain training and upper bound are always among them.
-        seeds: one run each.
         steps: optimiser steps per run, in place of each bench's own.
         bias: share of the training rows of a class that have its nuisance.
-        workers: runs side by side on a CPU.
         cache: folder for drawn faces and encoded sentences.
-        out: folder for results.
-        resume: keep what is there of these runs, such as after a kill; otherwise they are made anew.
     """
 
     benches: tuple[str, ...] = ()
@@ -87,23 +78,19 @@ class Arguments:
     scanned_class: str = "label"
     own_rows: bool = False
     tune: bool = False
-    methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int | None = None
     bias: float = 0.95
-    workers: int = os.cpu_count() or 1
     cache: Path = Path("results/modalities-cache")
     out: Path = Path("results/modalities")
-    resume: bool = False
 
 
 def main() -> None:
     """Build every bench once, tune what is to be tuned, run everything, report."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+    arguments = read(Arguments, __doc__)
     datasets.disable_progress_bars()
     check(arguments)
     state = PartialState()
-    store = ResultsStore(arguments.out / "results.jsonl")
     records: list[Record] = []
     chosen: list[dict[str, Any]] = []
     for name in arguments.benches or BENCHES:
@@ -113,10 +100,8 @@ def main() -> None:
             if state.is_main_process:
                 print(f"{name} is left out: {planned}")
             continue
-        builder = partial(build_task, arguments=arguments)
-        jobs = carry_out([planned], builder, store, workers=arguments.workers, resume=arguments.resume, title=name)
-        records += store.found(job.key() for job in jobs)
-        for (_, method, validation), options in planned.chosen_options(store).items():
+        records += arguments.records([planned], build_task, title=name)
+        for (_, method, validation), options in planned.chosen_options(arguments.store).items():
             chosen.append({"bench": name, "method": method, "by": validation, "options": dict(options)})
     if state.is_main_process and records:
         write_report(records, chosen, arguments)
@@ -124,13 +109,9 @@ def main() -> None:
 
 def check(arguments: Arguments) -> None:
     """Say what is wrong with the arguments before anything runs."""
-    refuse_unknown("benches", arguments.benches, BENCHES)
-    known = [name for kind in ("", *FITTED_METHODS) for name in _methods(arguments)(2, kind)]
-    refuse_unknown("methods", arguments.methods, known)
-    refuse_empty("seeds", arguments.seeds)
-    for name in ("steps", "workers"):
-        refuse_below(name, getattr(arguments, name), 1)
-    refuse_no_share("bias", arguments.bias)
+    methods = [name for kind in ("", *FITTED_METHODS) for name in _methods(arguments)(2, kind)]
+    known = {"benches": BENCHES, "methods": methods}
+    refuse_wrong(arguments, known=known, filled=["seeds"], least={"steps": 1, "workers": 1}, shares=["bias"])
     if arguments.tune and arguments.own_rows:
         raise SystemExit("--tune and --own-rows: choose one")
     for name in ("adult", "sentences", "styles", "scanned"):
@@ -142,7 +123,7 @@ def check(arguments: Arguments) -> None:
 def plan(name: str, arguments: Arguments) -> Plan | str:
     """The runs of a bench, or why there can be none; what cannot be built is found out before anything runs."""
     bench = BENCHES[name]
-    given = options_of(arguments)
+    given = vars(arguments)
     if missing := missing_options(name, given):
         return f"it needs {' and '.join(f'--{option}' for option in missing)}"
     try:
@@ -157,12 +138,12 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
     return Plan(
         task=name,
         methods=methods,
-        methods_wanted=(PLAIN, UPPER_BOUND, *arguments.methods) if arguments.methods else tuple(methods),
+        methods_wanted=(BASELINE, UPPER_BOUND, *arguments.methods) if arguments.methods else tuple(methods),
         backbones=(bench.network,),
         seeds=seeds(arguments),
         tuning_seeds=TUNING_SEEDS,
         settings=partial(settings, name, options, arguments.steps),
-        data=json.loads(json.dumps(described(name, given) | ({"own rows": True} if arguments.own_rows else {}), default=str)),
+        data=data_of(name, given) | ({"own rows": True} if arguments.own_rows else {}),
         test=not arguments.tune,
     )
 
@@ -186,47 +167,33 @@ def runnable(methods: dict[str, Any]) -> dict[str, Any]:
     return {name: method for name, method in methods.items() if name not in missing}
 
 
-def options_of(arguments: Arguments) -> dict[str, Any]:
-    """All that a bench's builder may ask for."""
-    names = ("adult", "adult_nuisance", "sentences", "styles", "scanned", "scanned_class", "bias", "cache")
-    return {name: getattr(arguments, name) for name in names}
-
-
-def described(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What a bench's data depend on beside the seed."""
-    own = {"adult": ("adult", "adult_nuisance"), "scanned": ("scanned", "scanned_class"), "styles": ("styles",)}
-    kinds = {**own, "sentences": ("sentences",), "sentences-tuned": ("sentences",)}
-    return {option: given[option] for option in ("bias", *kinds.get(name, ()))}
-
-
 def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
-    task = task_of(job.task, job.settings.seed, options_of(arguments))
+    task = task_of(job.task, job.settings.seed, vars(arguments))
     return on_own_rows(task) if arguments.own_rows else task
 
 
 def write_report(records: Sequence[Record], chosen: Sequence[dict[str, Any]], arguments: Arguments) -> None:
     """Print the tables and write all of it."""
-    console = Console(width=max(Console().width, 160))  # narrower than that, the table would be unreadable
+    console = tables.console()
     found = bench_table.frame(records)
     rows = bench_table.ordered(records, METHOD_NAMES)
-    benches = list(dict.fromkeys(found["bench"]))
-    tables = {
+    shown = {
         "gap recovered %": bench_table.recovered(found),
         "accuracy on unbiased rows %": bench_table.estimates(found, "unbiased"),
         "milliseconds per step": bench_table.estimates(found, "milliseconds"),
     }
     pages = [f"mean ± half a 95 % interval over {found['seed'].nunique()} seeds, bias {arguments.bias}"]
-    for title, table in tables.items():
-        text = bench_table.lines(table, rows, benches, mean=title.startswith("gap"))
-        console.print(cross_table.upright(title, text))
-        pages.append(f"{title}\n\n{cross_table.markdown(text)}")
+    for title, table in shown.items():
+        text = bench_table.lines(table, rows, list(dict.fromkeys(found["bench"])), mean=title.startswith("gap"))
+        console.print(tables.upright(title, text))
+        pages.append(f"{title}\n\n{tables.markdown(text)}")
     (arguments.out / "report.md").write_text("\n\n".join(pages) + "\n")
-    figures = {
-        title: {row: {bench: asdict(cell) for bench, cell in cells.items()} for row, cells in table.items()}
-        for title, table in tables.items()
+    cells = {
+        title: {row: {bench: asdict(cell) for bench, cell in of_row.items()} for row, of_row in table.items()}
+        for title, table in shown.items()
     }
-    written = {"arguments": json.loads(json.dumps(asdict(arguments), default=str)), "chosen": list(chosen), "tables": figures}
+    written = {"arguments": json.loads(json.dumps(asdict(arguments), default=str)), "chosen": list(chosen), "tables": cells}
     (arguments.out / "report.json").write_text(json.dumps(provenance() | written, indent=1))
     paper_tables.write_accuracies(records, arguments.out / "accuracy.csv")
     console.print(f"report.md, report.json and accuracy.csv: {arguments.out}")

@@ -23,17 +23,16 @@ import torch
 import torch.nn.functional as F
 import tyro
 from accelerate import PartialState
+from purifybench import tables
 from purifybench.adapted import network_named
 from purifybench.frontier import forms
-from purifybench.methods import METHODS, Method
+from purifybench.methods import METHODS, Method, Run
 from purifybench.methods.plain import Plain
-from purifybench.network import Network
 from purifybench.results import provenance
 from purifybench.tasks import Auxiliary, Split, Task
 from purifybench.tasks._types import to_float
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 GROUPS = 10
@@ -67,10 +66,9 @@ class Arguments:
 class TwoUpdates(Plain):
     """Alg. 1 to the letter: plain training and Goal 2 as two forwards and two updates of the network."""
 
-    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int, batch_size: int) -> None:
-        super().__init__(network, task, seed=seed, device=device, steps=steps)
-        published = METHODS["as published, to population"]
-        self.inner = published(network, task, seed=seed, device=device, steps=steps, batch_size=batch_size)
+    def __init__(self, run: Run, *, batch_size: int) -> None:
+        super().__init__(run)
+        self.inner = METHODS["as published, to population"](run, batch_size=batch_size)
         self.optimizer: torch.optim.Optimizer | None = None
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -99,33 +97,24 @@ def compared(task_rows: int, *, frontier: bool) -> dict[str, Callable[..., Metho
     }
 
 
-class HostClock:
-    """Seconds since it was made, by the host's clock."""
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-
-class DeviceClock:
-    """Seconds between two events on the GPU: what was launched before does not count, and what is still running does.
+def seconds_of(work: Callable[[], None], device: torch.device, event: Callable[..., Any] = torch.cuda.Event) -> float:
+    """Time that some work takes, on a GPU by its own clock: what was launched before does not count, what still runs does.
 
     Args:
+        work: what to do.
+        device: where it is done.
         event: makes an event that keeps time, with ``record``, ``synchronize`` and ``elapsed_time``.
     """
-
-    def __init__(self, event: Callable[..., Any] = torch.cuda.Event) -> None:
-        self.event = event
-        self.started = event(enable_timing=True)
-        self.started.record()
-
-    def seconds(self) -> float:
-        ended = self.event(enable_timing=True)
-        ended.record()
-        ended.synchronize()
-        return float(self.started.elapsed_time(ended)) / 1e3
+    if device.type != "cuda":
+        begun = time.perf_counter()
+        work()
+        return time.perf_counter() - begun
+    started, ended = event(enable_timing=True), event(enable_timing=True)
+    started.record()
+    work()
+    ended.record()
+    ended.synchronize()
+    return float(started.elapsed_time(ended)) / 1e3
 
 
 class Turn:
@@ -135,20 +124,22 @@ class Turn:
         torch.manual_seed(0)
         self.device = device
         network = network_named(backbone, task.n_classes, {}).to(device)
-        self.method = make(network, task, seed=0, device=device, steps=10_000)
+        self.method = make(Run(network, task, 0, device, steps=10_000))
         self.optimizer = torch.optim.SGD([*network.parameters(), *self.method.parameters()], 1e-3, momentum=0.9)
         if isinstance(self.method, TwoUpdates):
             self.method.optimizer = self.optimizer
 
     def seconds(self, images: Tensor, labels: Tensor, steps: int) -> float:
-        """Time of so many steps, on a GPU by its own clock."""
-        clock = DeviceClock() if self.device.type == "cuda" else HostClock()
-        for _ in range(steps):
-            loss = self.method.loss(images, labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        return clock.seconds()
+        """Time of so many steps."""
+
+        def work() -> None:
+            for _ in range(steps):
+                loss = self.method.loss(images, labels)
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+
+        return seconds_of(work, self.device)
 
 
 def random_task(arguments: Arguments) -> Task:
@@ -204,15 +195,12 @@ def main() -> None:
     result: dict[str, Any] = {}
     for backbone in arguments.backbones:
         result[backbone] = measure(backbone, arguments, device)
-        table = Table(
-            title=f"{backbone}, {arguments.image_size}x{arguments.image_size}, batch {arguments.batch_size}, {device}"
-        )
-        for heading in ("method", "ms/step", "time over the plain loop's", "quartiles"):
-            table.add_column(heading, justify="left" if heading == "method" else "right")
+        title = f"{backbone}, {arguments.image_size}x{arguments.image_size}, batch {arguments.batch_size}, {device}"
+        lines = [["method", "ms/step", "time over the plain loop's", "quartiles"]]
         for name, row in result[backbone].items():
             quartiles = f"{row['low']:.2f} to {row['high']:.2f}"
-            table.add_row(name, f"{row['milliseconds']:.1f}", f"{row['ratio']:.2f}", quartiles)
-        Console().print(table)
+            lines.append([name, f"{row['milliseconds']:.1f}", f"{row['ratio']:.2f}", quartiles])
+        Console().print(tables.upright(title, lines))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     described = {"arguments": json.loads(json.dumps(vars(arguments), default=str)), "result": result}
     arguments.out.write_text(json.dumps(provenance() | described, indent=1))

@@ -9,13 +9,13 @@ goes on from there. Needs a system that can fork (Linux, macOS); a form whose fr
 
 import importlib
 import random
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import tyro
-from purifybench import cross_table
-from purifybench.arguments import refuse_unknown
+from purifybench import tables
+from purifybench.command import refuse_wrong
 from purifybench.killed import FORMS, kill_and_go_on
 from purifybench.results import Record, ResultsStore, provenance
 from rich.console import Console
@@ -31,48 +31,38 @@ FRAMEWORKS = {
 KILLS_PER_RUN = 5
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Kills per form.
+def main(
+    kills: int = 100, forms: tuple[str, ...] = tuple(FORMS), out: Path = Path("results/reliability"), resume: bool = False
+) -> None:
+    """Kill, compare, report.
 
-    Attributes:
+    Args:
         kills: of each form, at least.
         forms: names of forms; all by default.
         out: folder for results.
         resume: keep what is there; otherwise all is done anew.
     """
-
-    kills: int = 100
-    forms: tuple[str, ...] = tuple(FORMS)
-    out: Path = Path("results/reliability")
-    resume: bool = False
-
-
-def main() -> None:
-    """Kill, compare, report."""
-    arguments = tyro.cli(Arguments, description=__doc__)
-    refuse_unknown("forms", arguments.forms, FORMS)
+    refuse_wrong(SimpleNamespace(forms=forms), known={"forms": FORMS})
     torch.set_num_threads(1)  # a forked process must find no threads at work
     console = Console()
-    store = ResultsStore(arguments.out / "results.jsonl")
-    if not arguments.resume:
+    store = ResultsStore(out / "results.jsonl")
+    if not resume:
         store.path.unlink(missing_ok=True)
-    for form in arguments.forms:
+    for form in forms:
         try:
             for module in FRAMEWORKS.get(form, ()):
                 importlib.import_module(module)
         except ImportError as error:
             console.print(f"{form}: passed over ({error})")
             continue
-        while _kills(records := _of(store, form)) < arguments.kills and not any(record["failure"] for record in records):
+        while _kills(records := _of(store, form)) < kills and not any(record["failure"] for record in records):
             seed = random.Random(len(records)).randrange(2**31)
-            killed = kill_and_go_on(form, arguments.out / "runs" / form.replace(" ", "-"), kills=KILLS_PER_RUN, seed=seed)
+            killed = kill_and_go_on(form, out / "runs" / form.replace(" ", "-"), kills=KILLS_PER_RUN, seed=seed)
             key = {"form": form, "number": len(records)}
             store.add({"key": key, **vars(killed), **provenance()})
         console.print(f"{form}: {_kills(_of(store, form))} kills")
-    rows = [["form", "runs", "kills", "ended equal"], *(_row(form, _of(store, form)) for form in arguments.forms)]
-    console.print(cross_table.upright("trainings killed and gone on", rows))
-    (arguments.out / "reliability.md").write_text(cross_table.markdown(rows) + "\n")
+    rows = [["form", "runs", "kills", "ended equal"], *(_row(form, _of(store, form)) for form in forms)]
+    tables.show("trainings killed and gone on", rows, out / "reliability.md")
     failures = {record["key"]["form"]: record["failure"] for record in store.records() if record["failure"]}
     for form, failure in failures.items():
         console.print(f"{form}: {failure}")
@@ -93,4 +83,4 @@ def _row(form: str, records: list[Record]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

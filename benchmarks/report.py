@@ -6,42 +6,37 @@ Each table stands beside the paper's own figures, with means, 95 % intervals, pa
 plain training; `accuracy.csv` has every accuracy in a line of its own.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from purifybench import paper_tables
 from purifybench.results import Record, ResultsStore, key_digest
-from rich.console import Console
+from purifybench.tables import console
+
+Table = Literal["1", "2", "3", "bias"]
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Stored results as tables.
+def main(
+    stores: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    tables: tuple[Table, ...] = ("1", "2", "3", "bias"),
+    tie: float = 0.05,
+    out: Path = Path("results/report"),
+) -> None:
+    """Read, print, write.
 
-    Attributes:
+    Args:
         stores: `results.jsonl` files, or folders to look for them in; of equal runs the one read last counts.
         tables: the paper's tables to make, where the results hold them.
         tie: difference of means, in points, below which a pair of sets counts as tied.
         out: folder for reports and figures.
     """
-
-    stores: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    tables: tuple[Literal["1", "2", "3", "bias"], ...] = ("1", "2", "3", "bias")
-    tie: float = 0.05
-    out: Path = Path("results/report")
-
-
-def main() -> None:
-    """Read, print, write."""
-    arguments = tyro.cli(Arguments, description=__doc__)
-    records = read(arguments.stores)
-    console = Console(width=max(Console().width, 120))
-    written = paper_tables.write(records, arguments.out, console, tables=arguments.tables, tie=arguments.tie)
+    records = read(stores)
+    terminal = console(120)
+    written = paper_tables.write(records, out, terminal, wanted=tables, tie=tie)
     if not written:
-        raise SystemExit(f"the {len(records)} runs hold none of the tables {', '.join(arguments.tables)}")
-    console.print(f"{len(records)} runs; written: {', '.join(map(str, written))}")
+        raise SystemExit(f"the {len(records)} runs hold none of the tables {', '.join(tables)}")
+    terminal.print(f"{len(records)} runs; written: {', '.join(map(str, written))}")
 
 
 def read(stores: tuple[Path, ...]) -> list[Record]:
@@ -64,4 +59,4 @@ def read(stores: tuple[Path, ...]) -> list[Record]:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -8,27 +8,24 @@ are probed for the auxiliary label at the end. Runs of `pictures.py` have both f
 adds them, with the number of groups behind a colon.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-import tyro
 from accelerate import PartialState
-from purifybench import cross_table, figures
+from purifybench import figures, tables
+from purifybench.command import Runs, read, refuse_wrong
 from purifybench.faces.sets import TASK_SETS
-from purifybench.jobs import Job, run_jobs
+from purifybench.jobs import Job
 from purifybench.methods import Method
 from purifybench.methods.purified import Purified
 from purifybench.network import features_of
+from purifybench.plan import Plan
 from purifybench.report import estimate
 from purifybench.results import Record, ResultsStore
-from purifybench.tasks import TASKS, Task, options_for
+from purifybench.tasks import Task, built
 from purifybench.training import Settings
-from rich.console import Console
 
 from wdpurify.audit import leakage
 
@@ -39,13 +36,8 @@ STEPS: Mapping[str, int] = {"colour": 400, "photo": 400, **dict.fromkeys(TASK_SE
 class Probed(Purified):
     """Purifying, and at the end a probe of the auxiliary features for the auxiliary label."""
 
-    def __init__(self, network: Any, task: Task, *, device: torch.device, **options: Any) -> None:
-        super().__init__(network, task, device=device, **options)
-        self.task = task
-        self.device = device
-
     def finish(self) -> dict[str, float]:
-        features = features_of(self.network, self.task.auxiliary.images, self.device).float().cpu()
+        features = features_of(self.network, self.task.auxiliary.images, self.run.device).float().cpu()
         found = leakage(None, features, self.groups, permutations=1)  # of the labels that the critic was given
         return {"leakage": 100.0 * found.balanced_accuracy, "groups": float(len(set(self.groups)))}
 
@@ -58,7 +50,7 @@ METHODS: Mapping[str, Callable[..., Method]] = {
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Runs):
     """Does `separation` tell the truth?
 
     Attributes:
@@ -67,9 +59,6 @@ class Arguments:
         seeds: one run each.
         more: results of `pictures.py`, each as `FILE:GROUPS`.
         cache: folder for drawn faces.
-        workers: runs side by side on a CPU.
-        out: folder for results.
-        resume: keep what is there of these runs, such as after a kill; otherwise they are made anew.
     """
 
     backbones: tuple[str, ...] = ("small-bn",)
@@ -77,15 +66,17 @@ class Arguments:
     seeds: tuple[int, ...] = (0, 1)
     more: tuple[str, ...] = ()
     cache: Path = Path("results/faces-cache")
-    workers: int = os.cpu_count() or 1
     out: Path = Path("results/separation")
-    resume: bool = False
 
 
-def build_task(job: Job, *, cache: Path) -> Task:
+def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
-    builder = TASKS[job.task]
-    return builder(seed=job.settings.seed, **options_for(builder, {"cache": cache, "bias": BIAS}))
+    return built(job.task, job.settings.seed, {"cache": arguments.cache, "bias": BIAS})
+
+
+def settings(task: str, backbone: str, seed: int) -> Settings:
+    """The settings of one run."""
+    return Settings(backbone=backbone, steps=STEPS[task], seed=seed)
 
 
 def readings(
@@ -125,27 +116,29 @@ def opened(more: str) -> tuple[Path, int]:
 
 def main() -> None:
     """Run everything, print a table, plot."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+    arguments = read(Arguments, __doc__)
+    refuse_wrong(arguments, known={"tasks": STEPS}, filled=["seeds"])
     further = [opened(more) for more in arguments.more]
-    store = ResultsStore(arguments.out / "results.jsonl")
-    builder = partial(build_task, cache=arguments.cache)
-    jobs = [
-        Job(task, method, Settings(backbone=backbone, steps=STEPS[task], seed=seed), row=method, data={"probe": "auxiliary"})
+    plans = [
+        Plan(
+            task=task,
+            methods=METHODS,
+            methods_wanted=tuple(METHODS),
+            backbones=arguments.backbones,
+            seeds=arguments.seeds,
+            tuning_seeds=(),
+            settings=partial(settings, task),
+            data={"probe": "auxiliary"},
+        )
         for task in arguments.tasks
-        for backbone in arguments.backbones
-        for seed in arguments.seeds
-        for method in METHODS
     ]
     state = PartialState()
     with state.main_process_first():  # runs side by side only read the cache
         for task in set(arguments.tasks) & set(TASK_SETS):
-            TASKS[task](seed=arguments.seeds[0], cache=arguments.cache)
-    if not arguments.resume and state.is_main_process:
-        store.forget(job.key() for job in jobs)
-    state.wait_for_everyone()
-    run_jobs(jobs, builder, store, workers=arguments.workers, title="separation", methods=METHODS)
+            built(task, arguments.seeds[0], {"cache": arguments.cache})
+    records = arguments.records(plans, build_task, title="separation")
     if state.is_main_process:
-        found = readings(store.found(job.key() for job in jobs))
+        found = readings(records)
         for path, groups in further:
             found |= readings(ResultsStore(path).records(), groups, of=path.parent.name)
         write(found, arguments.out)
@@ -158,9 +151,7 @@ def write(found: Mapping[str, list[tuple[float, float, float]]], out: Path) -> N
         apart, chance, above = zip(*triples, strict=True)
         mean = [estimate(list(values)) for values in (apart, chance, above)]
         rows.append([name, f"{mean[0].mean:.2f} ± {mean[0].half_width:.2f}", f"{mean[1].mean:.2f}", str(mean[2])])
-    Console(width=max(Console().width, 130)).print(cross_table.upright("what critic and probe read", rows))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "separation.md").write_text(cross_table.markdown(rows) + "\n")
+    tables.show("what critic and probe read", rows, out / "separation.md")
     points = {name: [(apart / chance, above) for apart, chance, above in triples] for name, triples in found.items()}
     figures.separation_and_leakage(points, out / "separation.png")
 

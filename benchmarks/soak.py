@@ -8,26 +8,23 @@ Memory counts as steady where it grows by less than a tenth of what one tensor o
 import multiprocessing
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
 import tyro
-from purifybench import cross_table, figures
-from purifybench.arguments import refuse_unknown
+from purifybench import figures, tables
+from purifybench.command import refuse_wrong
 from purifybench.killed import forms
 from purifybench.results import Record, ResultsStore, provenance
-from rich.console import Console
 from scipy import stats
-from torch import nn
-
-from wdpurify import PurifyRegularizer
 
 READINGS = 100
 #: Share of the readings that are left out: allocators and caches fill at first.
@@ -36,79 +33,47 @@ WARM_UP = 0.2
 FEATURES = 12 * forms.WIDTH * 4
 
 
-def _explicit(rows: object, loop: "Loop") -> None:
-    purify = PurifyRegularizer(loop.model.body, rows, feature_dim=forms.WIDTH)  # type: ignore[arg-type]
-
-    def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        purify.critic_step()
-        features = loop.model.body(images)
-        return nn.functional.cross_entropy(loop.model.head(features), labels) + purify.loss(features)
-
-    loop.run(loss_of, 1)
-
-
-def _tapped(rows: object, loop: "Loop", *, parts: int = 1) -> None:
-    purify = PurifyRegularizer.for_model(loop.model, rows)  # type: ignore[arg-type]
-    criterion = purify.criterion(nn.CrossEntropyLoss())
-    loop.run(lambda images, labels: criterion(loop.model(images), labels), parts)
-
-
-def _plain(rows: object, loop: "Loop") -> None:
-    loop.run(lambda images, labels: nn.functional.cross_entropy(loop.model(images), labels), 1)
-
-
-FORMS: Mapping[str, Callable[[object, "Loop"], None]] = {
-    "without purifying": _plain,
-    "explicit": _explicit,
-    "tapped": _tapped,
-    "accumulation": partial(_tapped, parts=forms.PARTS),
-    "stream with workers": _tapped,
+#: Name -> how its loop is made, and micro-batches per step.
+FORMS: Mapping[str, tuple[Callable[[Any], forms.Loop], int]] = {
+    "without purifying": (lambda rows: forms.Loop(None, tapped=True), 1),
+    "explicit": (partial(forms.Loop, tapped=False), 1),
+    "tapped": (partial(forms.Loop, tapped=True), 1),
+    "accumulation": (partial(forms.Loop, tapped=True), forms.PARTS),
+    "stream with workers": (partial(forms.Loop, tapped=True), 1),
 }
 
 
-class Loop:
-    """A small training that reads its own process on the way.
-
-    Args:
-        steps: of the optimiser.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.model = forms.Network()
-        self.readings: list[tuple[int, float, int, float]] = []
-        self._steps = steps
-
-    def run(self, loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], parts: int) -> None:
-        """Train; a reading is step, resident bytes, open files, seconds per step since the last one."""
-        optimizer = torch.optim.SGD(self.model.parameters(), 1e-3)
-        process = psutil.Process()
-        batches = [forms.batch(number) for number in range(16)]
-        period = max(1, self._steps // READINGS)
-        began = time.perf_counter()
-        for step in range(1, self._steps + 1):
-            for part in range(parts):
-                (loss_of(*batches[(step + part) % len(batches)]) / parts).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if step % period == 0:
-                now = time.perf_counter()
-                self.readings.append((step, process.memory_info().rss, process.num_fds(), (now - began) / period))
-                began = now
-
-
 def soaked(form: str, steps: int) -> list[tuple[int, float, int, float]]:
-    """The readings of one form."""
+    """The readings of one form in this process: step, resident bytes, open files, seconds per step since the last one."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    loop = Loop(steps)
+    make, parts = FORMS[form]
     with TemporaryDirectory() as folder:
-        rows = forms.sampler()
         if form == "stream with workers":
             forms.write_stream(Path(folder))
             rows = forms.streamed(Path(folder, "run"))
-        FORMS[form](rows, loop)
+        else:
+            rows = forms.sampler()
+        readings = list(_readings(make(rows), steps, parts))
         getattr(rows, "close", bool)()
-    return loop.readings
+    return readings
+
+
+def _readings(loop: forms.Loop, steps: int, parts: int) -> Iterator[tuple[int, float, int, float]]:
+    optimizer = torch.optim.SGD(loop.model.parameters(), 1e-3)
+    process = psutil.Process()
+    batches = [forms.batch(number) for number in range(16)]
+    period = max(1, steps // READINGS)
+    began = time.perf_counter()
+    for step in range(1, steps + 1):
+        for part in range(parts):
+            (loop.loss(*batches[(step + part) % len(batches)]) / parts).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % period == 0:
+            now = time.perf_counter()
+            yield step, process.memory_info().rss, process.num_fds(), (now - began) / period
+            began = now
 
 
 def summary(readings: list[list[float]]) -> dict[str, float]:
@@ -126,39 +91,29 @@ def summary(readings: list[list[float]]) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Very long trainings.
+def main(
+    steps: int = 100_000, forms: tuple[str, ...] = tuple(FORMS), workers: int = 2, out: Path = Path("results/soak")
+) -> None:
+    """Train, read, report; exit status 1 where memory or files grow.
 
-    Attributes:
+    Args:
         steps: of each form.
         forms: names of forms; all by default.
         workers: forms side by side.
         out: folder for results.
     """
-
-    steps: int = 100_000
-    forms: tuple[str, ...] = tuple(FORMS)
-    workers: int = 2
-    out: Path = Path("results/soak")
-
-
-def main() -> None:
-    """Train, read, report; exit status 1 where memory or files grow."""
-    arguments = tyro.cli(Arguments, description=__doc__)
-    refuse_unknown("forms", arguments.forms, FORMS)
-    store = ResultsStore(arguments.out / "results.jsonl")
+    refuse_wrong(SimpleNamespace(forms=forms), known={"forms": FORMS})
+    store = ResultsStore(out / "results.jsonl")
     store.path.unlink(missing_ok=True)
-    with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running = {form: pool.submit(soaked, form, arguments.steps) for form in arguments.forms}
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {form: pool.submit(soaked, form, steps) for form in forms}
         for form, readings in running.items():
-            store.add({"key": {"form": form, "steps": arguments.steps}, "readings": readings.result(), **provenance()})
+            store.add({"key": {"form": form, "steps": steps}, "readings": readings.result(), **provenance()})
     records = store.records()
     heads = ["form", "steps", "memory, bytes per step", "open files", "first ms per step", "last ms per step"]
     rows = [heads, *map(_row, records)]
-    Console().print(cross_table.upright("very long trainings", rows))
-    (arguments.out / "soak.md").write_text(cross_table.markdown(rows) + "\n")
-    figures.soak({record["key"]["form"]: record["readings"] for record in records}, arguments.out / "soak.png")
+    tables.show("very long trainings", rows, out / "soak.md")
+    figures.soak({record["key"]["form"]: record["readings"] for record in records}, out / "soak.png")
     if grown := [record["key"]["form"] for record in records if grows(summary(record["readings"]))]:
         raise SystemExit(f"memory or open files grow in: {', '.join(grown)}")
 
@@ -176,4 +131,4 @@ def _row(record: Record) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -11,7 +11,46 @@ import torchvision
 from torch import nn
 
 from .network import FEATURE_DIM, Network
-from .small_cnn import group_norm, layer_norm, pooled_cnn, small_cnn
+
+
+def small_cnn(norm: Callable[[int], nn.Module]) -> nn.Module:
+    """Strided convolutions with BatchNorm, GroupNorm or LayerNorm, averaged to 2x2 places.
+
+    Maps ``(batch, 3, height, width)`` to ``(batch, 128)``; height and width at least 8.
+    """
+    return nn.Sequential(
+        *_block(3, 16, norm),
+        *_block(16, 32, norm),
+        *_block(32, 64, norm),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * 4, FEATURE_DIM),
+        nn.ReLU(),
+    )
+
+
+def pooled_cnn() -> nn.Module:
+    """Wider convolutions with BatchNorm and max pooling, all places kept: what tutorials begin with.
+
+    Maps ``(batch, 3, 32, 32)`` to ``(batch, 128)``.
+    """
+    return nn.Sequential(
+        *_pooled_block(3, 32),
+        *_pooled_block(32, 64),
+        *_pooled_block(64, 64),
+        nn.Flatten(),
+        nn.Linear(64 * 4 * 4, FEATURE_DIM),
+        nn.ReLU(),
+    )
+
+
+def _block(channels_in: int, channels_out: int, norm: Callable[[int], nn.Module]) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False)
+    return [convolution, norm(channels_out), nn.ReLU()]
+
+
+def _pooled_block(channels_in: int, channels_out: int) -> list[nn.Module]:
+    return [nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.BatchNorm2d(channels_out), nn.ReLU(), nn.MaxPool2d(2)]
 
 
 def _with_projection(backbone: nn.Module, width: int) -> nn.Module:
@@ -34,9 +73,14 @@ def _timm(name: str, stem: str) -> Callable[[], nn.Module]:
     return build
 
 
-def _vgg11() -> nn.Module:
-    model = torchvision.models.vgg11_bn(weights=None)
-    return _with_projection(nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 512)
+def _averaged(name: str, width: int) -> Callable[[], nn.Module]:
+    """The convolutions of a torchvision model, averaged over all places."""
+
+    def build() -> nn.Module:
+        model = torchvision.models.get_model(name, weights=None)
+        return _with_projection(nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten()), width)
+
+    return build
 
 
 def _densenet121() -> nn.Module:
@@ -57,37 +101,23 @@ def _shufflenet() -> nn.Module:
     return _with_projection(model, width)
 
 
-def _alexnet() -> nn.Module:
-    model = torchvision.models.alexnet(weights=None)
-    return _with_projection(nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 256)
-
-
-def _vgg19() -> nn.Module:
-    model = torchvision.models.vgg19_bn(weights=None)
-    return _with_projection(nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 512)
-
-
-def _resnet34() -> nn.Module:
-    return _with_projection(timm.create_model("resnet34", num_classes=0), 512)
-
-
 #: Name -> feature extractor of 128 features. The paper does not say how its stems read 32x32; here none of them shrinks
 #: the image before the first stage.
 BACKBONES: Mapping[str, Callable[[], nn.Module]] = {
     "small-bn": lambda: small_cnn(nn.BatchNorm2d),
-    "small-gn": lambda: small_cnn(group_norm),
-    "small-ln": lambda: small_cnn(layer_norm),
+    "small-gn": lambda: small_cnn(lambda channels: nn.GroupNorm(8, channels)),
+    "small-ln": lambda: small_cnn(lambda channels: nn.GroupNorm(1, channels)),
     "small-pool": pooled_cnn,
     "resnet18": _timm("resnet18", "conv1"),
-    "vgg11": _vgg11,
+    "vgg11": _averaged("vgg11_bn", 512),
     "densenet121": _densenet121,
     "senet": _timm("seresnet18", "conv1"),
     "efficientnet": _timm("efficientnet_b0", "conv_stem"),
     "mobilenetv2": _timm("mobilenetv2_100", "conv_stem"),
     "shufflenetv2": _shufflenet,
-    "alexnet": _alexnet,
-    "vgg19": _vgg19,
-    "resnet34": _resnet34,
+    "alexnet": _averaged("alexnet", 256),
+    "vgg19": _averaged("vgg19_bn", 512),
+    "resnet34": lambda: _with_projection(timm.create_model("resnet34", num_classes=0), 512),
 }
 
 

@@ -6,7 +6,18 @@ from functools import partial
 from typing import Any
 
 from .recipe import Recipe
-from .tasks import Task, adult, biased_colour, needed_options, options_for, pictures, scanned, sentences, site_table
+from .tasks import (
+    Task,
+    adult,
+    biased_colour,
+    needed_options,
+    open_options,
+    options_for,
+    pictures,
+    scanned,
+    sentences,
+    site_table,
+)
 from .training import Settings
 
 PERCEPTRON = "purifybench.row_networks:perceptron"
@@ -72,6 +83,12 @@ def task_of(name: str, seed: int, given: Mapping[str, Any]) -> Task:
 def missing_options(name: str, given: Mapping[str, Any]) -> list[str]:
     """Options without which a bench has no data."""
     return [option for option in needed_options(BENCHES[name].build) if given.get(option) is None]
+
+
+def data_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a bench's data depend on beside the seed, of all options that the benchmark was given."""
+    taken = open_options(BENCHES[name].build)
+    return {option: value for option, value in given.items() if option in taken and option != "cache"}
 
 
 def network_options(name: str, task: Task) -> tuple[tuple[str, Any], ...]:

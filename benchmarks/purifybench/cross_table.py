@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rich.table import Table
+import pandas as pd
 from scipy import stats
 
 from .report import BASELINE, Estimate, estimate
-from .results import Record
+from .results import Record, accuracies
 
 #: Test sets of a record that are no other data set.
 OWN = ("validation", "oracle", "within", "unbiased")
@@ -37,38 +37,28 @@ def cross_table(records: Sequence[Record], *, tie: float = 0.05) -> CrossTable:
         records: runs that read the test sets; the training set is the task's name.
         tie: difference of means, in points, below which a pair is tied.
     """
-    values: dict[str, dict[str, dict[int, float]]] = {}
-    for record in records:
-        key = record["key"]
-        for test, accuracy in record["accuracy"].items():
-            if test not in OWN:
-                runs = values.setdefault(f"{key['task']} → {test}", {}).setdefault(key["row"], {})
-                runs[key["settings"]["seed"]] = accuracy
-    methods = list(dict.fromkeys(method for row in values.values() for method in row))
-    cells = {pair: {name: estimate(list(runs.values())) for name, runs in row.items()} for pair, row in values.items()}
-    averages = {method: _average_by_seed(values, method) for method in methods}
-    verdicts = {
-        method: _verdict(cells, averages, method, tie) for method in methods if method != BASELINE and BASELINE in averages
-    }
-    return CrossTable(cells, {method: estimate(list(runs.values())) for method, runs in averages.items()}, verdicts)
-
-
-def _average_by_seed(values: Mapping[str, Mapping[str, Mapping[int, float]]], method: str) -> dict[int, float]:
-    rows = [row[method] for row in values.values() if method in row]
-    seeds = set(rows[0]).intersection(*rows[1:])
-    return {seed: float(np.mean([row[seed] for row in rows])) for seed in sorted(seeds)}
+    found = accuracies(records)
+    found = found[~found["test"].isin(OWN)]
+    found["pair"] = found["task"] + " → " + found["test"]
+    runs = found.groupby(["pair", "row", "seed"], sort=False)["accuracy"].last()
+    cells: dict[str, dict[str, Estimate]] = {}
+    for (pair, method), values in runs.groupby(level=["pair", "row"], sort=False):
+        cells.setdefault(pair, {})[method] = estimate(values)
+    methods = list(dict.fromkeys(found["row"]))
+    averages = {name: runs.xs(name, level="row").unstack("pair").dropna().mean(axis=1) for name in methods}
+    verdicts = {name: _verdict(cells, averages, name, tie) for name in methods if name != BASELINE and BASELINE in averages}
+    return CrossTable(cells, {name: estimate(values) for name, values in averages.items()}, verdicts)
 
 
 def _verdict(
-    cells: Mapping[str, Mapping[str, Estimate]], averages: Mapping[str, Mapping[int, float]], method: str, tie: float
+    cells: Mapping[str, Mapping[str, Estimate]], averages: Mapping[str, pd.Series], method: str, tie: float
 ) -> tuple[int, int, int, float]:
     gains = [row[method].mean - row[BASELINE].mean for row in cells.values() if method in row and BASELINE in row]
     won = sum(gain > tie for gain in gains)
     lost = sum(gain < -tie for gain in gains)
-    seeds = [seed for seed in averages[method] if seed in averages[BASELINE]]
+    paired = (averages[method] - averages[BASELINE]).dropna()
     p_value = float("nan")
-    paired = [averages[method][seed] - averages[BASELINE][seed] for seed in seeds]
-    if len(seeds) > 1 and np.ptp(paired) > 1e-6:  # gains that are all equal leave nothing to test by
+    if len(paired) > 1 and np.ptp(paired) > 1e-6:  # gains that are all equal leave nothing to test by
         p_value = float(stats.ttest_1samp(paired, 0.0).pvalue)
     return won, len(gains) - won - lost, lost, p_value
 
@@ -77,48 +67,21 @@ def lines(table: CrossTable, published: Mapping[str, Mapping[str, float]] | None
     """The table as rows of text, a header first; ``published`` adds the paper's own figures by pair and method."""
     methods = list(table.average)
     theirs = list(dict.fromkeys(name for row in (published or {}).values() for name in row))
-    rows = [["train → test", *methods, *(f"paper: {name}" for name in theirs)]]
-    for pair, row in table.cells.items():
-        given = (published or {}).get(pair, {})
-        cells = [str(row[method]) if method in row else "" for method in methods]
-        rows.append([pair, *cells, *(f"{given[name]:.1f}" if name in given else "" for name in theirs)])
-    rows.append(["average", *map(str, table.average.values()), *("" for _ in theirs)])
-    shown = {method: f"{won}/{tied}/{lost}" for method, (won, tied, lost, _) in table.verdicts.items()}
-    rows.append(["won/tied/lost", *(shown.get(method, "") for method in methods), *("" for _ in theirs)])
-    tested = {method: _shown(p_value) for method, (*_, p_value) in table.verdicts.items()}
-    return [*rows, ["p, paired t over seeds", *(tested.get(method, "") for method in methods), *("" for _ in theirs)]]
+
+    def line(name: str, cells: Mapping[str, object], given: Mapping[str, float]) -> list[str]:
+        ours = [str(cells.get(method, "")) for method in methods]
+        return [name, *ours, *(f"{given[each]:.1f}" if each in given else "" for each in theirs)]
+
+    return [
+        ["train → test", *methods, *(f"paper: {name}" for name in theirs)],
+        *(line(pair, row, (published or {}).get(pair, {})) for pair, row in table.cells.items()),
+        line("average", table.average, {}),
+        line("won/tied/lost", {name: "{}/{}/{}".format(*counts) for name, (*counts, _) in table.verdicts.items()}, {}),
+        line("p, paired t over seeds", {name: _shown(p_value) for name, (*_, p_value) in table.verdicts.items()}, {}),
+    ]
 
 
 def _shown(p_value: float) -> str:
     if np.isnan(p_value):
         return ""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as a Markdown table."""
-    ruler = ["---", *["---:"] * (len(rows[0]) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [rows[0], ruler, *rows[1:]])
-
-
-def upright(title: str, rows: Sequence[Sequence[str]]) -> Table:
-    """Rows of text as a table for the terminal."""
-    table = Table(title=title)
-    for number, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if number else "left")
-    for cells in rows[1:]:
-        table.add_row(*cells)
-    return table
-
-
-def turned(title: str, rows: Sequence[Sequence[str]]) -> Table:
-    """Rows of text as a table for the terminal, on its side, as methods have long names; pairs lose their intervals."""
-    table = Table(title=title)
-    names = [cells[0] for cells in rows]
-    for number, cells in enumerate(zip(*rows, strict=True)):
-        if number == 0:
-            for place, cell in enumerate(cells):
-                table.add_column(cell.replace(" → ", " →\n"), justify="left" if place == 0 else "right")
-        else:
-            table.add_row(*(cell.partition(" ±")[0] if "→" in name else cell for name, cell in zip(names, cells, strict=True)))
-    return table

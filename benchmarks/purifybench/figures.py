@@ -5,10 +5,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .report import Row
-from .results import Record
+from .results import Record, grouped
 
 mpl.use("Agg")
 
@@ -33,8 +34,7 @@ def colour_of(method: str) -> str | None:
 
 def accuracy_bars(rows: Sequence[Row], title: str, path: Path) -> None:
     """Bars of accuracy per method and test set, with 95 % intervals."""
-    figure = Figure(figsize=(9, 0.55 * len(rows) + 1.6), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _drawn(9, 0.55 * len(rows) + 1.6)
     tests = list(rows[0].accuracy)
     height = 0.8 / len(tests)
     for number, test in enumerate(tests):
@@ -46,16 +46,15 @@ def accuracy_bars(rows: Sequence[Row], title: str, path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="accuracy, %", xlim=(0, 105), title=title)
     figure.legend(loc="outside lower center", ncols=len(tests))
-    _save(figure, path)
+    save(figure, path)
 
 
 def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None:
     """Estimate and gradient ratio over the steps, one line per purified method (mean over seeds)."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     panels = figure.subplots(1, 2)
-    rows = dict.fromkeys(record["key"]["row"] for record in records if _has_figures(record))
-    for row in rows:
-        runs = [record["figures"] for record in records if record["key"]["row"] == row]
+    for row, of_row in grouped([record for record in records if _has_figures(record)], "row").items():
+        runs = [record["figures"] for record in of_row]
         steps = [point["step"] for point in runs[0]]
         for panel, name in zip(panels, ("estimate", "gradient ratio"), strict=True):
             means = np.mean([[point[name] for point in run] for run in runs], axis=0)
@@ -65,7 +64,7 @@ def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None
     panels[1].set_yscale("log")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def over_bias(curves: Mapping[str, Sequence[tuple[float, float, float]]], title: str, path: Path) -> None:
@@ -76,8 +75,7 @@ def over_bias(curves: Mapping[str, Sequence[tuple[float, float, float]]], title:
         title: of the figure.
         path: the figure.
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _drawn(8, 5)
     for row, points in curves.items():
         biases, means, halves = zip(*points, strict=True)
         axes.errorbar(biases, means, yerr=halves, marker="o", capsize=2, label=row, color=colour_of(row))
@@ -85,7 +83,7 @@ def over_bias(curves: Mapping[str, Sequence[tuple[float, float, float]]], title:
         xlabel="share of a class's training rows that have its nuisance", ylabel="accuracy on unbiased rows, %", title=title
     )
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    _save(figure, path)
+    save(figure, path)
 
 
 def soak(readings: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
@@ -104,33 +102,29 @@ def soak(readings: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
     memory.set(xlabel="step", ylabel="MiB more than at the first reading", title="resident memory")
     duration.set(xlabel="step", ylabel="ms", title="time per step", ylim=(0, None))
     figure.legend(*memory.get_legend_handles_labels(), loc="outside lower center", ncols=len(readings))
-    _save(figure, path)
+    save(figure, path)
 
 
 def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
     """Share of the features' variance in the leading principal components, per method (the paper's Fig. 2)."""
-    rows = list(dict.fromkeys(record["key"]["row"] for record in records))
-    figure = Figure(figsize=(9, 0.4 * len(rows) + 1.6), layout="constrained")
-    axes = figure.subplots()
-    shares = np.array(
-        [np.mean([record["component_shares"] for record in records if record["key"]["row"] == row], axis=0) for row in rows]
-    )
+    rows = grouped(records, "row")
+    figure, axes = _drawn(9, 0.4 * len(rows) + 1.6)
+    shares = np.array([np.mean([record["component_shares"] for record in runs], axis=0) for runs in rows.values()])
     bands = {"1 and 2": slice(0, 2), "3 to 5": slice(2, 5), "6 to 10": slice(5, 10)}
     left = np.zeros(len(rows))
     for name, band in bands.items():
         width = 100 * shares[:, band].sum(1)
-        axes.barh(rows, width, left=left, label=f"components {name}")
+        axes.barh(list(rows), width, left=left, label=f"components {name}")
         left += width
     axes.invert_yaxis()
     axes.set(xlabel="share of variance, %", xlim=(0, 100), title=title)
     figure.legend(loc="outside lower center", ncols=len(bands))
-    _save(figure, path)
+    save(figure, path)
 
 
 def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, path: Path, *, title: str = "") -> None:
     """Accuracy on a test set against a quantity, one line per method with its 95 % interval."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _drawn(7, 4.5)
     for method in dict.fromkeys(row.method for found in rows.values() for row in found):
         points = {place: row.accuracy[test] for place, found in rows.items() for row in found if row.method == method}
         means = np.array([point.mean for point in points.values()])
@@ -139,7 +133,7 @@ def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, pat
         axes.fill_between(list(points), means - half, means + half, alpha=0.2, color=line.get_color())
     axes.set(xlabel=name, ylabel=f"accuracy, {test}, %", ylim=(0, 105), title=title)
     axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 def cost_and_gain(cost: Mapping[str, float], recovered: Mapping[str, Mapping[str, float]], title: str, path: Path) -> None:
@@ -152,8 +146,7 @@ def cost_and_gain(cost: Mapping[str, float], recovered: Mapping[str, Mapping[str
         title: of the figure.
         path: file to write.
     """
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _drawn(9, 5.5)
     for task, shares in recovered.items():
         steady, rarer = ([name for name in shares if name.endswith("every step") == every] for every in (True, False))
         (line,) = axes.plot([cost[name] for name in steady], [shares[name] for name in steady], "o-", label=task)
@@ -165,7 +158,7 @@ def cost_and_gain(cost: Mapping[str, float], recovered: Mapping[str, Mapping[str
             axes.annotate(said, (cost[name], share), fontsize=8, ha="center", xytext=(0, offset), textcoords="offset points")
     axes.set(xlabel="time of a step over the plain loop's", ylabel="gap recovered, %", title=title, ylim=(0, 110))
     axes.legend(loc="lower right", title="16: auxiliary rows beside 64 task rows\n32/2: in every second step")
-    _save(figure, path)
+    save(figure, path)
 
 
 def separation_and_leakage(points: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
@@ -176,8 +169,7 @@ def separation_and_leakage(points: Mapping[str, Sequence[tuple[float, float]]], 
             leakage above chance in percent of what there is above chance.
         path: file to write.
     """
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _drawn(8, 5.5)
     tasks = list(dict.fromkeys(name.partition(", ")[0] for name in points))
     trainings = list(dict.fromkeys(name.partition(", ")[2] for name in points))
     for name, pairs in points.items():
@@ -190,13 +182,19 @@ def separation_and_leakage(points: Mapping[str, Sequence[tuple[float, float]]], 
         xlabel="leakage to a linear probe, % of the way from chance to 100 %", ylabel="separation over its value by chance"
     )
     figure.legend(loc="outside right center", fontsize="small")
-    _save(figure, path)
+    save(figure, path)
+
+
+def _drawn(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
 
 
 def _has_figures(record: Record) -> bool:
     return bool(record["figures"]) and "estimate" in record["figures"][0]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, *, dpi: int = 120) -> None:
+    """Write a figure, and make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=dpi)

@@ -57,8 +57,8 @@ class Job:
 
     def key(self) -> dict[str, Any]:
         """What the run depends on, as plain values."""
-        written = {"options": [list(pair) for pair in self.options], "row": self.row or self.method}
-        return asdict(self) | {"settings": describe(self.settings)} | written
+        written = asdict(self) | {"settings": describe(self.settings), "row": self.row or self.method}
+        return json.loads(json.dumps(written, default=str))
 
 
 #: Builds the task of a job.
@@ -99,7 +99,7 @@ def run_jobs(
     with _Progress(*columns, above=above, disable=not state.is_main_process) as progress:
         bar = progress.add_task(title, total=len(mine))
         alone = state.num_processes > 1 or state.device.type != "cpu" or workers == 1
-        for record in _one_by_one(mine, run) if alone else _side_by_side(mine, run, workers):
+        for record in map(run, mine) if alone else _side_by_side(mine, run, workers):
             store.add(record)
             progress.advance(bar)
     state.wait_for_everyone()
@@ -116,11 +116,6 @@ class _Progress(Progress):
         if self._above is not None:
             yield self._above()
         yield from super().get_renderables()
-
-
-def _one_by_one(jobs: list[Job], run: Callable[[Job], Record]) -> Iterator[Record]:
-    for job in jobs:
-        yield run(job)
 
 
 def _side_by_side(jobs: list[Job], run: Callable[[Job], Record], workers: int) -> Iterator[Record]:
@@ -147,7 +142,7 @@ _built: dict[str, Task] = {}
 
 
 def _task(job: Job, build_task: TaskBuilder) -> Task:
-    wanted = json.dumps([job.task, job.settings.seed, job.data])
+    wanted = json.dumps([job.task, job.settings.seed, job.data], default=str)
     if wanted not in _built:
         _built.clear()
         _built[wanted] = build_task(job)

@@ -1,15 +1,14 @@
 """From stored runs to the paper's tables, as Markdown and figures: the end of `fer.py`, the whole of `report.py`."""
 
-import csv
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from . import cross_table, figures, paper, report
+from . import cross_table, figures, paper, report, tables
 from .report import BASELINE, DEFAULT
-from .results import Record
+from .results import Record, accuracies, described, grouped
 
 SMILING = "wdpurify (smiling)"
 #: Tables that can be asked for: the paper's three, and accuracy against bias.
@@ -29,7 +28,7 @@ DIGIT_TESTS = {"mnist_m": "MNIST-M", "mnist-m": "MNIST-M", "svhn": "SVHN"}
 
 
 def write(
-    records: Sequence[Record], out: Path, console: Console, *, tables: Sequence[str] = TABLES, tie: float = 0.05
+    records: Sequence[Record], out: Path, console: Console, *, wanted: Sequence[str] = TABLES, tie: float = 0.05
 ) -> list[Path]:
     """Print the tables that the records hold; write them as Markdown, with figures, and all accuracies as one tidy CSV file.
 
@@ -37,97 +36,94 @@ def write(
         records: runs that read the test sets, of any tasks, methods, seeds, biases and networks.
         out: folder; one below it per network, bias and length of run.
         console: where to print.
-        tables: which of `TABLES`; pictures have a table of their own in any case.
+        wanted: which of `TABLES`; pictures have a table of their own in any case.
         tie: difference of means, in points, below which a pair of sets counts as tied.
 
     Returns:
         The reports written.
     """
-    out.mkdir(parents=True, exist_ok=True)
     write_accuracies(records, out / "accuracy.csv")
-    faces = [record for record in records if "label" in record["key"]["data"]]
-    pictures = [record for record in records if "pictures" in record["key"]["data"]]
-    digits = [record for record in records if record not in faces and record not in pictures]
-    written = []
-    for described, family in _families(pictures, lambda data: data).items():
-        folder = out / f"pictures-{described}"
-        written.append(_save(folder, [_picture_table(family, folder, console)]))
-    for described, family in _families(faces, lambda data: data).items():
-        folder = out / f"faces-{described}"
-        if parts := _face_tables(family, folder, console, tables, tie):
-            written.append(_save(folder, parts))
-    if "bias" in tables:
-        for described, family in _families(faces, lambda data: data | {"bias": None}).items():
-            if parts := _bias_table(family, out / f"bias-{described}", console):
-                written.append(_save(out / f"bias-{described}", parts))
-    if "2" in tables and digits:
-        for described, family in _families(digits, lambda data: data, by_backbone=False).items():
-            written.append(_save(out / f"digits-{described}", [_digit_table(family, console)]))
+    kinds: dict[str, list[Record]] = {"faces": [], "pictures": [], "digits": []}
+    for record in records:
+        data = record["key"]["data"]
+        kinds["faces" if "label" in data else "pictures" if "pictures" in data else "digits"].append(record)
+    parts: dict[Path, list[str]] = {}
+    for name, family in _families(kinds["pictures"]):
+        folder = out / f"pictures-{name}"
+        parts[folder] = [_picture_table(family, folder, console)]
+    for name, family in _families(kinds["faces"]):
+        folder = out / f"faces-{name}"
+        parts[folder] = _face_tables(family, folder, console, wanted, tie)
+    for name, family in _families(kinds["faces"], but_for="bias") if "bias" in wanted else ():
+        folder = out / f"bias-{name}"
+        parts[folder] = _bias_table(family, folder, console)
+    for name, family in _families(kinds["digits"], but_for="backbone") if "2" in wanted else ():
+        parts[out / f"digits-{name}"] = [_digit_table(family, console)]
+    written = [folder / "report.md" for folder, texts in parts.items() if texts]
+    for path in written:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n\n".join(parts[path.parent]) + "\n")
     return written
 
 
-def _save(folder: Path, parts: Sequence[str]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "report.md"
-    path.write_text("\n\n".join(parts) + "\n")
-    return path
+def write_accuracies(records: Sequence[Record], path: Path) -> None:
+    """A CSV file with one line per run and test set."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    accuracies(records).to_csv(path, index=False, lineterminator="\r\n")
 
 
-def _families(
-    records: Sequence[Record], describe: Callable[[dict], dict], *, by_backbone: bool = True
-) -> dict[str, list[Record]]:
-    """Records that belong in one table, by a name for its folder. Which auxiliary faces a row had is said by its name."""
+def _families(records: Sequence[Record], *, but_for: str = "") -> Iterator[tuple[str, list[Record]]]:
+    """Records that belong in one table, which may differ in one thing, with a name for its folder.
+
+    Which auxiliary faces a row had is said by its name.
+    """
     found: dict[Hashable, list[Record]] = {}
     for record in records:
-        settings = record["key"]["settings"]
-        data = describe({name: value for name, value in record["key"]["data"].items() if name not in ("label", "auxiliary")})
-        family = (
-            settings["backbone"] if by_backbone else "all",
-            *(settings[name] for name in ("steps", "batch_size", "lr")),
-            json.dumps([settings.get(name) for name in ("recipe", "network_options")], sort_keys=True),
-            json.dumps(data, sort_keys=True),
-        )
+        known = {"bias": None, **described(record), but_for: None}
+        data = {name: known[name] for name in record["key"]["data"] if name not in ("label", "auxiliary")}
+        of_run = [known.get(name) for name in ("steps", "batch_size", "lr", "recipe", "network_options")]
+        family = known["backbone"] or "all", known["bias"], known["steps"], json.dumps([of_run, data], sort_keys=True)
         found.setdefault(family, []).append(record)
-    named: dict[str, list[Record]] = {}
-    for (backbone, steps, *_, data), family in found.items():
-        bias = json.loads(data).get("bias")
-        name = "-".join(
-            str(part)
-            for part in (backbone.replace(":", "."), None if bias is None else f"bias-{bias}", f"{steps}-steps")
-            if part
-        )
-        while name in named:
+    taken: set[str] = set()
+    for (backbone, bias, steps, _), family in found.items():
+        of_bias = () if bias is None else (f"bias-{bias}",)
+        name = "-".join([backbone.replace(":", "."), *of_bias, f"{steps}-steps"])
+        while name in taken:
             name += "-other"  # the same but for batch size, rate or image size
-        named[name] = family
-    return named
+        taken.add(name)
+        yield name, family
 
 
-def _face_tables(records: list[Record], folder: Path, console: Console, tables: Sequence[str], tie: float) -> list[str]:
-    rows = {record["key"]["row"] for record in records}
-    extractor = records[0]["key"]["settings"]["backbone"]
+def _face_tables(records: list[Record], folder: Path, console: Console, wanted: Sequence[str], tie: float) -> list[str]:
+    by_row = grouped(records, "row")
+    extractor = described(records[0])["backbone"]
     parts = []
-    for number, wanted in (("1", rows - {SMILING}), ("3", rows & {BASELINE, DEFAULT, SMILING})):
-        if number not in tables or (number == "3" and SMILING not in rows) or (number == "1" and rows <= {BASELINE, SMILING}):
+    chosen = {"1": by_row.keys() - {SMILING}, "3": by_row.keys() & {BASELINE, DEFAULT, SMILING}}
+    for number, rows in chosen.items():
+        if number not in wanted or (number == "3" and SMILING not in rows) or (number == "1" and rows <= {BASELINE}):
             continue
-        chosen = [record for record in records if record["key"]["row"] in wanted]
-        published = {
-            _our_pair(pair, chosen): cells
-            for pair, cells in paper.faces(extractor, tuple(FACE_NAMES[row] for row in FACE_NAMES if row in wanted)).items()
-        }
-        title = f"Table {'I' * int(number)} analogue, {_described(chosen)}"
-        cross = cross_table.cross_table(chosen, tie=tie)
-        console.print(cross_table.turned(title, cross_table.lines(cross)))
-        parts.append(f"{title}. {_whose(extractor)}\n\n{cross_table.markdown(cross_table.lines(cross, published))}")
-    if "1" not in tables:
+        shown = [record for record in records if record["key"]["row"] in rows]
+        theirs = paper.faces(extractor, [FACE_NAMES[row] for row in FACE_NAMES if row in rows])
+        published = {_our_pair(pair, shown): cells for pair, cells in theirs.items()}
+        title = f"Table {'I' * int(number)} analogue, {_described(shown)}"
+        cross = cross_table.cross_table(shown, tie=tie)
+        console.print(tables.turned(title, cross_table.lines(cross)))
+        parts.append(f"{title}. {_whose(extractor)}\n\n{tables.markdown(cross_table.lines(cross, published))}")
+    if "1" not in wanted:
         return parts
-    for name in dict.fromkeys(record["key"]["task"] for record in records):
-        own = [_own_sets(record) for record in records if record["key"]["task"] == name]
-        summary = report.summarise(own)
-        console.print(report.terminal_table(f"{name}, own people", summary))
-        parts.append(f"{name}, own people\n\n{report.markdown_table(summary)}")
+    for name, runs in grouped(map(_own_sets, records), "task").items():
+        parts.append(_summary(f"{name}, own people", runs, console))
+        summary = report.summarise(runs)
         figures.accuracy_bars(summary, f"{name}, own people ({extractor})", folder / f"accuracy-{name}.png")
-        figures.component_shares(own, f"{name} ({extractor})", folder / f"components-{name}.png")
+        figures.component_shares(runs, f"{name} ({extractor})", folder / f"components-{name}.png")
     return parts
+
+
+def _summary(title: str, records: Sequence[Record], console: Console) -> str:
+    """A row per method, printed and as Markdown."""
+    summary = report.summarise(records)
+    console.print(report.terminal_table(title, summary))
+    return f"{title}\n\n{report.markdown_table(summary)}"
 
 
 def _bias_table(records: list[Record], folder: Path, console: Console) -> list[str]:
@@ -136,76 +132,60 @@ def _bias_table(records: list[Record], folder: Path, console: Console) -> list[s
     if len(biases) < 2:
         return []
     parts = []
-    for name in dict.fromkeys(record["key"]["task"] for record in records):
-        by_bias = {}
-        for bias in biases:
-            mine = [record for record in records if (record["key"]["task"], record["key"]["data"]["bias"]) == (name, bias)]
-            if mine:
-                by_bias[bias] = report.summarise([_own_sets(record) for record in mine])
-        figures.accuracy_over(
-            by_bias, "unbiased", "bias of hair colour with expression", folder / f"bias-{name}.png", title=name
-        )
-        methods = list(dict.fromkeys(row.method for rows in by_bias.values() for row in rows))
-        cells = {bias: {row.method: f"{row.accuracy['unbiased']}" for row in rows} for bias, rows in by_bias.items()}
-        table = [
-            ["bias", *methods],
-            *([str(bias), *(row.get(method, "") for method in methods)] for bias, row in cells.items()),
-        ]
+    for name, runs in grouped(map(_own_sets, records), "task").items():
+        at_bias = grouped(runs, "bias")
+        by_bias = {bias: report.summarise(at_bias[bias]) for bias in biases if bias in at_bias}
+        along = "bias of hair colour with expression"
+        figures.accuracy_over(by_bias, "unbiased", along, folder / f"bias-{name}.png", title=name)
+        cells = {bias: {row.method: str(row.accuracy["unbiased"]) for row in rows} for bias, rows in by_bias.items()}
+        methods = list(dict.fromkeys(method for row in cells.values() for method in row))
+        lines = [[str(bias), *(row.get(method, "") for method in methods)] for bias, row in cells.items()]
         title = f"{name}, accuracy on faces with hair at random, {_described(records)}"
-        console.print(cross_table.upright(title, table))
-        parts.append(f"{title}\n\n{cross_table.markdown(table)}")
+        parts.append(_printed(title, [["bias", *methods], *lines], console))
     return parts
+
+
+def _printed(title: str, lines: tables.Lines, console: Console, said: str = "") -> str:
+    """A table, printed and as Markdown, where more is said below its title."""
+    console.print(tables.upright(title, lines))
+    return f"{title}{said}\n\n{tables.markdown(lines)}"
 
 
 def _digit_table(records: list[Record], console: Console) -> str:
     """Table II: a row per test set and backbone."""
-    methods = [row for row in DIGIT_NAMES if any(record["key"]["row"] == row for record in records)]
-    header = [
-        "train → test",
-        "extractor",
-        *methods,
-        *(f"paper: {name}" for name in DIGIT_NAMES.values()),
-    ]
-    lines = [header]
-    for task in dict.fromkeys(record["key"]["task"] for record in records):
-        of_task = [record for record in records if record["key"]["task"] == task]
+    methods = [row for row in DIGIT_NAMES if row in grouped(records, "row")]
+    lines = [["train → test", "extractor", *methods, *(f"paper: {name}" for name in DIGIT_NAMES.values())]]
+    backbones = list(grouped(records, "backbone"))
+    for task, of_task in grouped(records, "task").items():
+        by_backbone = grouped(of_task, "backbone")
         for test in [name for name in of_task[0]["accuracy"] if name not in ("validation", "clean")]:
-            for backbone in dict.fromkeys(record["key"]["settings"]["backbone"] for record in of_task):
-                mine = [record for record in of_task if record["key"]["settings"]["backbone"] == backbone]
-                found = {row.method: row.accuracy[test] for row in report.summarise(mine)}
+            for backbone in [name for name in backbones if name in by_backbone]:
+                found = {row.method: str(row.accuracy[test]) for row in report.summarise(by_backbone[backbone])}
                 theirs = "MNIST-M" if task == "photo" else DIGIT_TESTS.get(test.lower())
                 published = paper.digits(theirs, backbone) if theirs else {}
-                cells = [str(found[row]) if row in found else "" for row in methods]
                 given = [f"{published[name]:.1f}" if name in published else "" for name in DIGIT_NAMES.values()]
-                lines.append([f"{task} → {test}", backbone, *cells, *given])
-    title = f"Table II analogue, {_described(records)}"
-    console.print(cross_table.upright(title, lines))
-    backbone = records[0]["key"]["settings"]["backbone"]
-    return f"{title}. {_whose(backbone, 'seven')}\n\n{cross_table.markdown(lines)}"
+                lines.append([f"{task} → {test}", backbone, *(found.get(row, "") for row in methods), *given])
+    said = _whose(described(records[0])["backbone"], "seven")
+    return _printed(f"Table II analogue, {_described(records)}", lines, console, f". {said}")
 
 
 def _picture_table(records: list[Record], folder: Path, console: Console) -> str:
     """Pictures with a nuisance: a row per method."""
-    settings = records[0]["key"]["settings"]
-    title = f"pictures ({settings['backbone']}, bias {records[0]['key']['data']['bias']}, {settings['steps']} steps)"
-    summary = report.summarise(records)
-    console.print(report.terminal_table(title, summary))
-    figures.accuracy_bars(summary, title, folder / "accuracy.png")
-    return f"{title}\n\n{report.markdown_table(summary)}"
+    known = described(records[0])
+    title = f"pictures ({known['backbone']}, bias {known['bias']}, {known['steps']} steps)"
+    figures.accuracy_bars(report.summarise(records), title, folder / "accuracy.png")
+    return _summary(title, records, console)
 
 
 def _described(records: Sequence[Record]) -> str:
     """What the runs were, for a title."""
-    key = records[0]["key"]
-    data = key["data"]
-    settings = key["settings"]
-    seeds = {record["key"]["settings"]["seed"] for record in records}
-    biases = {record["key"]["data"].get("bias") for record in records}
-    real = data.get("folders") or (data.get("real") or {}).get("train")
+    known = described(records[0])
+    biases = [bias for bias in grouped(records, "bias") if bias is not None]
+    real = known.get("folders") or (known.get("real") or {}).get("train")
     parts = ["real data" if real else "embedded data, not the paper's"]
-    parts += [f"bias {next(iter(biases))}"] if len(biases) == 1 and not real and next(iter(biases)) is not None else []
-    backbones = list(dict.fromkeys(record["key"]["settings"]["backbone"] for record in records))
-    return ", ".join([*parts, " and ".join(backbones), f"{settings['steps']} steps", f"{len(seeds)} seeds"])
+    parts += [f"bias {biases[0]}"] if len(grouped(records, "bias")) == len(biases) == 1 and not real else []
+    backbones = " and ".join(grouped(records, "backbone"))
+    return ", ".join([*parts, backbones, f"{known['steps']} steps", f"{len(grouped(records, 'seed'))} seeds"])
 
 
 def _whose(extractor: str, count: str = "three") -> str:
@@ -223,16 +203,3 @@ def _our_pair(pair: str, records: Sequence[Record]) -> str:
 def _own_sets(record: Record) -> Record:
     own = {name: value for name, value in record["accuracy"].items() if name in ("within", "unbiased")}
     return record | {"accuracy": own}
-
-
-def write_accuracies(records: Sequence[Mapping], path: Path) -> None:
-    """A CSV file with one line per run and test set."""
-    columns = ("task", "row", "backbone", "steps", "seed", "bias", "label", "auxiliary", "test", "accuracy")
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for record in records:
-            key = record["key"]
-            known = {**key, **key["settings"], **key["data"]}
-            for test, accuracy in record["accuracy"].items():
-                writer.writerow([*(known.get(name, "") for name in columns[:-2]), test, accuracy])

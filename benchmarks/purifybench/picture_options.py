@@ -1,11 +1,19 @@
-"""Options of the picture benchmark: which pictures, how many rows of them, which network and how it is trained."""
+"""Pictures as a benchmark's options say: which, how many rows of them, which network and how it is trained."""
 
 import ast
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .recipe import WEIGHT_DECAYS, OptimizerName, Recipe
+import tyro
+
+from .adapted import network_named
+from .backbones import BACKBONES, reads
+from .command import refuse_wrong
+from .recipe import LEARNING_RATES, WEIGHT_DECAYS, OptimizerName, Recipe
+from .tasks import Task, pictures
+from .tasks.cells import Sizes
+from .training import Settings
 
 
 @dataclass(frozen=True)
@@ -78,10 +86,75 @@ class FineTuning:
     clip: float | None = None
 
 
-def recipe(training: FineTuning) -> Recipe:
-    """How the network is trained."""
-    decay = WEIGHT_DECAYS[training.optimizer] if training.weight_decay is None else training.weight_decay
-    return Recipe(training.optimizer, weight_decay=decay, augment=training.augment, clip=training.clip)
+@dataclass(frozen=True)
+class PictureOptions:
+    """Options of a benchmark with pictures, beside those of `Runs`.
+
+    Attributes:
+        pictures: which pictures; cartoon faces by default.
+        rows: rows of each split of the pictures.
+        fine_tuning: network and training of the pictures.
+        steps: optimiser steps per run; by default 500 on cartoon faces, 200 on data of your own, 400 on other tasks.
+        cache: folder for drawn faces.
+    """
+
+    pictures: tyro.conf.OmitArgPrefixes[Pictures] = field(default_factory=Pictures)
+    rows: tyro.conf.OmitArgPrefixes[Rows] = field(default_factory=Rows)
+    fine_tuning: tyro.conf.OmitArgPrefixes[FineTuning] = field(default_factory=FineTuning)
+    steps: int | None = None
+    cache: Path = Path("results/faces-cache")
+
+    def check_pictures(self) -> None:
+        """Say what is wrong with the options before anything runs."""
+        own, training = self.pictures, self.fine_tuning
+        refuse_wrong(self, least={"steps": 1})
+        refuse_wrong(training, least={"batch_size": 2})
+        refuse_wrong(own, least={"image_size": 16})
+        if bool(own.data) != bool(own.class_column) or bool(own.data) != bool(own.nuisance_column):
+            raise SystemExit("--data, --class-column and --nuisance-column go together; without them there are cartoon faces")
+        if training.network in BACKBONES and (training.weights or training.pretrained or training.network_options):
+            raise SystemExit(f"--weights, --pretrained and --network-options: {training.network} takes none")
+        if ":" in training.network and (training.weights or training.pretrained):
+            raise SystemExit("--weights and --pretrained are for timm models; a callable takes --network-options")
+        if training.weights and not training.weights.is_file():
+            raise SystemExit(f"--weights: there is no file {training.weights}")
+        if training.network in BACKBONES and not reads(training.network, own.image_size):
+            raise SystemExit(f"--image-size: {own.image_size} is too small for {training.network}")
+
+    def prepare_pictures(self, *, seed: int, bias: float) -> None:
+        """Build task and network once, so that what cannot be built fails early and faces are drawn before runs share them."""
+        try:
+            task = self.picture_task(seed=seed, bias=bias)
+            network_named(self.fine_tuning.network, task.n_classes, dict(network_options(self.fine_tuning)))
+        except (ValueError, TypeError, ImportError) as error:
+            raise SystemExit(str(error)) from error
+
+    def picture_settings(self, backbone: str, seed: int) -> Settings:
+        """The settings of a run on pictures."""
+        training = self.fine_tuning
+        decay = WEIGHT_DECAYS[training.optimizer] if training.weight_decay is None else training.weight_decay
+        return Settings(
+            backbone=backbone,
+            steps=(200 if self.pictures.data else 500) if self.steps is None else self.steps,
+            batch_size=training.batch_size,
+            lr=LEARNING_RATES[training.optimizer] if training.lr is None else training.lr,
+            seed=seed,
+            recipe=Recipe(training.optimizer, weight_decay=decay, augment=training.augment, clip=training.clip),
+            network_options=network_options(training),
+        )
+
+    def picture_data(self) -> dict[str, Any]:
+        """What the pictures depend on beside seed and bias."""
+        return {"pictures": asdict(self.pictures), "sizes": asdict(self._sizes())}
+
+    def picture_task(self, *, seed: int, bias: float) -> Task:
+        """The pictures of a seed."""
+        given = {name: value for name, value in asdict(self.pictures).items() if value is not None}
+        return pictures.build(seed=seed, cache=self.cache, bias=bias, sizes=self._sizes(), **given)
+
+    def _sizes(self) -> Sizes:
+        usual = 320 if self.pictures.data else 660
+        return Sizes(**asdict(self.rows) | {"rows": usual if self.rows.rows is None else self.rows.rows})
 
 
 def network_options(training: FineTuning) -> tuple[tuple[str, Any], ...]:

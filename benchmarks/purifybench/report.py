@@ -8,7 +8,8 @@ import numpy as np
 from rich.table import Table
 from scipy import stats
 
-from .results import Record
+from . import tables
+from .results import Record, grouped
 
 BASELINE = "plain"
 UPPER_BOUND = "upper bound"
@@ -41,6 +42,11 @@ def share(gains: Sequence[float], gaps: Sequence[float]) -> Estimate:
     return Estimate(100.0 * ratio, 100.0 * estimate(list(deviations)).half_width)
 
 
+def clear(gaps: Sequence[float]) -> bool:
+    """Whether a gap is above zero for sure; one that may be zero is no unit to measure a share in."""
+    return bool(len(gaps)) and bool(np.mean(gaps) > np.nan_to_num(estimate(gaps).half_width))
+
+
 @dataclass(frozen=True)
 class Row:
     """One method on one task: accuracies by test set (percent), gain on the shifted set (points), recovered share (percent).
@@ -66,35 +72,33 @@ def summarise(records: Sequence[Record]) -> list[Row]:
     Args:
         records: runs of one task and backbone that read the test sets.
     """
-    by_row: dict[str, dict[int, Record]] = {}
-    for record in records:
-        by_row.setdefault(record["key"]["row"], {})[record["key"]["settings"]["seed"]] = record
-    baseline = by_row.get(BASELINE, {})
-    upper = by_row.get(UPPER_BOUND, {})
-    return [_row(name, runs, baseline, upper) for name, runs in by_row.items()]
+    by_row = {
+        row: {record["key"]["settings"]["seed"]: record for record in runs} for row, runs in grouped(records, "row").items()
+    }
+    return [_row(name, runs, by_row.get(BASELINE, {}), by_row.get(UPPER_BOUND, {})) for name, runs in by_row.items()]
 
 
-def _row(name: str, runs: dict[int, Record], baseline: dict[int, Record], upper: dict[int, Record]) -> Row:
-    tests = [test for test in next(iter(runs.values()))["accuracy"] if "validation" not in test]
-    shifted = tests[-1]
-    shared = [seed for seed in runs if seed in baseline and name != BASELINE]
-    gains = [runs[seed]["accuracy"][shifted] - baseline[seed]["accuracy"][shifted] for seed in shared]
-    gaps = [upper[seed]["accuracy"][shifted] - baseline[seed]["accuracy"][shifted] for seed in shared if seed in upper]
-    recovered = None
-    # A gap that may be zero is no unit to measure a share in.
-    clear = bool(gaps) and not np.mean(gaps) <= np.nan_to_num(estimate(gaps).half_width)
-    if clear and name != UPPER_BOUND and len(gaps) == len(gains):
-        recovered = share(gains, gaps)
+def _row(name: str, by_seed: dict[int, Record], baseline: dict[int, Record], upper: dict[int, Record]) -> Row:
+    runs = list(by_seed.values())
+    tests = [test for test in runs[0]["accuracy"] if "validation" not in test]
+
+    def over_baseline(others: dict[int, Record], seeds: Sequence[int]) -> list[float]:
+        return [others[seed]["accuracy"][tests[-1]] - baseline[seed]["accuracy"][tests[-1]] for seed in seeds]
+
+    shared = [seed for seed in by_seed if seed in baseline and name != BASELINE]
+    gains = over_baseline(by_seed, shared)
+    gaps = over_baseline(upper, [seed for seed in shared if seed in upper])
+    measurable = name != UPPER_BOUND and len(gaps) == len(gains) and clear(gaps)
     return Row(
         method=name,
         seeds=len(runs),
-        accuracy={test: estimate([record["accuracy"][test] for record in runs.values()]) for test in tests},
+        accuracy={test: estimate([record["accuracy"][test] for record in runs]) for test in tests},
         gain=estimate(gains) if gains else None,
-        recovered=recovered,
-        milliseconds=1e3 * float(np.mean([record["seconds_per_step"] for record in runs.values()])),
-        measures=_measures(list(runs.values())),
-        looseness=_looseness(list(runs.values())),
-        notes=_notes(list(runs.values())),
+        recovered=share(gains, gaps) if measurable else None,
+        milliseconds=1e3 * float(np.mean([record["seconds_per_step"] for record in runs])),
+        measures=_measures(runs),
+        looseness=_looseness(runs),
+        notes=_notes(runs),
     )
 
 
@@ -116,32 +120,26 @@ def _measures(records: Sequence[Record]) -> dict[str, Estimate]:
     return {name: estimate([figures[name] for figures in taken]) for name in taken[0] if all(name in one for one in taken)}
 
 
-def _header(rows: Sequence[Row]) -> list[str]:
-    tests = list(rows[0].accuracy)
-    columns = [f"{name} %" for name in (*tests, *rows[0].measures)]
-    return ["method", *columns, f"gain on {tests[-1]}", "gap recovered %", "ms/step", *_notes_column(rows)]
-
-
-def _notes_column(rows: Sequence[Row]) -> list[str]:
-    return ["warnings"] if any(row.notes for row in rows) else []
-
-
-def _cells(row: Row, rows: Sequence[Row]) -> list[str]:
-    gain = "" if row.gain is None else f"{'' if row.gain.mean < 0 else '+'}{row.gain}"
-    recovered = "" if row.recovered is None else str(row.recovered)
-    figures = [str(row.measures.get(name, "")) for name in rows[0].measures]
-    notes = [", ".join(row.notes) for _ in _notes_column(rows)]
-    return [row.method, *map(str, row.accuracy.values()), *figures, gain, recovered, f"{row.milliseconds:.1f}", *notes]
+def lines(rows: Sequence[Row]) -> list[list[str]]:
+    """The rows as text, a header first."""
+    tests, figures = list(rows[0].accuracy), list(rows[0].measures)
+    noted = ["warnings"] if any(row.notes for row in rows) else []
+    header = ["method", *(f"{name} %" for name in (*tests, *figures)), f"gain on {tests[-1]}", "gap recovered %", "ms/step"]
+    text = [[*header, *noted]]
+    for row in rows:
+        gain = "" if row.gain is None else f"{'' if row.gain.mean < 0 else '+'}{row.gain}"
+        shares = ["" if row.recovered is None else str(row.recovered), f"{row.milliseconds:.1f}"]
+        measured = [str(row.measures.get(name, "")) for name in figures]
+        text.append(
+            [row.method, *map(str, row.accuracy.values()), *measured, gain, *shares, *(", ".join(row.notes) for _ in noted)]
+        )
+    return text
 
 
 def terminal_table(title: str, rows: Sequence[Row]) -> Table:
     """The rows as a table for the terminal."""
-    table = Table(title=title, caption=f"mean ± half a 95 % interval over {max(row.seeds for row in rows)} seeds")
-    for number, name in enumerate(_header(rows)):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*_cells(row, rows), style="bold" if row.method == DEFAULT else None)
-    return table
+    caption = f"mean ± half a 95 % interval over {max(row.seeds for row in rows)} seeds"
+    return tables.upright(title, lines(rows), caption=caption, bold=DEFAULT)
 
 
 def verdict(rows: Sequence[Row]) -> str:
@@ -177,6 +175,4 @@ def bound_line(rows: Sequence[Row]) -> str:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    header = _header(rows)
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *(_cells(row, rows) for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return tables.markdown(lines(rows))

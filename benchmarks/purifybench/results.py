@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from .former_names import present_name
@@ -73,6 +74,32 @@ class ResultsStore:
         broken = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
         with self.path.open("a") as file:
             file.write(("\n" if broken else "") + json.dumps(record) + "\n")
+
+
+def grouped(records: Iterable[Record], *names: str) -> dict[Any, list[Record]]:
+    """The records by a value of their key, or by several, in the order in which these first appear; see `described`."""
+    found: dict[Any, list[Record]] = {}
+    for record in records:
+        values = tuple(described(record).get(name) for name in names)
+        found.setdefault(values if len(names) > 1 else values[0], []).append(record)
+    return found
+
+
+def described(record: Record) -> dict[str, Any]:
+    """All that a run's key says, by the names of settings and data too."""
+    key = record["key"]
+    return {**key, **key["settings"], **key.get("data", {})}
+
+
+def accuracies(records: Iterable[Record]) -> pd.DataFrame:
+    """One line per run and test set."""
+    columns = ("task", "row", "backbone", "steps", "seed", "bias", "label", "auxiliary")
+    lines = []
+    for record in records:
+        known = described(record)
+        run = {name: known.get(name, "") for name in columns}
+        lines += [{**run, "test": test, "accuracy": accuracy} for test, accuracy in record["accuracy"].items()]
+    return pd.DataFrame(lines, columns=[*columns, "test", "accuracy"])
 
 
 def key_digest(key: dict[str, Any]) -> str:

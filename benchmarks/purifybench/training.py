@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .adapted import network_named
 from .measures import looseness, measures
-from .methods import Method
+from .methods import Method, Run
 from .network import Network, features_of
 from .recipe import Recipe, augmented, make_optimizer, make_scheduler
 from .tasks import Split, Task
@@ -78,7 +78,7 @@ def train(
 
     Args:
         task: the data.
-        make_method: called as ``make_method(network, task, seed=..., device=..., steps=...)``.
+        make_method: called as ``make_method(Run(network, task, ...))``.
         settings: steps, rates, seed.
         device: where to run.
         on_upper: train on the task's unshifted rows.
@@ -90,7 +90,7 @@ def train(
     """
     torch.manual_seed(settings.seed)
     network = network_named(settings.backbone, task.n_classes, dict(settings.network_options)).to(device)
-    method = make_method(network, task, seed=settings.seed, device=device, steps=settings.steps)
+    method = make_method(Run(network, task, settings.seed, device, settings.steps))
     recipe = settings.recipe
     optimizer = make_optimizer([*network.parameters(), *method.parameters()], recipe, settings.lr)
     scheduler = make_scheduler(optimizer, recipe, settings.lr, settings.steps)

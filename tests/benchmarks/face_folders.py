@@ -6,7 +6,7 @@ import datasets
 import numpy as np
 from PIL import Image
 from purifybench.faces import celeba
-from purifybench.faces.mmi import CODES as MMI_CODES
+from purifybench.faces.layouts import MMI_CODES
 
 
 def write_image(path, value=0, size=(24, 20), mode="RGB"):

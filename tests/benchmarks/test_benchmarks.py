@@ -45,8 +45,8 @@ def test_every_method_trains_and_resumes_to_the_same_weights(name, colour, tmp_p
     class Killed(Exception):
         pass
 
-    def killed(*arguments, **options):
-        method = METHODS[name](*arguments, **options)
+    def killed(run):
+        method = METHODS[name](run)
         loss, calls = method.loss, []
 
         def counted(images, labels):
@@ -109,8 +109,8 @@ class _Scaled(Plain):
 
     GRID: ClassVar = {"scale": (1.0, 0.0, 0.5), "bend": (1, 2)}
 
-    def __init__(self, network, task, *, scale=1.0, bend=1, **given):
-        super().__init__(network, task, **given)
+    def __init__(self, run, *, scale=1.0, bend=1):
+        super().__init__(run)
         self.scale = scale
 
     def loss(self, images, labels):
@@ -195,7 +195,7 @@ def _newcomers_data(*, seed, image_size=8, bias=0.5):
 
 
 def test_a_newcomers_data_set_needs_a_line_in_the_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(digits, "TASKS", {**TASKS, "newcomer": _newcomers_data})
+    monkeypatch.setitem(TASKS, "newcomer", _newcomers_data)
     options = ["--methods", "upper bound", "--seeds", "0", "1", "--steps", "1", "--workers", "1", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["digits.py", "--tasks", "newcomer", *options])
     digits.main()

@@ -7,6 +7,7 @@ import choose_defaults
 import pytest
 from purifybench.methods import PICTURE_METHODS
 from purifybench.methods.purified import BATCH_SIZE
+from purifybench.picture_options import FineTuning
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_auxiliary_rows_of_every_variant_are_in_proportion_to_the_tasks(task_row
 
 
 def test_the_default_on_pictures_is_that_of_the_picture_benchmark():
-    default = choose_defaults.variants(choose_defaults.FineTuning().batch_size)["default"]
+    default = choose_defaults.variants(FineTuning().batch_size)["default"]
     assert default.keywords == PICTURE_METHODS["wdpurify"].keywords
 
 

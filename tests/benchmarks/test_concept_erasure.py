@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from purifybench.methods import Run
 from purifybench.methods.concept_erasure import ConceptErasure
 from purifybench.methods.refitted_head import UnbiasedHead
 from purifybench.network import Network
@@ -12,8 +13,6 @@ from purifybench.tasks._types import to_float
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.testing import assert_close
-
-CPU = torch.device("cpu")
 
 
 class _Corners(nn.Module):
@@ -40,7 +39,7 @@ def corners():
 def erased(corners):
     task, network = corners
     before = network.features(to_float(task.train.images))
-    ConceptErasure(network, task, seed=0, device=CPU, steps=1).finish()
+    ConceptErasure(Run(network, task)).finish()
     return network, task.train, before
 
 
@@ -67,7 +66,7 @@ def test_a_head_that_is_kept_no_longer_reads_the_nuisance(corners):
     head = network.head.weight.detach().clone()
     right = lambda: (network(images).argmax(1) == task.train.labels).float().mean()  # noqa: E731
     before = right()
-    ConceptErasure(network, task, seed=0, device=CPU, steps=1, refit=False).finish()
+    ConceptErasure(Run(network, task), refit=False).finish()
     assert_close(network.head.weight, head, rtol=0, atol=0)
     assert before < 0.8
     assert right() > 0.95
@@ -78,7 +77,7 @@ def test_a_head_is_fitted_on_the_rows_without_the_bias_and_the_features_stay(cor
     images = to_float(task.train.images)
     features = network.features(images)
     swapped = Split(task.train.images, 1 - task.train.labels)
-    method = UnbiasedHead(network, replace(task, oracle=swapped), seed=0, device=CPU, steps=1)
+    method = UnbiasedHead(Run(network, replace(task, oracle=swapped)))
     assert method.finish() == {}
     assert_close(network.features(images), features, rtol=0, atol=0)
     assert (network(images).argmax(1) == swapped.labels).float().mean() > 0.95
@@ -87,4 +86,4 @@ def test_a_head_is_fitted_on_the_rows_without_the_bias_and_the_features_stay(cor
 def test_without_such_rows_it_is_refused(corners):
     task, network = corners
     with pytest.raises(ValueError, match="corners has no rows without the bias"):
-        UnbiasedHead(network, task, seed=0, device=CPU, steps=1)
+        UnbiasedHead(Run(network, task))

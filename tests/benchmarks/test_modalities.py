@@ -12,7 +12,7 @@ import torch
 from purifybench import bench_table, sentence_encoder
 from purifybench.adapted import network_named
 from purifybench.benches import BENCHES, coloured_digits
-from purifybench.methods import modality_methods, several_labels_methods
+from purifybench.methods import Run, modality_methods, several_labels_methods
 from purifybench.methods.fitted import Fitted
 from purifybench.results import ResultsStore
 from purifybench.tasks import adult, scanned, sentences, site_table
@@ -184,9 +184,9 @@ def test_one_regularizer_per_label_is_compared_with_one_of_all_labels(tmp_path):
     network = network_named(
         "purifybench.row_networks:perceptron", 2, {"inputs": task.train.images.shape[1], "classes": 2, "hidden": (128,)}
     )
-    options = {"seed": 0, "device": torch.device("cpu"), "steps": 2}
-    one = modality_methods(16)["wdpurify"](network, task, **options)
-    several = several_labels_methods(16)["wdpurify, one regularizer per label"](network, task, **options)
+    run = Run(network, task, steps=2)
+    one = modality_methods(16)["wdpurify"](run)
+    several = several_labels_methods(16)["wdpurify, one regularizer per label"](run)
     assert one.purify.critic[-1].out_features == 4
     assert [part.purify.critic[-1].out_features for part in several.parts] == [2, 2]
     for method in (one, several):

@@ -10,10 +10,9 @@ import pytest
 import torch
 from purifybench.faces import sets
 from purifybench.faces.sets import HAIR, TASK_SETS, partner
-from purifybench.methods import OWN_ROWS_METHODS, purified, within_class
+from purifybench.methods import OWN_ROWS_METHODS, Run, auxiliary_term, told_classes
 from purifybench.methods.balanced import BalancedBatches, GroupRobust
-from purifybench.methods.weighted_gap import WeightedGap
-from purifybench.methods.within_class import WithinClass, mark_classes
+from purifybench.methods.told_classes import WeightedGap, WithinClass, mark_classes
 from purifybench.network import Network
 from purifybench.tasks import biased_colour, cartoon_faces, on_own_rows
 from purifybench.tasks._types import to_float
@@ -37,7 +36,7 @@ def task():
 
 def _made(kind, task, **options):
     network = Network(nn.Flatten(), 10, feature_dim=768)
-    return kind(network, task, seed=0, device=CPU, steps=10, **options)
+    return kind(Run(network, task, steps=10), **options)
 
 
 def test_the_auxiliary_rows_are_the_training_rows_with_both_labels(task):
@@ -89,10 +88,10 @@ def test_a_critic_within_each_class_is_told_the_true_class_of_each_row(task, mon
         drawn.append(images)
         return GroupSampler(images, *rest, **named)
 
-    monkeypatch.setattr(purified, "GroupSampler", sampler)
+    monkeypatch.setattr(auxiliary_term, "GroupSampler", sampler)
     network = Network(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 10, feature_dim=3)
-    WithinClass(network, task, seed=0, device=CPU, steps=1, balance=True)
-    read = within_class._ToldFeatures(network.features, 10)(to_float(drawn[0]))
+    WithinClass(Run(network, task), balance=True)
+    read = told_classes._Beside(network.features, 10)(to_float(drawn[0]))
     assert torch.equal(read[:, :3], network.features(to_float(task.train.images)))
     assert torch.equal(read[:, 3:].argmax(1), task.train.labels)
     assert torch.equal(read[:, 3:].sum(1), torch.ones(len(read)))
@@ -100,9 +99,9 @@ def test_a_critic_within_each_class_is_told_the_true_class_of_each_row(task, mon
 
 def test_weights_in_the_gap_give_each_class_of_a_group_an_equal_share(task):
     network = Network(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)), 10, feature_dim=3)
-    method = WeightedGap(network, task, seed=0, device=CPU, steps=1)
+    method = WeightedGap(Run(network, task))
     images = to_float(mark_classes(task).auxiliary.images[:400])
-    assert torch.equal(method.reading.features(images), network.features(images[:, :3]))
+    assert torch.equal(method.reading(images), network.features(images[:, :3]))
     groups = torch.tensor(task.auxiliary.groups[:400])
     classes = task.train.labels[:400]
     weights = method.weights_of_cells(groups, torch.ones(400, dtype=torch.bool), 10)
@@ -133,23 +132,23 @@ def test_a_table_per_bias_and_a_plot_over_the_biases(tmp_path, monkeypatch):
 
 
 def test_the_shapes_are_trained_like_the_pictures_by_a_network_and_steps_of_their_own():
-    (at,) = own_labels.at_biases(own_labels.Arguments(tasks=("shapes",), biases=(0.9,)))
-    planned = own_labels.plan("shapes", at)
+    given = own_labels.Arguments()
+    planned = own_labels.plan("shapes", 0.9, given)
     job = next(iter(planned.reported_jobs({})))
     assert (job.settings.backbone, job.settings.steps, job.settings.recipe.optimizer) == ("small-pool", 400, "adamw")
-    task = own_labels.build_task(job, arguments=at)
+    task = own_labels.build_task(job, arguments=given)
     assert task.auxiliary.classes == task.train.labels.tolist()
-    assert own_labels.settings("shapes", replace(at, steps=3), "small-pool", 0).steps == 3
+    assert own_labels.settings("shapes", replace(given, steps=3), "small-pool", 0).steps == 3
 
 
 def test_the_faces_come_with_their_hair_colour_and_are_tested_on_their_own_people(faces_cache, monkeypatch):
     monkeypatch.setattr(sets, "SPLITS", {"train": 120, "validation": 6, "test": 24})
     monkeypatch.setattr(sets, "AUXILIARY_ROWS", 6)
     monkeypatch.setattr(own_labels.cartoon_faces, "build", partial(cartoon_faces.build, image_size=16))
-    (at,) = own_labels.at_biases(own_labels.Arguments(tasks=("ck-like",), cache=faces_cache))
-    job = next(iter(own_labels.plan("ck-like", at).reported_jobs({})))
+    given = own_labels.Arguments(cache=faces_cache)
+    job = next(iter(own_labels.plan("ck-like", 0.95, given).reported_jobs({})))
     assert (job.settings.backbone, job.settings.steps, job.settings.batch_size) == ("small-bn", 500, 64)
-    task = own_labels.build_task(job, arguments=at)
+    task = own_labels.build_task(job, arguments=given)
     assert list(task.tests) == ["within", "unbiased"]
     assert task.auxiliary.classes == task.train.labels.tolist()
     of_expression = torch.tensor([HAIR.index(partner(TASK_SETS["ck-like"], number)) for number in range(6)])

@@ -1,4 +1,4 @@
-"""Tables made of stored runs: counts and tests, the paper's own figures, reports and sweeps."""
+"""Tables made of stored runs: counts and tests, the paper's own figures, and reports."""
 
 import json
 import math
@@ -6,10 +6,11 @@ import re
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import report
-import sweep
-from purifybench import cross_table, paper
+import tyro
+from purifybench import cross_table, paper, tables
 from purifybench.results import ResultsStore
 
 
@@ -31,18 +32,16 @@ def test_the_cross_table_counts_pairs_and_tests_the_seeds_averages():
     assert (won, tied, lost) == (1, 0, 1)
     gains = np.array([4.5, 5.5])
     assert p_value == pytest.approx(2 * (0.5 - math.atan(gains.mean() / (gains.std(ddof=1) / math.sqrt(2))) / math.pi))
-    text = cross_table.markdown(cross_table.lines(table, {"a → b": {"PL": 37.6}}))
+    text = tables.markdown(cross_table.lines(table, {"a → b": {"PL": 37.6}}))
     assert "paper: PL" in text
     assert "| 37.6 |" in text
 
 
 def test_the_papers_averages_come_out_of_its_cells_but_for_one():
     """The paper prints 37.37 for AMTL with AlexNet; its six cells average to 37.71."""
-    wrong = {}
-    for (extractor, method), printed in paper.PRINTED_AVERAGES.items():
-        mean = np.mean([row[method] for row in paper.faces(extractor, (method,)).values()])
-        if abs(mean - printed) > 0.0101:
-            wrong[extractor, method] = round(mean, 2)
+    table = pd.read_csv(paper.FACES, index_col=["extractor", "method"])
+    means = table.drop(columns="average").mean(axis=1)
+    wrong = means[(means - table["average"]).abs() > 0.0101].round(2).to_dict()
     assert wrong == {("alexnet", "AMTL"): 37.71}
     assert {name: round(value, 2) for name, value in paper.digits("MNIST-M", "small").items()} == {
         "Goal 1": 29.33,
@@ -79,7 +78,7 @@ def stored(tmp_path):
 
 def test_report_puts_stores_together_beside_the_papers_figures(stored, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["report.py", str(stored / "faces"), str(stored / "digits"), "--out", str(stored / "r")])
-    report.main()
+    tyro.cli(report.main)
     faces = (stored / "r" / "faces-small-bn-bias-0.7-5-steps" / "report.md").read_text()
     # 40 and 41, 60 and 61: half widths of t(0.975, 1) * 0.5; the paper's means over its three networks.
     row = next(line for line in faces.splitlines() if line.startswith("| ck-like → mmi-like"))
@@ -110,7 +109,7 @@ def test_report_names_what_is_wrong_with_its_sources(content, arguments, message
         (tmp_path / "results.jsonl").write_text(content)
     monkeypatch.setattr(sys, "argv", ["report.py", *arguments])
     with pytest.raises(SystemExit, match=re.escape(message)):
-        report.main()
+        tyro.cli(report.main)
 
 
 def test_only_the_named_runs_are_forgotten(tmp_path):
@@ -124,50 +123,3 @@ def test_only_the_named_runs_are_forgotten(tmp_path):
     store.forget(record["key"] for record in records)
     assert store.records() == []
     store.forget([records[0]["key"]])  # nothing there to forget
-
-
-def _sweep(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
-    sweep.main()
-
-
-def test_a_sweep_is_a_command_per_point_of_the_grid(monkeypatch, capsys):
-    grid = ["--over", "seeds=0,1", "--over", "backbones=small-bn,small-gn", "--launch", "cpu"]
-    fixed = ["--fixed", "steps=7", "--fixed", "methods=TL 'upper bound'"]
-    _sweep(monkeypatch, "digits.py", *grid, *fixed, "--out", "there", "--dry-run")
-    lines = capsys.readouterr().out.strip().splitlines()
-    assert len(lines) == 4
-    assert "accelerate.commands.launch --cpu" in lines[1]
-    assert lines[1].endswith(
-        "--seeds 0 --backbones small-gn --steps 7 --methods TL 'upper bound' --resume --out there/seeds=0_backbones=small-gn"
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--over", "seeds"], "--over: expected name=value, got 'seeds'"),
-        (["--fixed", "out=there"], "--out: the sweep gives each job its own"),
-        (["--slurm", "partition=gpu"], "--slurm needs --executor slurm"),
-    ],
-)
-def test_wrong_grids_are_named(arguments, message, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=re.escape(message)):
-        _sweep(monkeypatch, "digits.py", *arguments)
-
-
-@pytest.mark.slow
-def test_a_sweep_runs_its_jobs_goes_on_after_a_failure_and_reports(monkeypatch, tmp_path, capsys):
-    pytest.importorskip("submitit")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    fixed = ["tasks=photo", 'methods="upper bound"', "steps=1", "workers=1", "image-size=4"]
-    options = [part for option in fixed for part in ("--fixed", option)]
-    grid = ["--over", "seeds=0", "--over", "backbones=small-bn,none", "--launch", "cpu", "--out", str(tmp_path / "s")]
-    with pytest.raises(SystemExit, match="1 of 2 jobs failed; start the sweep again to go on"):
-        _sweep(monkeypatch, "digits.py", *grid, *options)
-    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "seeds=0_backbones=none: failed, see" in printed
-    assert "'none' is none of 'small-bn'" in printed
-    text = next((tmp_path / "s" / "report").rglob("report.md")).read_text()
-    assert "| photo → shifted | small-bn |" in text

@@ -1,14 +1,14 @@
 """The methods of the picture benchmark: distances by their formulas, statistics, and training that goes on after a kill."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from coloured_pictures import build_pictures
 from purifybench.adapted import network_named
-from purifybench.methods import METHODS, PICTURE_METHODS
-from purifybench.methods.coral import coral_distance
-from purifybench.methods.group_matching import mean_distance
-from purifybench.methods.maximum_mean_discrepancy import BANDWIDTHS, squared_mmd
+from purifybench.methods import METHODS, PICTURE_METHODS, Run
+from purifybench.methods.distances import BANDWIDTHS, Coral, GroupMatching, MaximumMeanDiscrepancy
 from purifybench.recipe import Recipe
 from purifybench.training import Settings, train
 from torch.testing import assert_close
@@ -27,7 +27,14 @@ def _reference_mmd(first, second):
     return total / len(BANDWIDTHS)
 
 
-def test_distances_are_those_of_their_formulas():
+def _method(kind, parquet, **options):
+    network = network_named("test_picture_networks:Tiny", 2, {})
+    return kind(Run(network, build_pictures(parquet), steps=9), batch_size=8, **options)
+
+
+def test_distances_are_those_of_their_formulas(parquet):
+    squared_mmd = _method(MaximumMeanDiscrepancy, parquet).distance
+    coral_distance = _method(Coral, parquet).distance
     first = torch.randn(7, 3, dtype=torch.float64)
     second = 2.0 * torch.randn(5, 3, dtype=torch.float64) + 1.0
     assert_close(squared_mmd(first, second).item(), _reference_mmd(first.numpy(), second.numpy()))
@@ -40,26 +47,27 @@ def test_distances_are_those_of_their_formulas():
 
 def test_the_sliced_distance_is_the_mean_w1_of_projections_drawn_anew_in_every_step(parquet):
     pytest.importorskip("ot")
-    network = network_named("test_picture_networks:Tiny", 2, {})
-    method = PICTURE_METHODS["sliced Wasserstein"](network, build_pictures(parquet), seed=0, device=CPU, steps=9, batch_size=8)
+    method = _method(PICTURE_METHODS["sliced Wasserstein"], parquet)
     line = torch.arange(4.0)[:, None]
-    assert_close(method.sliced_distance(line, 2.0 * line + 1.0), torch.tensor(2.5))  # means of 1, 2, 3 and 4
+    assert_close(method.distance(line, 2.0 * line + 1.0), torch.tensor(2.5))  # means of 1, 2, 3 and 4
     first, second = torch.randn(6, 5), torch.randn(6, 5)
-    before = method.sliced_distance(first, second)
-    assert_close(method.sliced_distance(first, second), before)
+    before = method.distance(first, second)
+    assert_close(method.distance(first, second), before)
     method.sampler.next_batch()
-    assert not torch.allclose(method.sliced_distance(first, second), before)
+    assert not torch.allclose(method.distance(first, second), before)
 
 
-def test_the_mean_distance_is_over_pairs_of_groups_with_two_rows():
+def test_the_mean_distance_is_over_pairs_of_groups_with_two_rows(parquet):
     features = torch.tensor([[0.0], [0.0], [1.0], [1.0], [3.0], [3.0], [50.0]], requires_grad=True)
     groups = torch.tensor([0, 0, 1, 1, 2, 2, 3])
 
-    def apart(first, second):
-        return (first.mean() - second.mean()).abs()
+    class Apart(GroupMatching):
+        def distance(self, first, second):
+            return (first.mean() - second.mean()).abs()
 
-    assert_close(mean_distance(features, groups, apart), torch.tensor(2.0))  # of 1, 3 and 2
-    alone = mean_distance(features[:2], groups[:2], apart)
+    matching = _method(Apart, parquet)
+    assert_close(matching.term(features, groups), torch.tensor(2.0))  # of 1, 3 and 2
+    alone = matching.term(features[:2], groups[:2])
     alone.backward()
     assert alone.item() == 0.0
 
@@ -71,7 +79,7 @@ def test_protected_statistics_are_those_of_the_task_rows_alone(parquet):
         torch.manual_seed(0)
         network = network_named("test_picture_networks:Tiny", 2, {})
         options = {"batch_size": 8} if "reversal" in name else {}
-        method = PICTURE_METHODS[name](network, task, seed=0, device=CPU, steps=2, **options)
+        method = PICTURE_METHODS[name](Run(network, task, steps=2), **options)
         method.loss(torch.ones(4, 3, 16, 16), torch.tensor([0, 1, 0, 1]))
         found[name] = dict(network.named_buffers())["features.model.body.1.running_mean"]
     plain, usual, protected = found.values()
@@ -86,17 +94,15 @@ def test_every_new_method_trains_and_resumes_to_the_same_weights(name, parquet, 
     options = {} if name == "plain, head on unbiased rows" else {"batch_size": 16}
     settings = Settings(steps=6, batch_size=8, lr=1e-3, recipe=Recipe(augment=True))
 
-    def make(*given, **named):
-        return PICTURE_METHODS[name](*given, **{**named, **options})
-
+    make = partial(PICTURE_METHODS[name], **options)
     whole = train(task, make, settings, device=CPU)
     checkpoint = tmp_path / "run.pt"
 
     class Killed(Exception):
         pass
 
-    def killed(*given, **named):
-        method = make(*given, **named)
+    def killed(run):
+        method = make(run)
         loss, calls = method.loss, []
 
         def counted(images, labels):

@@ -11,10 +11,11 @@ import pictures
 import pytest
 import report
 import torch
+import tyro
 from coloured_pictures import build_pictures, write_folder
 from purifybench import jobs
 from purifybench.adapted import network_named
-from purifybench.faces import styles
+from purifybench.faces import sets
 from purifybench.jobs import Job
 from purifybench.measures import measures, worst_cell
 from purifybench.methods.plain import Plain
@@ -174,14 +175,14 @@ def test_a_run_is_reported_and_resumed(start, parquet, tmp_path, monkeypatch, ca
     start(*options, "--network", "test_picture_networks:Tiny", "--network-options", "width=5", "--resume", "--optimizer", "sgd")
     assert len(made) == 8
     monkeypatch.setattr(sys, "argv", ["report.py", str(out), "--out", str(tmp_path / "report")])
-    report.main()
+    tyro.cli(report.main)
     assert len(list((tmp_path / "report").glob("pictures-test_picture_networks.Tiny-bias-0.95-3-steps*/report.md"))) == 2
 
 
 def test_embedded_faces_go_with_their_style(start, faces_cache, monkeypatch, capsys):
     pytest.importorskip("dicebear")
     pytest.importorskip("resvg_py")
-    monkeypatch.setattr(styles, "ROWS_PER_CELL", 6)
+    monkeypatch.setattr(sets, "ROWS_PER_CELL", 6)
     picture_task._faces.cache_clear()
     rows = ["--rows", "30", "--auxiliary-rows", "60", "--validation-rows", "30", "--test-rows", "30", "--bias", "0.5"]
     out = start("--cache", faces_cache, "--methods", "wdpurify", *rows)

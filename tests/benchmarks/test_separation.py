@@ -40,6 +40,6 @@ def test_a_watched_label_that_can_be_told_reads_above_chance_and_a_shuffled_one_
 def test_a_store_that_cannot_be_added_is_named_before_anything_runs(more, monkeypatch, tmp_path):
     (tmp_path / "here.jsonl").write_text("")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(separation, "run_jobs", lambda *_, **__: pytest.fail("something was run"))
     with pytest.raises(SystemExit, match="--more: expected FILE:GROUPS"):
-        _start(monkeypatch, tmp_path, "--more", more)
+        _start(monkeypatch, tmp_path / "out", "--more", more)
+    assert not (tmp_path / "out").exists()

@@ -1,15 +1,17 @@
 """CelebA: faces labelled with hair colour and smiling, of which only those drawn are decoded."""
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas as pd
 import torch
+from PIL import Image
+from purifybench.sources import splits_of
 from torch import Tensor
 
-from .rows import as_square, square, wrong_folder
+from .rows import square, wrong_folder
 
 #: Columns of hair colours, not exclusive in CelebA, and what they are called here.
 HAIR_COLUMNS = {"Black_Hair": "black", "Blond_Hair": "blond", "Brown_Hair": "brown", "Gray_Hair": "gray"}
@@ -21,14 +23,6 @@ LAYOUT = """
 or
   data/train-00000-of-00019.parquet      columns image, Black_Hair, Blond_Hair, Brown_Hair, Gray_Hair, Smiling
 """
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A copy on disk: its attributes, shape ``(rows, 5)``, for `COLUMNS`, and what gives the images of some rows."""
-
-    attributes: np.ndarray
-    images: Callable[[Sequence[int], int], list[np.ndarray]]
 
 
 def auxiliary_faces(folder: Path, *, label: str, rows: int, seed: int, size: int) -> tuple[Tensor, list[Hashable]]:
@@ -48,80 +42,81 @@ def auxiliary_faces(folder: Path, *, label: str, rows: int, seed: int, size: int
         ValueError: if the folder is no copy of CelebA or too small a part of it, or some label is never drawn.
     """
     source = _open(folder)
+    attributes = np.stack([np.array(source[column]) for column in COLUMNS], 1).astype(int) > 0
     if label == "hair":
-        usable = np.flatnonzero(source.attributes[:, :4].sum(1) == 1)
+        usable = np.flatnonzero(attributes[:, :4].sum(1) == 1)
         names: list[Hashable] = list(HAIR_COLUMNS.values())
-        of_row = source.attributes[:, :4].argmax(1)
+        of_row = attributes[:, :4].argmax(1)
     else:
-        usable = np.arange(len(source.attributes))
+        usable = np.arange(len(attributes))
         names = [False, True]
-        of_row = source.attributes[:, 4].astype(int)
+        of_row = attributes[:, 4].astype(int)
     if len(usable) < rows:
-        problem = f"{rows} rows asked for, but {len(usable)} of {len(source.attributes)} images with attributes can be used"
+        problem = f"{rows} rows asked for, but {len(usable)} of {len(attributes)} images with attributes can be used"
         raise wrong_folder(folder, problem, LAYOUT, "Complete the copy, or ask for fewer auxiliary rows.")
     chosen = np.sort(np.random.default_rng(seed).choice(usable, rows, replace=False))
     never = [str(name) for number, name in enumerate(names) if number not in of_row[chosen]]
     if never:
         problem = f"none of {rows} rows drawn has the {label} label {', '.join(never)}"
         raise wrong_folder(folder, problem, LAYOUT, "Ask for more auxiliary rows, or complete the copy.")
-    images = torch.from_numpy(np.stack(source.images(chosen.tolist(), size))).permute(0, 3, 1, 2).contiguous()
+    try:
+        arrays = [square(row["image"], size) for row in source.select(chosen)]
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{folder}: a file cannot be read as an image ({error}): copy it again") from error
+    images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
     return images, [names[of_row[row]] for row in chosen]
 
 
-def _open(folder: Path) -> _Source:
+def _open(folder: Path) -> datasets.Dataset:
+    """The columns ``image``, decoded when read, and `COLUMNS`."""
     for base in (folder, folder / "celeba"):
         if (base / "img_align_celeba").is_dir():
             return _open_files(base)
     if folder.suffix == ".parquet" or any(folder.glob("**/*.parquet")):
         return _open_parquet(folder)
     if any((base / ATTRIBUTES).is_file() for base in (folder, folder / "celeba")):
-        raise wrong_folder(
-            folder, "attributes, but no folder img_align_celeba", LAYOUT, "Unpack img_align_celeba.zip beside them."
-        )
+        problem = "attributes, but no folder img_align_celeba"
+        raise wrong_folder(folder, problem, LAYOUT, "Unpack img_align_celeba.zip beside them.")
     raise wrong_folder(folder, "no CelebA found", LAYOUT, "Give the folder that holds this.")
 
 
-def _open_files(base: Path) -> _Source:
+def _open_files(base: Path) -> datasets.Dataset:
     images = base / "img_align_celeba"
     present = {path.name for path in images.iterdir()}
     if not (base / ATTRIBUTES).is_file():
         problem = f"{len(present)} files in img_align_celeba, but no {ATTRIBUTES}"
         raise wrong_folder(base, problem, LAYOUT, f"Copy {ATTRIBUTES} beside img_align_celeba.")
-    names, attributes = read_attributes(base / ATTRIBUTES)
-    here = [number for number, name in enumerate(names) if name in present]
-    if not here:
-        problem = f"none of the {len(names)} images that {ATTRIBUTES} names is among {len(present)} files in img_align_celeba"
+    table = read_attributes(base / ATTRIBUTES)
+    here = table[table.index.isin(present)]
+    if here.empty:
+        problem = f"none of the {len(table)} images that {ATTRIBUTES} names is among {len(present)} files in img_align_celeba"
         raise wrong_folder(base, problem, LAYOUT, "Unpack img_align_celeba.zip; its images keep their names.")
-    paths = [images / names[number] for number in here]
-    return _Source(attributes[here], lambda rows, size: [as_square(paths[row], size) for row in rows])
+    columns = {"image": [str(images / name) for name in here.index], **here.to_dict("list")}
+    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
 
 
-def read_attributes(path: Path) -> tuple[list[str], np.ndarray]:
-    """File names and the five attributes of `COLUMNS`, bool, shape ``(rows, 5)``, of a `list_attr_celeba.txt`.
+def read_attributes(path: Path) -> pd.DataFrame:
+    """The five attributes of `COLUMNS`, as 1 and -1, by file name, of a `list_attr_celeba.txt`.
 
     Raises:
         ValueError: if columns are missing, a line is cut off, or the file has fewer lines than its first one says.
     """
     lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    count, header = (*lines[:2], [], [])[:2]
-    lines = lines[2:]
+    count, header, *lines = *lines[:2], *[[]] * (2 - len(lines)), *lines[2:]
     if len(count) != 1 or not count[0].isdecimal() or not set(COLUMNS).issubset(header):
         raise ValueError(f"{path} must open with the number of rows and the names of 40 attributes: download it again")
     if len(lines) != int(count[0]):
         raise ValueError(f"{path} must have {count[0]} rows, as its first line says, got {len(lines)}: download it again")
-    for number, line in enumerate(lines):
-        if len(line) != len(header) + 1 or not {"1", "-1"}.issuperset(line[1:]):
-            raise ValueError(
-                f"{path}, row {number + 1}: must be a file name and {len(header)} times 1 or -1: download it again"
-            )
-    columns = [header.index(column) + 1 for column in COLUMNS]
-    return [line[0] for line in lines], np.array([[line[column] == "1" for column in columns] for line in lines])
+    for number, (_, *values) in enumerate(lines, 1):
+        if len(values) != len(header) or not {"1", "-1"}.issuperset(values):
+            needed = f"must be a file name and {len(header)} times 1 or -1"
+            raise ValueError(f"{path}, row {number}: {needed}: download it again")
+    return pd.DataFrame(lines, columns=["image", *header]).set_index("image")[list(COLUMNS)].astype(int)
 
 
-def _open_parquet(folder: Path) -> _Source:
+def _open_parquet(folder: Path) -> datasets.Dataset:
     try:
-        single = folder.is_file()
-        splits = datasets.load_dataset("parquet", data_files=str(folder)) if single else datasets.load_dataset(str(folder))
+        splits = splits_of(str(folder))
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise wrong_folder(folder, f"parquet files that cannot be opened ({error})", LAYOUT, "Copy them again.") from error
     split = splits["train"] if "train" in splits else next(iter(splits.values()))
@@ -129,10 +124,4 @@ def _open_parquet(folder: Path) -> _Source:
     if missing:
         problem = f"parquet files without {', '.join(missing)}; there is {', '.join(split.column_names)}"
         raise wrong_folder(folder, problem, LAYOUT, "Give a copy of the whole table.")
-    split = split.cast_column("image", datasets.Image())
-    attributes = np.stack([np.array(split[column]) for column in COLUMNS], 1).astype(int) > 0
-
-    def images(rows: Sequence[int], size: int) -> list[np.ndarray]:
-        return [square(row["image"], size) for row in split.select(rows)]
-
-    return _Source(attributes, images)
+    return split.cast_column("image", datasets.Image())

@@ -6,8 +6,10 @@ holds all three.
 """
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -22,14 +24,6 @@ HAIR_COLOURS: Mapping[str, str] = {
     "red": "#b5432a",
     "white": "#f2f0ea",
 }
-#: Whose art the styles are, and its terms.
-CREDITS: Mapping[str, str] = {
-    "adventurer": "Adventurer by Lisa Wischofsky, CC BY 4.0",
-    "toon-head": "ToonHead by Johan Melin, CC BY 4.0 (eyebrows recoloured)",
-    "avataaars": "Avataaars by Pablo Stanley, free for personal and commercial use",
-    "micah": "Avatar Illustration System by Micah Lanier, CC BY 4.0",
-    "open-peeps": "Open Peeps by Pablo Stanley, CC0 1.0",
-}
 
 
 @dataclass(frozen=True)
@@ -37,6 +31,7 @@ class Style:
     """One art style.
 
     Attributes:
+        credit: whose art it is, and its terms.
         parts: for each expression the parts that make it, each with its variants; every combination is a sample.
         shapes: name of the part that carries the hair, and its variants whose colour follows the hair option.
         hair_option: name of the option for the hair colour.
@@ -45,6 +40,7 @@ class Style:
         face: box of the face as shares of the canvas (left, top, right, bottom), in the place of an alignment.
     """
 
+    credit: str
     parts: Mapping[str, Mapping[str, Sequence[str]]]
     shapes: tuple[str, Sequence[str]]
     hair_option: str
@@ -53,166 +49,9 @@ class Style:
     face: tuple[float, float, float, float]
 
 
-def _numbered(prefix: str, *numbers: int) -> tuple[str, ...]:
-    return tuple(f"{prefix}{number:02d}" for number in numbers)
-
-
+#: The styles by name, as the file beside this one describes them.
 STYLES: Mapping[str, Style] = {
-    "adventurer": Style(
-        parts={
-            "anger": {
-                "eyebrows": _numbered("variant", 1, 2),
-                "eyes": _numbered("variant", 5, 11, 12, 13),
-                "mouth": _numbered("variant", 9, 11, 4),
-            },
-            "disgust": {
-                "eyebrows": _numbered("variant", 3),
-                "eyes": _numbered("variant", 14, 16, 17),
-                "mouth": _numbered("variant", 12, 13),
-            },
-            "fear": {
-                "eyebrows": _numbered("variant", 7, 13),
-                "eyes": _numbered("variant", 8, 9, 10),
-                "mouth": _numbered("variant", 14, 19, 24),
-            },
-            "happiness": {
-                "eyebrows": _numbered("variant", 10, 12),
-                "eyes": _numbered("variant", 19, 23, 24, 26),
-                "mouth": _numbered("variant", 1, 5, 22, 25, 27),
-            },
-            "sadness": {
-                "eyebrows": _numbered("variant", 7, 13),
-                "eyes": _numbered("variant", 15, 16, 20),
-                "mouth": _numbered("variant", 4),
-            },
-            "surprise": {
-                "eyebrows": _numbered("variant", 6, 10),
-                "eyes": _numbered("variant", 2, 3, 25),
-                "mouth": _numbered("variant", 3, 7, 15, 18),
-            },
-        },
-        shapes=("hair", _numbered("long", *range(1, 27)) + _numbered("short", *range(1, 19))),
-        hair_option="hairColor",
-        skins=("skinColor", ("#f2d3b1", "#ecad80", "#9e5622", "#763900")),
-        fixed={"detailsProbability": 0, "earringsProbability": 0, "glassesProbability": 0},
-        face=(0.06, 0.1, 0.94, 0.98),
-    ),
-    "toon-head": Style(
-        parts={
-            "anger": {"eyebrows": ("angry",), "eyes": ("happy", "wide"), "mouth": ("angry", "sad")},
-            "disgust": {"eyebrows": ("angry",), "eyes": ("bow", "humble"), "mouth": ("sad", "angry")},
-            "fear": {"eyebrows": ("sad",), "eyes": ("wide",), "mouth": ("agape", "angry")},
-            "happiness": {"eyebrows": ("happy", "neutral"), "eyes": ("bow", "happy", "wink"), "mouth": ("laugh",)},
-            "sadness": {"eyebrows": ("sad",), "eyes": ("happy", "humble"), "mouth": ("sad",)},
-            "surprise": {"eyebrows": ("raised",), "eyes": ("wide", "happy"), "mouth": ("agape",)},
-        },
-        shapes=("hair", ("bun", "sideComed", "spiky", "undercut")),
-        hair_option="hairColor",
-        skins=("skinColor", ("#f1c3a5", "#c68e7a", "#b98e6a", "#a36b4f", "#5c3829")),
-        fixed={"beardProbability": 0},
-        face=(0.19, 0.1, 0.81, 0.72),
-    ),
-    "avataaars": Style(
-        parts={
-            "anger": {
-                "eyebrows": ("angry", "angryNatural"),
-                "eyes": ("default", "squint"),
-                "mouth": ("serious", "grimace", "sad"),
-            },
-            "disgust": {
-                "eyebrows": ("frownNatural", "angryNatural"),
-                "eyes": ("squint", "closed", "xDizzy"),
-                "mouth": ("vomit",),
-            },
-            "fear": {
-                "eyebrows": ("sadConcerned", "sadConcernedNatural"),
-                "eyes": ("surprised", "default"),
-                "mouth": ("screamOpen", "concerned"),
-            },
-            "happiness": {
-                "eyebrows": ("default", "defaultNatural"),
-                "eyes": ("happy", "default", "wink"),
-                "mouth": ("smile", "twinkle", "tongue"),
-            },
-            "sadness": {
-                "eyebrows": ("sadConcerned", "sadConcernedNatural"),
-                "eyes": ("cry", "closed", "default"),
-                "mouth": ("sad",),
-            },
-            "surprise": {
-                "eyebrows": ("raisedExcited", "raisedExcitedNatural"),
-                "eyes": ("surprised", "default"),
-                "mouth": ("disbelief", "default"),
-            },
-        },
-        shapes=(
-            "top",
-            (
-                "bigHair",
-                "bob",
-                "bun",
-                "curly",
-                "curvy",
-                "dreads",
-                "dreads01",
-                "dreads02",
-                "frizzle",
-                "fro",
-                "longButNotTooLong",
-                "miaWallace",
-                "shaggy",
-                "shaggyMullet",
-                "shavedSides",
-                "shortCurly",
-                "shortFlat",
-                "shortRound",
-                "shortWaved",
-                "straight01",
-                "straight02",
-                "straightAndStrand",
-                "theCaesar",
-                "theCaesarAndSidePart",
-            ),
-        ),
-        hair_option="hairColor",
-        skins=("skinColor", ("#ffdbb4", "#edb98a", "#d08b5b", "#ae5d29", "#614335")),
-        fixed={"accessoriesProbability": 0, "facialHairProbability": 0, "topProbability": 100},
-        face=(0.18, 0.05, 0.82, 0.69),
-    ),
-    "micah": Style(
-        parts={
-            "anger": {"eyebrows": ("down", "eyelashesDown"), "eyes": ("eyes", "round"), "mouth": ("frown",)},
-            "disgust": {
-                "eyebrows": ("eyelashesDown", "down"),
-                "eyes": ("smiling", "smilingShadow"),
-                "mouth": ("pucker", "frown"),
-            },
-            "fear": {"eyebrows": ("up", "eyelashesUp"), "eyes": ("round",), "mouth": ("nervous",)},
-            "happiness": {"eyebrows": ("up", "eyelashesUp"), "eyes": ("smiling", "eyes"), "mouth": ("laughing", "smile")},
-            "sadness": {"eyebrows": ("up", "eyelashesUp"), "eyes": ("eyes", "eyesShadow"), "mouth": ("sad",)},
-            "surprise": {"eyebrows": ("up", "eyelashesUp"), "eyes": ("round", "eyes"), "mouth": ("surprised",)},
-        },
-        shapes=("hair", ("dannyPhantom", "fonze", "full", "pixie", "turban")),
-        hair_option="hairColor",
-        skins=("baseColor", ("#f9c9b6", "#ac6651", "#77311d")),
-        fixed={"earringsProbability": 0, "glassesProbability": 0, "facialHairProbability": 0},
-        face=(0.14, 0.06, 0.9, 0.82),
-    ),
-    "open-peeps": Style(
-        parts={
-            "anger": {"expression": ("angryWithFang", "rage", "veryAngry")},
-            "disgust": {"expression": ("concerned", "blank")},
-            "fear": {"expression": ("fear", "hectic", "concernedFear")},
-            "happiness": {"expression": ("smile", "smileBig", "smileLOL", "calm", "cute")},
-            "sadness": {"expression": ("solemn", "tired")},
-            "surprise": {"expression": ("awe", "explaining")},
-        },
-        shapes=("head", ("bangs", "cornrows", "grayBun", "grayMedium", "grayShort", "mediumBangs2", "mohawk", "short4")),
-        hair_option="headContrastColor",
-        skins=("skinColor", ("#ffdbb4", "#edb98a", "#d08b5b", "#ae5d29", "#694d3d")),
-        fixed={"accessoriesProbability": 0, "facialHairProbability": 0, "maskProbability": 0},
-        face=(0.12, 0.08, 0.92, 0.88),
-    ),
+    name: Style(**fields) for name, fields in json.loads(Path(__file__).with_name("art_styles.json").read_text()).items()
 }
 
 

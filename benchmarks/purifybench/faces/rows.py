@@ -1,6 +1,5 @@
 """What every face set on disk comes to: rows of image, expression and person; and the error for a folder that is not one."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,6 @@ from torch import Tensor
 from .composition import EXPRESSIONS
 from .media import IMAGE_SUFFIXES, MIDDLE, middle_frames
 
-#: Frames taken of a sequence.
-PEAK = 3
-#: Share of the labelled sequences that may lack images, as after alignment; more is a half-copied set.
-TOLERATED = 0.1
 #: Spellings of the expressions in folder names.
 SPELLINGS = {
     "angry": "anger",
@@ -76,20 +71,6 @@ def inventory(folder: Path, shown: int = 6) -> str:
         for entry in entries[:shown]
     ]
     return "\n".join([*lines, *([f"  and {len(entries) - shown} more"] if len(entries) > shown else [])]) or "  nothing"
-
-
-def check_sequences(folder: Path, missing: Sequence[str], total: int, expected: str) -> None:
-    """Refuse a set that lacks the images of many labelled sequences; say so where it lacks a few.
-
-    Raises:
-        ValueError: if more than a tenth of the sequences are missing.
-    """
-    if not missing:
-        return
-    said = f"{len(missing)} of {total} labelled sequences have no image, such as {', '.join(missing[:3])}"
-    if len(missing) > TOLERATED * total:
-        raise wrong_folder(folder, said, expected, "Copy the missing folders.")
-    warnings.warn(f"{folder}: {said}; they are left out", stacklevel=2)
 
 
 def load_images(rows: Iterable[Row], size: int) -> Tensor:

@@ -5,11 +5,12 @@ colours and expressions. Auxiliary faces are labelled with hair colour (irreleva
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ import PIL.Image
 from datasets import ClassLabel, Dataset
 from scipy.ndimage import gaussian_filter
 
-from .composition import EXPRESSIONS, HAIR_COLOURS, Face, draw_person
+from .composition import EXPRESSIONS, HAIR_COLOURS, STYLES, Face, draw_person
 from .rendering import render_all
 
 HAIR = tuple(HAIR_COLOURS)
 #: Faces per split of a task set, and of an auxiliary set.
 SPLITS: Mapping[str, int] = {"train": 480, "validation": 180, "test": 300}
 AUXILIARY_ROWS = 1200
+#: Faces per expression and style, where the style is the nuisance.
+ROWS_PER_CELL = 160
 
 
 @dataclass(frozen=True)
@@ -72,45 +75,38 @@ def task_faces(name: str, *, seed: int, size: int, cache: Path) -> Dataset:
     """
     rows: list[dict[str, object]] = []
     faces: list[Face] = []
-    for person in _people(name, seed):
-        for paired, hair in ((True, partner(TASK_SETS[name], person.expression)), (False, person.hair)):
-            faces.append(person.face(hair))
-            rows.append({"split": person.split, "person": person.name, "paired": paired, "draw": person.draw})
-    return drawn_set(faces, rows, {name: TASK_SETS[name].picture}, [name] * len(faces), seed=seed, size=size, cache=cache)
+    for face, row, draw in _people(name, seed):
+        hair = partner(TASK_SETS[name], EXPRESSIONS.index(face.expression))
+        faces += [replace(face, hair=hair), face]
+        rows += [{**row, "paired": paired, "draw": draw} for paired in (True, False)]
+    return drawn_set(faces, rows, [name] * len(faces), seed=seed, size=size, cache=cache)
 
 
 def faces_in_every_hair(name: str, *, seed: int, size: int, cache: Path) -> Dataset:
     """The people of a task set's test split, each with every hair colour, in rows of ``image``, ``expression`` and ``hair``."""
-    people = [person for person in _people(name, seed) if person.split == "test"]
-    faces = [person.face(hair) for person in people for hair in HAIR]
-    rows: list[dict[str, object]] = [{"split": "test", "person": person.name} for person in people for _ in HAIR]
-    return drawn_set(faces, rows, {name: TASK_SETS[name].picture}, [name] * len(faces), seed=seed, size=size, cache=cache)
+    people = [(face, row) for face, row, _ in _people(name, seed) if row["split"] == "test"]
+    faces = [replace(face, hair=hair) for face, _ in people for hair in HAIR]
+    rows = [row for _, row in people for _ in HAIR]
+    return drawn_set(faces, rows, [name] * len(faces), seed=seed, size=size, cache=cache)
 
 
-@dataclass(frozen=True)
-class _Person:
-    """Someone of a task set: what is drawn of them, hair at random, and a number in [0, 1) to compare with the bias."""
-
-    split: str
-    name: str
-    expression: int
-    hair: str
-    draw: float
-    drawn: Mapping[str, Any]
-
-    def face(self, hair: str) -> Face:
-        return Face(expression=EXPRESSIONS[self.expression], hair=hair, **self.drawn)
-
-
-def _people(name: str, seed: int) -> Iterator[_Person]:
-    face_set = TASK_SETS[name]
+def _people(name: str, seed: int) -> Iterator[tuple[Face, dict[str, object], float]]:
+    """Everyone of a task set with hair at random, split and name, and a number in [0, 1) to compare with the bias."""
     rng = np.random.default_rng([seed, *name.encode()])
     for split, count in SPLITS.items():
         for number in range(count):
-            style = rng.choice(list(face_set.styles), p=list(face_set.styles.values()))
-            drawn = draw_person(style, rng, shapes=face_set.shapes, skins=face_set.skins)
-            free = HAIR[int(rng.integers(len(HAIR)))]
-            yield _Person(split, f"{split}-{number}", number % len(EXPRESSIONS), free, rng.random(), drawn)
+            drawn = _drawn(TASK_SETS[name], TASK_SETS[name].styles, rng)
+            face = Face(expression=EXPRESSIONS[number % len(EXPRESSIONS)], hair=_any_hair(rng), **drawn)
+            yield face, {"split": split, "person": f"{split}-{number}"}, rng.random()
+
+
+def _drawn(face_set: FaceSet, styles: Mapping[str, float], rng: np.random.Generator) -> dict[str, Any]:
+    style = rng.choice(list(styles), p=list(styles.values()))
+    return draw_person(style, rng, shapes=face_set.shapes, skins=face_set.skins)
+
+
+def _any_hair(rng: np.random.Generator) -> str:
+    return HAIR[int(rng.integers(len(HAIR)))]
 
 
 def auxiliary_faces(kind: str, *, seed: int, size: int, cache: Path) -> Dataset:
@@ -128,26 +124,47 @@ def auxiliary_faces(kind: str, *, seed: int, size: int, cache: Path) -> Dataset:
         names.append(kind if kind in TASK_SETS else list(TASK_SETS)[int(rng.integers(len(TASK_SETS)))])
         face_set = TASK_SETS[names[-1]]
         styles = dict.fromkeys(OTHER_STYLES, 1 / len(OTHER_STYLES)) if kind == "other" else face_set.styles
-        style = rng.choice(list(styles), p=list(styles.values()))
-        person = draw_person(style, rng, shapes=face_set.shapes, skins=face_set.skins)
+        person = _drawn(face_set, styles, rng)
         expression = "happiness" if number % 2 else others[int(rng.integers(len(others)))]
-        faces.append(Face(expression=expression, hair=HAIR[int(rng.integers(len(HAIR)))], **person))
-    rows: list[dict[str, object]] = [{"split": "auxiliary", "person": str(number)} for number in range(len(faces))]
-    pictures = {name: TASK_SETS[name].picture for name in dict.fromkeys(names)}
-    return drawn_set(faces, rows, pictures, names, seed=seed, size=size, cache=cache)
+        faces.append(Face(expression=expression, hair=_any_hair(rng), **person))
+    rows = [{"split": "auxiliary", "person": str(number)} for number in range(len(faces))]
+    return drawn_set(faces, rows, names, seed=seed, size=size, cache=cache)
+
+
+def styled_faces(*, size: int, cache: Path, seed: int = 0) -> Dataset:
+    """As many faces of each expression in each style, the nuisance here, with hair colour and all else at random.
+
+    Args:
+        size: pixels.
+        cache: folder for drawn faces.
+        seed: of the faces; which of them a benchmark uses for what is its own choice.
+
+    Returns:
+        Rows of ``image``, ``expression`` and ``style``, among others.
+    """
+    rng = np.random.default_rng([seed, *b"styles"])
+    faces = [
+        Face(expression=expression, hair=_any_hair(rng), **draw_person(style, rng))
+        for style, expression, _ in itertools.product(STYLES, EXPRESSIONS, range(ROWS_PER_CELL))
+    ]
+    rows = [{"person": str(number)} for number in range(len(faces))]
+    return drawn_set(faces, rows, ["styles"] * len(faces), seed=seed, size=size, cache=cache)
 
 
 def drawn_set(
-    faces: list[Face],
-    rows: list[dict[str, object]],
-    pictures: Mapping[str, Picture],
-    names: list[str],
-    *,
-    seed: int,
-    size: int,
-    cache: Path,
+    faces: Sequence[Face], rows: Sequence[Mapping[str, object]], names: Sequence[str], *, seed: int, size: int, cache: Path
 ) -> Dataset:
-    """The faces as a data set, from the cache or drawn into it; what it is called there depends on all that it depends on."""
+    """The faces as a data set, from the cache or drawn into it; what it is called there depends on all that it depends on.
+
+    Args:
+        faces: what to draw.
+        rows: further columns of each.
+        names: the task set as whose picture each is taken; other names are of plain pictures.
+        seed: of the pictures' noise.
+        size: pixels.
+        cache: folder for drawn faces.
+    """
+    pictures = {name: TASK_SETS[name].picture if name in TASK_SETS else Picture() for name in dict.fromkeys(names)}
     described = [[asdict(face) for face in faces], rows, {name: asdict(picture) for name, picture in pictures.items()}, names]
     digest = hashlib.blake2b(json.dumps([described, seed, size]).encode(), digest_size=8).hexdigest()
     folder = cache / f"faces-{size}-{digest}"

@@ -6,6 +6,7 @@ weights of one that was not. Frameworks are imported where they are used: a form
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +89,44 @@ def _as_image(pixels: Any) -> Tensor:
     return torch.as_tensor(pixels).view(3, 8, 8)
 
 
-class _Loop:
-    """A loop of one's own: model, optimiser, regularizer, and a file with all three and the place in the loop."""
+class Loop:
+    """A loop of one's own: a model, and its loss with the term, by hand or by a wrapped criterion.
+
+    Args:
+        rows: a sampler; None leaves the term out.
+        tapped: wrap the criterion.
+    """
+
+    def __init__(self, rows: Any, *, tapped: bool) -> None:
+        self.model = Network()
+        self.criterion: Any = nn.CrossEntropyLoss()
+        self.purify: Any = None
+        self._by_hand = rows is not None and not tapped
+        if self._by_hand:
+            self.purify = PurifyRegularizer(self.model.body, rows, feature_dim=WIDTH)
+        elif rows is not None:
+            self.purify = PurifyRegularizer.for_model(self.model, rows)
+            self.criterion = self.purify.criterion(self.criterion)
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The task's loss with the term."""
+        if not self._by_hand:
+            loss: Tensor = self.criterion(self.model(images), labels)
+            return loss
+        self.purify.critic_step()
+        features = self.model.body(images)
+        return nn.functional.cross_entropy(self.model.head(features), labels) + self.purify.loss(features)
+
+
+class SavedLoop(Loop):
+    """The same with an optimiser, and a file with all that it holds and the place in the loop."""
 
     def __init__(self, folder: Path, rows: Any, *, tapped: bool) -> None:
+        super().__init__(rows, tapped=tapped)
         self.file = folder / "state.pt"
         self.end = folder / END
-        self.model = Network()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-2)
-        make = PurifyRegularizer.for_model if tapped else _explicit
-        self.purify = make(self.model, rows)
-        self.criterion = self.purify.criterion(nn.CrossEntropyLoss()) if tapped else None
+        self.saved = {"model": self.model, "optimizer": self.optimizer, "purify": self.purify}
 
     def places(self, parts: int) -> Iterator[tuple[int, int]]:
         """Steps and micro-batches that are still to come; each is saved when it is through."""
@@ -106,34 +134,19 @@ class _Loop:
         for place in range(begin, STEPS * parts):
             yield divmod(place, parts)
             gradients = [parameter.grad for parameter in self.model.parameters()]
-            parts_of_state = {"model": self.model, "optimizer": self.optimizer, "purify": self.purify}
-            states = {name: part.state_dict() for name, part in parts_of_state.items()}
+            states = {name: part.state_dict() for name, part in self.saved.items()}
             save_whole({**states, "gradients": gradients, "place": place + 1}, self.file)
         save_end(self.end, self.model, self.purify)
-
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The task's loss with the term."""
-        if self.criterion is not None:
-            loss: Tensor = self.criterion(self.model(images), labels)
-            return loss
-        self.purify.critic_step()
-        features = self.model.body(images)
-        return nn.functional.cross_entropy(self.model.head(features), labels) + self.purify.loss(features)
 
     def _load(self) -> int:
         if not self.file.exists():
             return 0
         state = torch.load(self.file, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.purify.load_state_dict(state["purify"])
+        for name, part in self.saved.items():
+            part.load_state_dict(state[name])
         for parameter, gradient in zip(self.model.parameters(), state["gradients"], strict=True):
             parameter.grad = gradient
         return int(state["place"])
-
-
-def _explicit(model: Network, rows: Any) -> PurifyRegularizer:
-    return PurifyRegularizer(model.body, rows, feature_dim=WIDTH)
 
 
 def save_end(file: Path, model: nn.Module, purify: Any) -> None:
@@ -141,7 +154,8 @@ def save_end(file: Path, model: nn.Module, purify: Any) -> None:
     save_whole({"model": model.state_dict(), "critic": purify.state_dict()["critic"]}, file)
 
 
-def _train(loop: _Loop, *, parts: int = 1) -> None:
+def train(loop: SavedLoop, *, parts: int = 1) -> None:
+    """Train from where the file is; with several micro-batches a step it is saved after each, with their gradients."""
     for step, part in loop.places(parts):
         (loop.loss(*batch(step, part)) / parts).backward()
         if part == parts - 1:
@@ -149,26 +163,11 @@ def _train(loop: _Loop, *, parts: int = 1) -> None:
             loop.optimizer.zero_grad()
 
 
-def explicit(folder: Path) -> None:
-    """``critic_step()`` and ``loss(features)`` by hand."""
-    _train(_Loop(folder, sampler(), tapped=False))
-
-
-def tapped(folder: Path) -> None:
-    """The criterion wrapped."""
-    _train(_Loop(folder, sampler(), tapped=True))
-
-
-def accumulated(folder: Path) -> None:
-    """Three micro-batches a step, saved after each, with their gradients."""
-    _train(_Loop(folder, sampler(), tapped=False), parts=PARTS)
-
-
-def from_stream(folder: Path) -> None:
-    """Auxiliary rows from a stream that workers read ahead."""
-    rows = streamed(folder)
-    _train(_Loop(folder, rows, tapped=True))
-    rows.close()
+def own_loop(folder: Path, *, tapped: bool, parts: int = 1, stream: bool = False) -> None:
+    """``critic_step()`` and ``loss(features)`` by hand, or the criterion wrapped; rows at hand, or that workers read ahead."""
+    rows = streamed(folder) if stream else sampler()
+    train(SavedLoop(folder, rows, tapped=tapped), parts=parts)
+    getattr(rows, "close", bool)()
 
 
 def accelerate(folder: Path) -> None:
@@ -305,10 +304,10 @@ def readable(file: Path) -> bool:
 
 
 FORMS: Mapping[str, Form] = {
-    "explicit": explicit,
-    "tapped": tapped,
-    "accumulation": accumulated,
-    "stream with workers": from_stream,
+    "explicit": partial(own_loop, tapped=False),
+    "tapped": partial(own_loop, tapped=True),
+    "accumulation": partial(own_loop, tapped=False, parts=PARTS),
+    "stream with workers": partial(own_loop, tapped=True, stream=True),
     "Accelerate": accelerate,
     "timm": timm,
     "Lightning": lightning,

@@ -11,27 +11,24 @@ from torch import nn
 
 from wdpurify import Critic, OneSided, WeightClipping
 
-from ._grid import Options as Options
-from ._grid import candidates as candidates
 from ._types import Method as Method
+from ._types import Options as Options
+from ._types import Run as Run
+from ._types import candidates as candidates
 from .auxiliary_head import MultiTask, Transfer
 from .balanced import BalancedBatches, BalancedPurified, BalancedReversal, GroupRobust
 from .concept_erasure import ConceptErasure
-from .coral import Coral
+from .distances import Coral, MaximumMeanDiscrepancy, SlicedWasserstein
 from .erased import BalancedPurifiedErased, PurifiedErased
-from .erased_regression import ErasedRegression
 from .fairlearn_parity import AdversarialParity, ParityReductions
+from .fitted import ErasedRegression, WeightedRegression
 from .gradient_reversal import GradientReversal
-from .maximum_mean_discrepancy import MaximumMeanDiscrepancy
 from .per_label import PurifiedPerLabel
 from .plain import Plain
 from .predicted_nuisance import PredictedNuisance, PredictedNuisanceErased
 from .purified import Purified
 from .refitted_head import PurifiedUnbiasedHead, UnbiasedHead
-from .sliced_wasserstein import SlicedWasserstein
-from .weighted_gap import WeightedGap
-from .weighted_regression import WeightedRegression
-from .within_class import WithinClass
+from .told_classes import WeightedGap, WithinClass
 
 #: The critic of the paper; what it does not state, the activation, is ReLU.
 PUBLISHED_CRITIC = partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU)
@@ -39,15 +36,20 @@ PUBLISHED_CRITIC = partial(Critic, hidden=(512, 256, 10), activation=nn.ReLU)
 #: Auxiliary rows per acting step of the paper's forms, half of them of the fixed group.
 PUBLISHED_ROWS = 64
 
-#: Method name -> constructor, called as ``METHODS[name](network, task, seed=..., device=..., steps=...)``.
+#: Training without and with what the nuisance hides, by which all others are judged.
+REFERENCES: Mapping[str, Callable[..., Method]] = {"plain": Plain, "upper bound": Plain}
+LEACE: Mapping[str, Callable[..., Method]] = {
+    "LEACE, head kept": partial(ConceptErasure, refit=False),
+    "LEACE, head refitted": ConceptErasure,
+}
+
+#: Method name -> constructor, called as ``METHODS[name](Run(network, task, ...))``.
 METHODS: Mapping[str, Callable[..., Method]] = {
-    "plain": Plain,
-    "upper bound": Plain,
+    **REFERENCES,
     "control: statistics only": partial(Purified, strength=0.0, update_statistics=True),
     "control: shuffled groups": partial(Purified, shuffled=True),
     "gradient reversal": GradientReversal,
-    "LEACE, head kept": partial(ConceptErasure, refit=False),
-    "LEACE, head refitted": ConceptErasure,
+    **LEACE,
     "as published, to population": partial(Purified, published=True, batch_size=PUBLISHED_ROWS),
     "as published, to group": partial(Purified, published=True, objective=OneSided("group"), batch_size=PUBLISHED_ROWS),
     "wdpurify, one-sided, balanced": partial(
@@ -71,13 +73,11 @@ METHODS: Mapping[str, Callable[..., Method]] = {
 
 #: The methods of the face tables, under the paper's names.
 FACE_METHODS: Mapping[str, Callable[..., Method]] = {
-    "plain": Plain,
-    "upper bound": Plain,
+    **REFERENCES,
     "transfer": Transfer,
     "multi-task": MultiTask,
     "adversarial multi-task": GradientReversal,
-    "LEACE, head kept": METHODS["LEACE, head kept"],
-    "LEACE, head refitted": METHODS["LEACE, head refitted"],
+    **LEACE,
     "as published, to population": METHODS["as published, to population"],
     "as published, to group": METHODS["as published, to group"],
     "wdpurify": Purified,
@@ -88,8 +88,7 @@ FACE_METHODS: Mapping[str, Callable[..., Method]] = {
 
 #: The methods for those who know the irrelevant label of their own training rows. Upper bound and plain training do not use it.
 OWN_ROWS_METHODS: Mapping[str, Callable[..., Method]] = {
-    "plain": Plain,
-    "upper bound": Plain,
+    **REFERENCES,
     "balanced batches": BalancedBatches,
     "group DRO": GroupRobust,
     "gradient reversal, balanced": partial(GradientReversal, balance=True),
@@ -108,8 +107,7 @@ PURIFIED_ROWS = {"batch_size": 16}
 
 #: The methods of the picture benchmark.
 PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
-    "plain": Plain,
-    "upper bound": Plain,
+    **REFERENCES,
     "control: shuffled groups": partial(Purified, shuffled=True, **PURIFIED_ROWS),
     "gradient reversal, weight 0": partial(GradientReversal, weight=0.0, **PICTURE_ROWS),
     "gradient reversal": partial(GradientReversal, **PICTURE_ROWS),
@@ -117,8 +115,7 @@ PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
     "CORAL": partial(Coral, **PICTURE_ROWS),
     "MMD": partial(MaximumMeanDiscrepancy, **PICTURE_ROWS),
     "sliced Wasserstein": partial(SlicedWasserstein, **PICTURE_ROWS),
-    "LEACE, head kept": METHODS["LEACE, head kept"],
-    "LEACE, head refitted": METHODS["LEACE, head refitted"],
+    **LEACE,
     "wdpurify, statistics updated": partial(Purified, update_statistics=True, **PURIFIED_ROWS),
     "wdpurify": partial(Purified, **PURIFIED_ROWS),
     "wdpurify, erased at the end": partial(PurifiedErased, **PURIFIED_ROWS),
@@ -126,7 +123,6 @@ PICTURE_METHODS: Mapping[str, Callable[..., Method]] = {
     "wdpurify, head on unbiased rows": partial(PurifiedUnbiasedHead, **PURIFIED_ROWS),
 }
 
-PLAIN = "plain"
 #: Methods that take no step, by the kind of rows that they read.
 FITTED_METHODS: Mapping[str, Mapping[str, Callable[..., Method]]] = {
     "table": {
@@ -151,8 +147,7 @@ def tuned_variants(batch_size: int, kind: str = "") -> dict[str, Callable[..., M
     half = {"batch_size": batch_size // 2}
     limits = {f"wdpurify, at most {most:g} times": partial(Purified, most=most, **half) for most in (1.0, 1.5, 3.0)}
     return {
-        PLAIN: Plain,
-        "upper bound": Plain,
+        **REFERENCES,
         "wdpurify": partial(Purified, **half),
         **limits,
         "wdpurify, no guard of the spread": partial(Purified, keep=0.0, **half),
@@ -170,8 +165,7 @@ def own_rows_methods(batch_size: int, kind: str = "") -> dict[str, Callable[...,
     """
     half = {"batch_size": batch_size // 2}
     return {
-        PLAIN: Plain,
-        "upper bound": Plain,
+        **REFERENCES,
         "balanced batches": BalancedBatches,
         "group DRO": GroupRobust,
         "wdpurify, balanced": partial(BalancedPurified, balance=True, **half),
@@ -189,12 +183,10 @@ def modality_methods(batch_size: int, kind: str = "") -> dict[str, Callable[...,
     """
     half = {"batch_size": batch_size // 2}
     return {
-        PLAIN: Plain,
-        "upper bound": Plain,
+        **REFERENCES,
         "control: shuffled groups": partial(Purified, shuffled=True, **half),
         "gradient reversal": partial(GradientReversal, batch_size=batch_size),
-        "LEACE, head kept": METHODS["LEACE, head kept"],
-        "LEACE, head refitted": METHODS["LEACE, head refitted"],
+        **LEACE,
         "wdpurify": partial(Purified, **half),
         "erased at the end, never purified": partial(PurifiedErased, strength=0.0, **half),
         "wdpurify, erased at the end": partial(PurifiedErased, **half),

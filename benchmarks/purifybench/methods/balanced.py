@@ -4,41 +4,44 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from purifybench.network import Network
-from purifybench.tasks import Task
 from torch import Tensor
 
 from wdpurify import balanced_weights
 from wdpurify._torch import derive_seed
 
+from ._types import Run
 from .gradient_reversal import GradientReversal
 from .plain import Plain
 from .purified import Purified
 
 
-class BalancedBatches(Plain):
+class DrawnByWeight(Plain):
+    """Task rows drawn with replacement, by the weights that a method gives them in an attribute of that name."""
+
+    weights: Tensor
+
+    def rows(self, step: int, usual: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(self.run.seed, "balanced rows", step))
+        return torch.multinomial(self.weights, len(usual), replacement=True, generator=generator)
+
+
+class BalancedBatches(DrawnByWeight):
     """Task rows drawn evenly over the cells of irrelevant label and class, with replacement ("simple data balancing").
 
     Source: Idrissi et al. 2022, arXiv:2110.14503.
     """
 
-    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int, **options: Any) -> None:
-        super().__init__(network, task, seed=seed, device=device, steps=steps, **options)
-        self.seed = seed
-        classes = task.auxiliary.classes
-        assert classes is not None
-        self.weights = balanced_weights(task.auxiliary.groups, classes)
-
-    def rows(self, step: int, usual: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "balanced rows", step))
-        return torch.multinomial(self.weights, len(usual), replacement=True, generator=generator)
+    def __init__(self, run: Run, **options: Any) -> None:
+        super().__init__(run, **options)
+        assert run.task.auxiliary.classes is not None
+        self.weights = balanced_weights(run.task.auxiliary.groups, run.task.auxiliary.classes)
 
 
 class GroupRobust(BalancedBatches):
     """Group DRO: the worst cells weigh more and more, on batches that are drawn evenly over the cells.
 
     Args:
-        network, task, seed, device, steps: as for every method.
+        run: as for every method.
         step_size: of the weights, eta_q; benchmarks tune it on validation data.
 
     Source: Sagawa et al. 2020, arXiv:1911.08731, Alg. 1.
@@ -47,12 +50,10 @@ class GroupRobust(BalancedBatches):
     #: In ascending order: of equally good sizes the first is chosen, which changes least.
     GRID: ClassVar = {"step_size": (0.001, 0.01, 0.1)}
 
-    def __init__(
-        self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int, step_size: float = 0.01
-    ) -> None:
-        super().__init__(network, task, seed=seed, device=device, steps=steps)
+    def __init__(self, run: Run, *, step_size: float = 0.01) -> None:
+        super().__init__(run)
         self.step_size = step_size
-        pairs = torch.stack([torch.tensor(task.auxiliary.groups), task.train.labels])
+        pairs = torch.stack([torch.tensor(run.task.auxiliary.groups), run.task.train.labels])
         _, self.cells = pairs.unique(dim=1, return_inverse=True)
         self.importance = torch.ones(int(self.cells.max()) + 1) / (int(self.cells.max()) + 1)
         self.drawn = torch.empty(0, dtype=torch.int64)

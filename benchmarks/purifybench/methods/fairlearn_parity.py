@@ -4,12 +4,12 @@ import contextlib
 import warnings
 from typing import Literal
 
-import torch
-from purifybench.network import Network
-from purifybench.tasks import Task
 from sklearn.linear_model import LogisticRegression
 
+from ._types import Run
 from .fitted import Fitted, Predictor
+
+Constraint = Literal["DemographicParity", "EqualizedOdds"]
 
 
 class ParityReductions(Fitted):
@@ -19,24 +19,15 @@ class ParityReductions(Fitted):
     contradicts the labels, equalized odds does not.
 
     Args:
-        network, task, seed, device, steps: as for every method.
+        run: as for every method.
         constraint: ``"DemographicParity"``, every nuisance is given each class equally often; or ``"EqualizedOdds"``, among the
             rows of a class it is.
 
     Source: Agarwal et al. 2018, arXiv:1803.02453; Fairlearn (Weerts et al. 2023).
     """
 
-    def __init__(
-        self,
-        network: Network,
-        task: Task,
-        *,
-        seed: int,
-        device: torch.device,
-        steps: int,
-        constraint: Literal["DemographicParity", "EqualizedOdds"] = "DemographicParity",
-    ) -> None:
-        super().__init__(network, task, seed=seed, device=device, steps=steps)
+    def __init__(self, run: Run, *, constraint: Constraint = "DemographicParity") -> None:
+        super().__init__(run)
         self.constraint = constraint
 
     def fit(self) -> Predictor:
@@ -48,7 +39,7 @@ class ParityReductions(Fitted):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pandas, about how Fairlearn uses it
             fitted.fit(train.images.numpy(), train.labels.numpy(), sensitive_features=train.groups.numpy())
-        return lambda rows: fitted.predict(rows, random_state=self.seed)
+        return lambda rows: fitted.predict(rows, random_state=self.run.seed)
 
 
 class AdversarialParity(Fitted):
@@ -62,15 +53,11 @@ class AdversarialParity(Fitted):
     HIDDEN = (128, "relu", 128, "relu")
     BATCH_SIZE = 64
 
-    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int) -> None:
-        super().__init__(network, task, seed=seed, device=device, steps=steps)
-        self.steps = steps
-
     def fit(self) -> Predictor:
         from fairlearn.adversarial import AdversarialFairnessClassifier
 
         train = self.task.train
-        epochs = max(1, round(self.steps * self.BATCH_SIZE / len(train.labels)))
+        epochs = max(1, round(self.run.steps * self.BATCH_SIZE / len(train.labels)))
         fitted = AdversarialFairnessClassifier(
             backend="torch",
             predictor_model=list(self.HIDDEN),
@@ -78,7 +65,7 @@ class AdversarialParity(Fitted):
             batch_size=self.BATCH_SIZE,
             epochs=epochs,
             shuffle=True,
-            random_state=self.seed,
+            random_state=self.run.seed,
         )
         with contextlib.redirect_stdout(None):
             fitted.fit(train.images.numpy(), train.labels.numpy(), sensitive_features=train.groups.numpy())

@@ -9,11 +9,10 @@ import math
 from typing import Any, ClassVar
 
 import torch
-from purifybench.network import Network
-from purifybench.tasks import Task
 from torch import Tensor
 
-from .auxiliary_head import BATCH_SIZE, MultiTask
+from ._types import Run
+from .auxiliary_head import MultiTask
 
 
 class _Reverse(torch.autograd.Function):
@@ -34,12 +33,10 @@ class GradientReversal(MultiTask):
     weight, it collapsed or did worse.
 
     Args:
-        network, task, seed, device: as for every method.
-        steps: length of the run, which the schedule of the weight needs.
+        run: as for every method; the schedule of the weight needs its length.
         weight: lambda, the final factor of the reversed gradient; benchmarks tune it on validation data.
-        batch_size: auxiliary rows per step.
-        balance: draw evenly over the cells of group and class, for a task whose auxiliary rows have classes.
         protect_statistics: keep auxiliary rows out of the running BatchNorm statistics, as purifying does.
+        **options: `batch_size` and `balance` of `AuxiliaryTerm`.
 
     Source: Ganin et al. 2016, JMLR 17(1), Sec. 5.2.2; Li et al. 2021, arXiv:2102.10955, Sec. IV-B for AMTL.
     """
@@ -47,25 +44,11 @@ class GradientReversal(MultiTask):
     #: In ascending order: of equally good weights the first is chosen, which changes least.
     GRID: ClassVar = {"weight": (0.03, 0.1, 0.3, 1.0)}
 
-    def __init__(
-        self,
-        network: Network,
-        task: Task,
-        *,
-        seed: int,
-        device: torch.device,
-        steps: int,
-        weight: float = 0.3,
-        batch_size: int = BATCH_SIZE,
-        balance: bool = False,
-        protect_statistics: bool = False,
-    ) -> None:
-        of_head = {"batch_size": batch_size, "hidden": True, "balance": balance}
-        super().__init__(network, task, seed=seed, device=device, steps=steps, **of_head)
+    def __init__(self, run: Run, *, weight: float = 0.3, protect_statistics: bool = False, **options: Any) -> None:
+        super().__init__(run, hidden=True, **options)
         self.reversal = weight
-        self.steps = steps
-        self.done = 0
         self.protect_statistics = protect_statistics
+        self.done = 0
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         loss = super().loss(images, labels)
@@ -79,9 +62,9 @@ class GradientReversal(MultiTask):
         features: Tensor = torch.func.functional_call(self.network.features, buffers, (images,))
         return features
 
-    def seen_by_head(self, features: Tensor) -> Tensor:
-        weight = self.reversal * (2.0 / (1.0 + math.exp(-10.0 * self.done / self.steps)) - 1.0)
-        return _Reverse.apply(features, weight)
+    def term(self, features: Tensor, groups: Tensor) -> Tensor:
+        weight = self.reversal * (2.0 / (1.0 + math.exp(-10.0 * self.done / self.run.steps)) - 1.0)
+        return super().term(_Reverse.apply(features, weight), groups)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"done": self.done}

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from purifybench.network import Network
-from purifybench.tasks import Task
 from torch import Tensor
 
+from ._types import Run
 from .plain import Plain
 from .purified import Purified
 
@@ -16,15 +14,14 @@ class PurifiedPerLabel(Plain):
     """The task loss and one purify term per label column.
 
     Args:
-        network, task, seed, device, steps: as for every method.
+        run: as for every method.
         **options: of each `Purified`.
     """
 
-    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int, **options: Any) -> None:
-        super().__init__(network, task, seed=seed, device=device, steps=steps)
-        common: dict[str, Any] = {"seed": seed, "device": device, "steps": steps, **options}
-        names = list(task.auxiliary.columns or ())
-        self.parts = [Purified(network, task, labels=[name], **common) for name in names] or [Purified(network, task, **common)]
+    def __init__(self, run: Run, **options: Any) -> None:
+        super().__init__(run)
+        names = list(run.task.auxiliary.columns or ())
+        self.parts = [Purified(run, labels=[name], **options) for name in names] or [Purified(run, **options)]
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         for part in self.parts:

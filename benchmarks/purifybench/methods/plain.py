@@ -2,18 +2,19 @@
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from purifybench.network import Network
-from purifybench.tasks import Task
 from torch import Tensor, nn
+
+from ._types import Run
 
 
 class Plain:
     """Cross-entropy on the task rows; the other methods build on it."""
 
-    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int) -> None:
-        self.network = network
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.network = run.network
+        self.task = run.task
 
     def rows(self, step: int, usual: Tensor) -> Tensor:
         return usual

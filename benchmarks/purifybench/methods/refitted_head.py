@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 from purifybench.network import Network, features_of
-from purifybench.tasks import Split, Task
+from purifybench.tasks import Split
 from sklearn.linear_model import LogisticRegression
 
+from ._types import Run
 from .plain import Plain
 from .purified import Purified
 
@@ -38,22 +39,21 @@ class UnbiasedHead(Plain):
     """plain training, then a head fitted anew on the oracle's rows, which have no bias and no user has.
 
     Args:
-        network, task, seed, device, steps: as for every method.
+        run: as for every method.
 
     Raises:
         ValueError: for a task without an oracle's rows.
     """
 
-    def __init__(self, network: Network, task: Task, *, seed: int, device: torch.device, steps: int, **options: Any) -> None:
-        super().__init__(network, task, seed=seed, device=device, steps=steps, **options)
-        if task.oracle is None:
-            raise ValueError(f"the task {task.name} has no rows without the bias to fit a head on")
-        self.unbiased = task.oracle
-        self.device = device
+    def __init__(self, run: Run, **options: Any) -> None:
+        super().__init__(run, **options)
+        if run.task.oracle is None:
+            raise ValueError(f"the task {run.task.name} has no rows without the bias to fit a head on")
+        self.unbiased = run.task.oracle
 
     def finish(self) -> dict[str, float]:
         measured = super().finish()
-        refit_head(self.network, self.unbiased, self.device)
+        refit_head(self.network, self.unbiased, self.run.device)
         return measured
 
 

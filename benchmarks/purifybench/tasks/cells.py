@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -102,7 +103,7 @@ def _biased_counts(rows: int, shape: tuple[int, int], bias: float) -> Counts:
     """Rows per cell, of so many rows per class."""
     n_classes, n_nuisances = shape
     paired = round(bias * rows)
-    counts = {(label, group): 0 for label in range(n_classes) for group in range(n_nuisances)}
+    counts = dict.fromkeys(product(*map(range, shape)), 0)
     for label in range(n_classes):
         own = partner(label, n_nuisances)
         counts[label, own] = paired
@@ -122,8 +123,7 @@ def _biased_within(most: int, shape: tuple[int, int], bias: float) -> Counts:
 def _shuffled_cells(labels: Tensor, groups: Tensor, shape: tuple[int, int], seed: int) -> dict[tuple[int, int], list[int]]:
     generator = torch.Generator().manual_seed(seed)
     cells = {}
-    for label in range(shape[0]):
-        for group in range(shape[1]):
-            rows = ((labels == label) & (groups == group)).nonzero()[:, 0]
-            cells[label, group] = rows[torch.randperm(len(rows), generator=generator)].tolist()
+    for label, group in product(*map(range, shape)):
+        rows = ((labels == label) & (groups == group)).nonzero()[:, 0]
+        cells[label, group] = rows[torch.randperm(len(rows), generator=generator)].tolist()
     return cells

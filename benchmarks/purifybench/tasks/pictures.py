@@ -7,7 +7,8 @@ from pathlib import Path
 import datasets
 import torch
 from purifybench.faces.rows import square
-from purifybench.faces.styles import styled_faces
+from purifybench.faces.sets import styled_faces
+from purifybench.sources import splits_of
 from torch import Tensor
 
 from ._types import Auxiliary, Split, Task
@@ -123,15 +124,7 @@ def _opened(data: tuple[str, ...], columns: tuple[str, ...]) -> datasets.Dataset
 
 
 def _source(name: str, columns: tuple[str, ...]) -> datasets.Dataset:
-    path = Path(name)
-    if path.is_file():
-        splits = datasets.load_dataset("parquet", data_files=name)
-    elif path.exists():
-        splits = datasets.load_dataset(name)
-    else:
-        identifier, _, config = name.partition(":")
-        splits = datasets.load_dataset(identifier, config or None)
-    rows = datasets.concatenate_datasets(list(splits.values()))
+    rows = datasets.concatenate_datasets(list(splits_of(name).values()))
     for column in columns:
         if column not in rows.column_names:
             raise ValueError(

@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import torch
 from PIL import Image
+from purifybench.sources import splits_of
 from torch import Tensor
 
 from ._types import Auxiliary, Split, Task
@@ -111,14 +112,7 @@ def open_source(source: str, split: str, columns: Sequence[str], *, only: bool =
     Raises:
         ValueError: if the split or a column is missing, with those that there are.
     """
-    path = Path(source)
-    if path.is_file():
-        found = datasets.load_dataset("parquet", data_files=source)
-    elif path.exists():
-        found = datasets.load_dataset(source)
-    else:
-        name, _, config = source.partition(":")
-        found = datasets.load_dataset(name, config or None)
+    found = splits_of(source)
     if split not in found and (only or len(found) > 1):
         raise ValueError(f"{source} has no split {split!r}; it has {', '.join(found)}")
     chosen = found[split] if split in found else next(iter(found.values()))

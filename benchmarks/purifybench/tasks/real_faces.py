@@ -43,18 +43,8 @@ def build(
         auxiliary_rows: auxiliary faces.
 
     Raises:
-        ValueError: if an argument or a folder is not as said; the message says what was expected and what was found.
+        ValueError: if a folder is not as said; the message says what was expected and what was found.
     """
-    unknown = [name for name in folders if name not in LAYOUTS]
-    if unknown or len(folders) < 2:
-        given = ", ".join(folders) or "none"
-        raise ValueError(
-            f"`folders` must name at least two of {', '.join(LAYOUTS)}, to train on one and test on others, got {given}"
-        )
-    if train not in folders:
-        raise ValueError(f"`train` must be one of the given sets, {', '.join(folders)}, got {train!r}")
-    if label not in LABELS:
-        raise ValueError(f"`label` must be 'hair' or 'smiling', got {label!r}")
     faces = {name: _load(name, Path(folder), image_size) for name, folder in folders.items()}
     own, subjects = faces[train]
     try:
