@@ -155,7 +155,7 @@ def test_every_benchmark_is_on_the_page_that_leads_to_them():
 
 
 #: Pages that record what was tried and measured: their figures and conditions are the content.
-RECORDS = {"findings.md", "reliability.md", "changelog.md", "gallery.md"}
+RECORDS = {"laboratory-book.md", "reliability.md", "changelog.md", "gallery.md"}
 PROSE = [ROOT / "README.md", *(path for path in sorted(DOCS.glob("*.md")) if path.name not in RECORDS)]
 MOST_WORDS = 25
 MOST_FIGURES = 3
