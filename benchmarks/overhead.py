@@ -3,10 +3,12 @@
     python benchmarks/overhead.py --backbones small-bn small-gn
     python benchmarks/overhead.py --backbones resnet18 --batch-size 16 --rounds 5
     python benchmarks/overhead.py --backbones purifybench.pretrained:efficientnet_lite0 --batch-size 32 --image-size 64
+    python benchmarks/overhead.py --backbones mlp last-layer --batch-size 32
 
 The methods take turns, a block of steps each, in an order that is shuffled every round, so that a busy machine slows all of
 them alike. Reported is the median over rounds of each block's time over the plain block's time of the same round, with the
-quartiles. Images are random: time does not depend on what they show.
+quartiles. Beside it are the calls of torch's operators per step, which do not depend on the machine. Rows are random: time does
+not depend on what they show.
 """
 
 import json
@@ -28,14 +30,23 @@ from purifybench.adapted import network_named
 from purifybench.frontier import forms
 from purifybench.methods import METHODS, Method, Run
 from purifybench.methods.plain import Plain
+from purifybench.network import Network
 from purifybench.results import provenance
+from purifybench.row_networks import last_layer, perceptron
+from purifybench.sentence_encoder import TOKENS
 from purifybench.tasks import Auxiliary, Split, Task
 from purifybench.tasks._types import to_float
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 GROUPS = 10
+#: Networks of rows that are no pictures: the shape of a row, and the network for so many numbers and classes.
+ROW_NETWORKS: dict[str, tuple[tuple[int, ...], Callable[[int, int], Network]]] = {
+    "mlp": ((32,), partial(perceptron, hidden=(64, 64))),
+    "last-layer": ((TOKENS, 385), last_layer),
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,8 @@ class Arguments:
     """What a step costs.
 
     Attributes:
-        backbones: networks, each a small one or one of the paper's by its name, a timm model, or `package.module:callable`.
+        backbones: networks, each a small one or one of the paper's by its name, a timm model, `package.module:callable`, `mlp`
+            for rows of a table, or `last-layer` for a sentence encoder of which the last layer is trained.
         batch_size: task rows per step; an auxiliary batch has half as many, of the default also a third and a sixth.
         image_size: pixels.
         rounds: how often each method takes its turn.
@@ -123,29 +135,58 @@ class Turn:
     def __init__(self, make: Callable[..., Method], backbone: str, task: Task, device: torch.device) -> None:
         torch.manual_seed(0)
         self.device = device
-        network = network_named(backbone, task.n_classes, {}).to(device)
+        network = network_of(backbone).to(device)
         self.method = make(Run(network, task, 0, device, steps=10_000))
         self.optimizer = torch.optim.SGD([*network.parameters(), *self.method.parameters()], 1e-3, momentum=0.9)
         if isinstance(self.method, TwoUpdates):
             self.method.optimizer = self.optimizer
 
+    def train(self, images: Tensor, labels: Tensor, steps: int) -> None:
+        """Take so many steps."""
+        for _ in range(steps):
+            loss = self.method.loss(images, labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
     def seconds(self, images: Tensor, labels: Tensor, steps: int) -> float:
         """Time of so many steps."""
+        return seconds_of(partial(self.train, images, labels, steps), self.device)
 
-        def work() -> None:
-            for _ in range(steps):
-                loss = self.method.loss(images, labels)
-                self.optimizer.zero_grad()
-                loss.backward()
-                self.optimizer.step()
-
-        return seconds_of(work, self.device)
+    def operator_calls(self, images: Tensor, labels: Tensor, steps: int) -> float:
+        """Calls of torch's operators per step, the mean of so many."""
+        with OperatorCalls() as calls:
+            self.train(images, labels, steps)
+        return calls.count / steps
 
 
-def random_task(arguments: Arguments) -> Task:
-    """Images of noise with labels and groups."""
-    shape = (1024, 3, arguments.image_size, arguments.image_size)
-    images = torch.randint(256, shape, dtype=torch.uint8)
+class OperatorCalls(TorchDispatchMode):
+    """Counts calls of torch's operators, views and reads of single numbers included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        self.count += 1
+        return function(*arguments, **(named or {}))
+
+
+def network_of(backbone: str) -> Network:
+    """The network of that name."""
+    if backbone in ROW_NETWORKS:
+        shape, make = ROW_NETWORKS[backbone]
+        return make(shape[-1], GROUPS)
+    return network_named(backbone, GROUPS, {})
+
+
+def random_task(arguments: Arguments, backbone: str) -> Task:
+    """Rows of noise with labels and groups."""
+    if backbone in ROW_NETWORKS:
+        images = torch.randn(256, *ROW_NETWORKS[backbone][0])
+        images[..., -1] = 1.0  # the mask of tokens
+    else:
+        images = torch.randint(256, (1024, 3, arguments.image_size, arguments.image_size), dtype=torch.uint8)
     split = Split(images[: arguments.batch_size], torch.randint(10, (arguments.batch_size,)))
     groups = Auxiliary(images, [row % GROUPS for row in range(len(images))], fixed=0)
     return Task("noise", 10, split, split, {"clean": split}, groups)
@@ -153,7 +194,7 @@ def random_task(arguments: Arguments) -> Task:
 
 def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[str, dict[str, float]]:
     """Median and quartiles of the time over the plain loop's, and milliseconds per step, per method."""
-    task = random_task(arguments)
+    task = random_task(arguments, backbone)
     turns = {
         name: Turn(make, backbone, task, device)
         for name, make in compared(arguments.batch_size, frontier=arguments.frontier).items()
@@ -171,7 +212,8 @@ def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[s
         ratio = np.array([one[name] / one["plain loop"] for one in rounds])
         low, median, high = np.percentile(ratio, [25, 50, 75])
         milliseconds = float(np.median([one[name] for one in rounds])) / arguments.steps * 1e3
-        found[name] = {"ratio": median, "low": low, "high": high, "milliseconds": milliseconds}
+        calls = turns[name].operator_calls(images, labels, arguments.steps)
+        found[name] = {"ratio": median, "low": low, "high": high, "milliseconds": milliseconds, "operators": calls}
     return found
 
 
@@ -181,7 +223,7 @@ def check(arguments: Arguments) -> None:
         raise SystemExit("--steps: a multiple of six, so that every turn holds the same number of acting steps")
     for backbone in arguments.backbones:
         try:
-            network_named(backbone, GROUPS, {})
+            network_of(backbone)
         except (ValueError, TypeError, ImportError) as error:
             raise SystemExit(f"--backbones: {error}") from error
 
@@ -195,11 +237,12 @@ def main() -> None:
     result: dict[str, Any] = {}
     for backbone in arguments.backbones:
         result[backbone] = measure(backbone, arguments, device)
-        title = f"{backbone}, {arguments.image_size}x{arguments.image_size}, batch {arguments.batch_size}, {device}"
-        lines = [["method", "ms/step", "time over the plain loop's", "quartiles"]]
+        size = "" if backbone in ROW_NETWORKS else f"{arguments.image_size}x{arguments.image_size}, "
+        title = f"{backbone}, {size}batch {arguments.batch_size}, {device}"
+        lines = [["method", "ms/step", "time over the plain loop's", "quartiles", "operator calls"]]
         for name, row in result[backbone].items():
             quartiles = f"{row['low']:.2f} to {row['high']:.2f}"
-            lines.append([name, f"{row['milliseconds']:.1f}", f"{row['ratio']:.2f}", quartiles])
+            lines.append([name, f"{row['milliseconds']:.1f}", f"{row['ratio']:.2f}", quartiles, f"{row['operators']:.0f}"])
         Console().print(tables.upright(title, lines))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     described = {"arguments": json.loads(json.dumps(vars(arguments), default=str)), "result": result}

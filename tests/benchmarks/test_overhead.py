@@ -36,9 +36,20 @@ def test_networks_of_the_benchmarks_and_of_ones_own_are_measured_side_by_side(st
         assert all(row["milliseconds"] > 0 and row["low"] <= row["ratio"] <= row["high"] for row in rows.values())
 
 
+def test_rows_of_a_table_are_measured_and_the_calls_of_operators_are_those_of_a_step(start):
+    rows = start("--backbones", "mlp", "--batch-size", "12", "--rounds", "1")["mlp"]
+    plain, ours = rows["plain loop"]["operators"], rows["wdpurify, half"]["operators"]
+    # Three layers forward and backward, loss and update of six tensors; and the auxiliary step.
+    assert 60 < plain < 130
+    assert plain + 300 < ours < plain + 800
+    with overhead.OperatorCalls() as calls:
+        torch.ones(2) + torch.ones(2)
+    assert calls.count == 3
+
+
 @pytest.mark.parametrize(("name", "width"), [("small-gn", 128), ("test_picture_networks:Tiny", 6)])
 def test_what_is_measured_is_the_network_of_that_name(name, width):
-    task = overhead.random_task(overhead.Arguments(batch_size=6, image_size=16))
+    task = overhead.random_task(overhead.Arguments(batch_size=6, image_size=16), name)
     turn = overhead.Turn(METHODS["plain"], name, task, torch.device("cpu"))
     assert turn.method.network.head.in_features == width
 
