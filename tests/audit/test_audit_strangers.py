@@ -61,6 +61,22 @@ def test_a_link_to_a_file_of_the_folder_and_a_link_that_is_the_folder_are_follow
     assert len(read_table("task", open_source(str(tmp_path / "short"), "train"), ["label"]).inputs) == 7
 
 
+def test_a_snapshot_of_the_hugging_face_cache_is_read_and_only_its_own_blobs(tmp_path):
+    plain = _folder(tmp_path)
+    cache = tmp_path / "datasets--faces"
+    snapshot = cache / "snapshots" / "1a2b"
+    (cache / "blobs").mkdir(parents=True)
+    for number, file in enumerate(sorted(path for path in plain.rglob("*") if path.is_file())):
+        blob = file.rename(cache / "blobs" / str(number))
+        link = snapshot / file.relative_to(plain)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blob)
+    assert len(read_table("task", open_source(str(snapshot), "train"), ["label"]).inputs) == 6
+    (snapshot / "train" / "a" / "more.png").symlink_to(tmp_path / "private" / "9.png")
+    with pytest.raises(ValueError, match=r"more\.png"):
+        open_source(str(snapshot), "train")
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ["../../private/9.png", "http://127.0.0.1:9/9.png"])
 def test_metadata_that_leads_out_of_the_folder_is_refused_by_name(name, tmp_path):

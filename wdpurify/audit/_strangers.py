@@ -1,4 +1,4 @@
-"""What files of strangers must not do: lead out of their folder, or fill the memory."""
+"""Refuses files of strangers that lead out of their folder or would fill the memory."""
 
 import os
 import warnings
@@ -13,10 +13,10 @@ from ._text import shown
 
 
 def check_links(folder: Path) -> None:
-    """Refuse links other than those to files of the folder.
+    """Refuse links other than those to files of the folder; a snapshot of the Hugging Face cache links to its ``blobs``.
 
     Raises:
-        ValueError: naming the link.
+        ValueError: with the link.
     """
     for here, folders, files in os.walk(folder):
         for path in (Path(here, name) for name in (*folders, *files)):
@@ -27,14 +27,14 @@ def check_links(folder: Path) -> None:
 
 
 def check_paths(dataset: Any, *folders: Path) -> None:
-    """Refuse rows whose picture or sound lies elsewhere, such as on a server.
+    """Refuse rows whose picture or sound is in another place, such as on a server.
 
     Args:
-        dataset: of Hugging Face.
-        folders: where files may lie.
+        dataset: a Hugging Face data set.
+        folders: folders that may hold the files.
 
     Raises:
-        ValueError: naming the file.
+        ValueError: with the file.
     """
     compute = optional("pyarrow.compute", "opening a data set by name")
     for name in (name for name, feature in dataset.features.items() if hasattr(feature, "decode")):
@@ -48,23 +48,24 @@ def check_paths(dataset: Any, *folders: Path) -> None:
 
 
 def _inside(path: str, folder: Path) -> bool:
-    real = Path(os.path.realpath(path))
-    return "://" not in path and real.is_relative_to(os.path.realpath(folder))
+    whole = folder.resolve()
+    whole = whole.parents[1] if whole.parent.name == "snapshots" else whole
+    return "://" not in path and Path(os.path.realpath(path)).is_relative_to(whole)
 
 
 @contextmanager
 def no_bombs() -> Iterator[None]:
-    """Make an error of Pillow's warning that a small file holds a very large picture, before memory is taken for it."""
+    """Turn Pillow's warning of a very large picture in a small file into an error, before the picture is decoded."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Image size .* could be decompression bomb")
         yield
 
 
 def check_archive(file: Path) -> None:
-    """Refuse a file of torch whose parts are packed, as torch never packs them: a few kilobytes may hold gigabytes.
+    """Refuse a torch file with compressed parts, which torch never writes: a few kilobytes may hold gigabytes.
 
     Raises:
-        ValueError: naming the part.
+        ValueError: with the part.
     """
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
