@@ -35,17 +35,22 @@ class ResultsStore:
             raise ValueError(f"results cannot be written to {path}. Give a file in a folder that can be written to")
 
     def records(self) -> list[Record]:
-        """All records; a line cut short by a kill is passed over."""
+        """All records; a line cut short by a kill is passed over.
+
+        Raises:
+            ValueError: if another line is no record.
+        """
         if not self.path.exists():
             return []
         found = []
-        for line in self.path.read_text().splitlines():
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if isinstance(key := record.get("key"), dict):
-                key |= {name: present_name(key[name]) for name in ("method", "row") if isinstance(key.get(name), str)}
+            if not isinstance(record, dict) or not isinstance(key := record.get("key"), dict):
+                raise ValueError(f"line {number} of {self.path} is no record of a run. Take it out, or give another file")
+            key |= {name: present_name(key[name]) for name in ("method", "row") if isinstance(key.get(name), str)}
             found.append(record)
         return found
 
