@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wdpurify import GroupSampler, balanced_weights
-from wdpurify._balance import CellOrder, cramers_v
+from wdpurify._balance import cramers_v
+from wdpurify._order import CellOrder
 from wdpurify.exceptions import AuxiliaryDataWarning
 
 cells_of_rows = st.lists(st.integers(0, 3), min_size=1, max_size=30)
@@ -171,4 +172,4 @@ def test_a_million_rows_in_three_hundred_thousand_cells_are_made_in_seconds_and_
         sampler.next_batch()
     assert made - begun < 10  # 1.2 s on an idle core
     assert time.process_time() - made < 2  # 0.06 s
-    assert sum(len(order) for _, order in sampler._balanced["population"]._kept.values()) <= 1_000_000
+    assert sum(len(order) for _, order in sampler._orders["population"]._kept.values()) <= 1_000_000

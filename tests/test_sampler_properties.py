@@ -1,6 +1,7 @@
 """GroupSampler: what it draws, in which order, and what it refuses."""
 
 from collections import Counter
+from itertools import islice
 
 import pytest
 import torch
@@ -98,6 +99,15 @@ def test_ranks_share_what_one_process_would_draw(case, world_size):
     for _ in range(4):
         joint = [row for sampler in ranks for row in _rows(sampler.next_batch().images)]
         assert sorted(joint) == sorted(_rows(single.next_batch().images))
+
+
+def test_a_sampler_is_an_iterator_whose_position_is_its_state():
+    first, second = (GroupSampler(torch.arange(12), list("ab" * 6), batch_size=4, seed=2) for _ in range(2))
+    drawn = [_rows(batch.images) for batch in islice(first, 5)]
+    assert drawn == [_rows(batch.images) for batch in _draw(second, 5)]
+    second.load_state_dict({**second.state_dict(), "drawn": 3})
+    assert _rows(next(second).images) == drawn[3]
+    assert second.state_dict()["drawn"] == 4
 
 
 def test_seeds_differ_and_epochs_are_reshuffled():

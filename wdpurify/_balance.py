@@ -4,20 +4,16 @@ import itertools
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ._diagnostics import warn_at_caller
 from ._labels import labels_of_rows, numbers_of
-from ._torch import derive_seed
 from .exceptions import AuxiliaryDataWarning
 
 #: Smallest Cramér's V of group and class that causes a warning.
 CONFOUNDED = 0.3
 #: Largest number of cells in a warning message.
 SHOWN = 5
-#: Number of rows above which the order of a cell is kept; a smaller one is faster to make again than to remember.
-KEPT = 1000
 
 
 def balanced_weights(groups: Sequence[Hashable] | Tensor, classes: Sequence[Hashable] | Tensor) -> Tensor:
@@ -92,50 +88,6 @@ def warn_if_confounded(groups: list[Hashable], classes: list[Hashable], remedy: 
             f"forget the groups forget the classes. {remedy}",
             AuxiliaryDataWarning,
         )
-
-
-class CellOrder:
-    """An endless order that visits each cell once before any cell twice, and likewise the rows within a cell.
-
-    A place costs as much as the size of its cell, or less: orders of large cells are kept from one visit to the next.
-
-    Args:
-        rows: numbers of the rows, shape ``(n,)``.
-        cells: cell number of each row, int64, shape ``(n,)``.
-        seed: seed of the order.
-        name: name of the stream; streams with different names have different orders.
-    """
-
-    def __init__(self, rows: Tensor, cells: Tensor, *, seed: int, name: str) -> None:
-        self._rows = rows[cells.argsort(stable=True)]
-        self._counts = cells.unique(return_counts=True)[1]
-        self._starts = self._counts.cumsum(0) - self._counts
-        self._seed = seed
-        self._name = name
-        self._kept: dict[int, tuple[int, Tensor]] = {}
-
-    def __len__(self) -> int:
-        return len(self._counts)
-
-    def rows(self, places: Tensor) -> Tensor:
-        """Return the rows at some positions of the order."""
-        return self._rows[[self._place(*divmod(place, len(self))) for place in places.tolist()]]
-
-    def _place(self, cycle: int, slot: int) -> int:
-        cell = int(self._permuted(-1, cycle, len(self))[slot])
-        count = int(self._counts[cell])
-        epoch, place = divmod(cycle, count)
-        return int(self._starts[cell]) + (int(self._permuted(cell, epoch, count)[place]) if count > 1 else 0)
-
-    def _permuted(self, what: int, number: int, count: int) -> Tensor:
-        cached = self._kept.get(what)
-        if cached is not None and cached[0] == number:
-            return cached[1]
-        generator = torch.Generator("cpu").manual_seed(derive_seed(self._seed, self._name, what, number))
-        order = torch.randperm(count, generator=generator, device="cpu")
-        if count > KEPT:
-            self._kept[what] = number, order
-        return order
 
 
 def cells_of_rows(groups: list[Hashable], classes: list[Hashable]) -> Tensor:

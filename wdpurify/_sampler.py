@@ -1,7 +1,6 @@
 """GroupSampler: draws batches of auxiliary rows in a seeded order whose state is a few integers."""
 
 import copy
-import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -9,14 +8,15 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ._balance import CellOrder, cells_to_balance, classes_at_hand, warn_if_confounded
+from ._balance import cells_to_balance, classes_at_hand, warn_if_confounded
 from ._checks import check_positive_integer
 from ._labels import check_not_too_many, cut_into_ranges, labels_of_rows, numbers_of, warn_of_a_lone_group
 from ._nuisances import columns_of_labels, numbered
+from ._order import CellOrder, EpochOrder, Order
 from ._renamed import renamed
 from ._rows import Collator, by_position
 from ._sources import refuse_labels, refuse_mismatch, refuse_rows, tensors_left_out
-from ._torch import agree_on_share, check_share, checksum, derive_seed
+from ._torch import agree_on_share, check_share, checksum
 from ._workers import BatchReader, Job, Workers
 
 ALL = "all"
@@ -51,7 +51,7 @@ class Sampler(Protocol):
 
 
 class GroupSampler:
-    """Draws auxiliary batches by group label.
+    """Draws auxiliary batches by group label, as an iterator without end.
 
     With ``fixed="all"`` a batch is ``batch_size`` rows of the whole set: each row belongs to the group of its label and to the
     population. With one label value a batch is the paper's pair: ``batch_size`` rows of that label (A), then ``batch_size``
@@ -155,11 +155,9 @@ class GroupSampler:
         self._check_values()
         if fixed == ALL and nuisances is None:
             check_not_too_many(len(values), rows=len(labels), batch_size=batch_size)
-        whole = torch.arange(len(labels), device="cpu")
         self._group_of_row = numbers if fixed == ALL else torch.full_like(numbers, -1)
-        self._streams = {"population": whole}
-        if fixed != ALL:
-            self._streams = {"group": (numbers == values.index(fixed)).nonzero()[:, 0], "population": whole}
+        streams = {} if fixed == ALL else {"group": (numbers == values.index(fixed)).nonzero()[:, 0]}
+        streams["population"] = torch.arange(len(labels), device="cpu")
         if nuisances is not None:
             self.values, self.n_groups, self._group_of_row = nuisances.values, len(nuisances.values), nuisances.groups
             counts = nuisances.groups[nuisances.groups >= 0].bincount(minlength=self.n_groups).tolist()
@@ -167,19 +165,18 @@ class GroupSampler:
         self._check_sizes(self._share[1] if self._share else 1)
         self._described = ", ".join(f"{value!r}: {self._counts[value]}" for value in self.values)
         self._checksum = checksum(numbers)
-        self._balanced: dict[str, CellOrder] = {}
+        self._orders: dict[str, Order] = {name: EpochOrder(each, seed=seed, name=name) for name, each in streams.items()}
         classes = [] if balance is None else labels_of_rows(balance, "balance")
         self.left_out = 0 if collate_fn else tensors_left_out(rows, labels, classes)
         if balance is not None:
             cells = cells_to_balance(values, numbers, classes)
-            streams = self._streams.items()
-            self._balanced = {name: CellOrder(stream, cells[stream], seed=seed, name=name) for name, stream in streams}
+            self._orders = {name: CellOrder(each, cells[each], seed=seed, name=name) for name, each in streams.items()}
             self._checksum += checksum(cells)
         elif (known_classes := classes_at_hand(rows, labels)) is not None:
             warn_if_confounded(labels, known_classes, "Give one class per row as `balance` to draw evenly")
+        self._warns = fixed == ALL and balance is None and nuisances is None
         self._warn_of_a_lone_group()
         self._drawn = 0
-        self._orders: dict[tuple[str, int], Tensor] = {}
 
     @property
     def rows(self) -> int:
@@ -209,7 +206,7 @@ class GroupSampler:
             raise ValueError(f"the set has {total} rows, fewer than {asked}. Lower `batch_size`")
 
     def _warn_of_a_lone_group(self) -> None:
-        if self._share and self.fixed == ALL and not self._balanced and self._group_of_row.ndim == 1:
+        if self._share and self._warns:
             warn_of_a_lone_group(self._counts, batch_size=self.batch_size, ranks=self._share[1])
 
     def next_batch(self) -> GroupBatch:
@@ -226,13 +223,13 @@ class GroupSampler:
                 self._check_sizes(self._share[1])
                 self._warn_of_a_lone_group()
         assert self._share is not None
-        rows = self._rows_at(self._drawn)
-        jobs = partial(_jobs, weakref.ref(self))  # weakly, so that the processes end with the sampler
+        jobs = partial(_jobs, list(self._orders.values()), self.batch_size, *self._share)
+        _, rows = next(jobs(self._drawn))
         images = self._workers.read(self._drawn, jobs) if self._workers else self._reader.read(rows)
         self._drawn += 1
         groups = self._group_of_row[rows]
         population = torch.ones(len(rows), dtype=torch.bool, device="cpu")
-        if "group" in self._streams:
+        if self.fixed != ALL:
             groups[: self.batch_size] = 0
             population[: self.batch_size] = False
         return GroupBatch(images, groups, population)
@@ -242,30 +239,12 @@ class GroupSampler:
         if self._workers:
             self._workers.close()
 
-    def _rows_at(self, number: int) -> Tensor:
-        """Row numbers of batch ``number``."""
-        assert self._share is not None
-        return torch.cat([self._rows_of(name, number, *self._share) for name in self._streams])
+    def __iter__(self) -> Iterator[GroupBatch]:
+        """Draw batches without end; the sampler is its own iterator, because its position is part of its state."""
+        return self
 
-    def _rows_of(self, name: str, number: int, rank: int, world_size: int) -> Tensor:
-        stream = self._streams[name]
-        start = number * self.batch_size * world_size + rank
-        places = start + world_size * torch.arange(self.batch_size, device="cpu")
-        if name in self._balanced:
-            return self._balanced[name].rows(places)
-        first = int(places[0]) // len(stream)
-        last = int(places[-1]) // len(stream)
-        orders = [self._order(name, epoch) for epoch in range(first, last + 1)]
-        order = orders[0] if first == last else torch.cat(orders)
-        return stream[order[places - first * len(stream)]]
-
-    def _order(self, name: str, epoch: int) -> Tensor:
-        if (name, epoch) not in self._orders:
-            generator = torch.Generator("cpu").manual_seed(derive_seed(self.seed, name, epoch))
-            order = torch.randperm(len(self._streams[name]), generator=generator, device="cpu")
-            recent = {key: old for key, old in self._orders.items() if key[0] != name or abs(key[1] - epoch) == 1}
-            self._orders = {**recent, (name, epoch): order}  # workers read ahead, into the next epoch
-        return self._orders[name, epoch]
+    def __next__(self) -> GroupBatch:
+        return self.next_batch()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of drawn batches and the settings; the position needs nothing else."""
@@ -296,9 +275,8 @@ class GroupSampler:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "GroupSampler":
         copied = copy.copy(self)  # the copies can share the rows, because no code writes to them
-        copied._orders = {}
         copied._workers = copy.copy(self._workers)
-        copied._balanced = {name: copy.copy(order) for name, order in self._balanced.items()}
+        copied._orders = {name: copy.copy(order) for name, order in self._orders.items()}
         return copied
 
     def identity(self) -> dict[str, Any]:
@@ -311,12 +289,12 @@ class GroupSampler:
         }
 
 
-def _jobs(sampler: "weakref.ref[GroupSampler]", number: int) -> Iterator[Job]:
-    """Numbers and row numbers of the batches from ``number`` on."""
-    while (alive := sampler()) is not None:
-        rows = alive._rows_at(number)
-        del alive
-        yield number, rows
+def _jobs(orders: Sequence[Order], batch_size: int, rank: int, world_size: int, number: int) -> Iterator[Job]:
+    """Yield the numbers of batches, from ``number`` on, each with the numbers of its rows."""
+    places = rank + world_size * torch.arange(batch_size, device="cpu")
+    while True:
+        start = number * batch_size * world_size
+        yield number, torch.cat([order.rows(start + places) for order in orders])
         number += 1
 
 
