@@ -12,7 +12,8 @@ from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 
 from wdpurify import GroupBatch
-from wdpurify._balance import CellOrder, cells_of_rows
+from wdpurify._balance import cells_of_rows
+from wdpurify._order import CellOrder
 from wdpurify._torch import derive_seed
 
 Row = dict[str, Any]
