@@ -10,7 +10,6 @@ beside it, and `benchmarks/report.py` makes them anew. Drawn faces are kept in `
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -139,7 +138,7 @@ def prepare(arguments: Arguments) -> None:
     if arguments.real.celeba:
         try:
             for name in arguments.real.folders():
-                _build(name, {"label": "hair"}, arguments, seed=arguments.seeds[0])
+                built(name, arguments.seeds[0], task_options(arguments))
         except (ValueError, ImportError) as error:
             raise SystemExit(str(error)) from error
         return
@@ -180,12 +179,8 @@ def plans(arguments: Arguments) -> list[Plan]:
 
 def _plan(name: str, arguments: Arguments, methods: tuple[str, ...], label: str, auxiliary: str) -> Plan:
     described = {"label": label, "auxiliary": auxiliary, "image_size": arguments.image_size}
-    if arguments.real.celeba:
-        real = arguments.real
-        described |= {"folders": {name: str(path) for name, path in real.folders().items()}, "celeba": str(real.celeba)}
-        described |= {"auxiliary_rows": real.auxiliary_rows}
-    else:
-        described |= {"bias": arguments.bias}
+    real = {name: value for name, value in task_options(arguments).items() if name in ("folders", "celeba", "auxiliary_rows")}
+    described |= real if arguments.real.celeba else {"bias": arguments.bias}
     return Plan(
         task=name,
         methods=FACE_METHODS,
@@ -193,7 +188,7 @@ def _plan(name: str, arguments: Arguments, methods: tuple[str, ...], label: str,
         backbones=arguments.backbones,
         seeds=arguments.seeds,
         tuning_seeds=TUNING_SEEDS,
-        settings=partial(settings, arguments),
+        settings=lambda backbone, seed: Settings(backbone=backbone, steps=arguments.steps, batch_size=64, seed=seed),
         data=described,
         rename=partial(row_name, label=label, auxiliary=auxiliary),
     )
@@ -205,22 +200,16 @@ def row_name(row: str, *, label: str, auxiliary: str) -> str:
     return row if auxiliary == "same" else f"{row}, auxiliary faces: {auxiliary}"
 
 
-def settings(arguments: Arguments, backbone: str, seed: int) -> Settings:
-    """The settings of one run."""
-    return Settings(backbone=backbone, steps=arguments.steps, batch_size=64, seed=seed)
-
-
 def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
-    return _build(job.task, job.data, arguments, seed=job.settings.seed)
+    return built(job.task, job.settings.seed, {**job.data, **task_options(arguments)})
 
 
-def _build(name: str, data: Mapping[str, Any], arguments: Arguments, *, seed: int) -> Task:
-    """A task of the cartoon faces or of the user's own; `data` is what sets it apart from the others of this command."""
+def task_options(arguments: Arguments) -> dict[str, Any]:
+    """What all tasks of the command share; a job's own data set it apart from the others."""
     real = arguments.real
     given = {"cache": arguments.cache, "image_size": arguments.image_size}
-    given |= {"folders": real.folders(), "celeba": real.celeba, "auxiliary_rows": real.auxiliary_rows}
-    return built(name, seed, {**data, **given})
+    return given | {"folders": real.folders(), "celeba": real.celeba, "auxiliary_rows": real.auxiliary_rows}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import datasets
 from accelerate import PartialState
 from purifybench import bench_table, paper_tables, tables
 from purifybench.adapted import network_named
-from purifybench.benches import BENCHES, data_of, missing_options, network_options, settings, task_of
+from purifybench.benches import BENCHES
 from purifybench.command import Comparison, read, refuse_wrong
 from purifybench.jobs import Job
 from purifybench.methods import (
@@ -124,11 +124,11 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
     """The runs of a bench, or why there can be none; what cannot be built is found out before anything runs."""
     bench = BENCHES[name]
     given = vars(arguments)
-    if missing := missing_options(name, given):
+    if missing := bench.missing(given):
         return f"it needs {' and '.join(f'--{option}' for option in missing)}"
     try:
-        task = task_of(name, seeds(arguments)[0], given)
-        options = network_options(name, task)
+        task = bench.task(seeds(arguments)[0], given)
+        options = bench.network_options(task)
         network_named(bench.network, task.n_classes, dict(options))
     except ImportError as error:
         return str(error)
@@ -142,8 +142,8 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
         backbones=(bench.network,),
         seeds=seeds(arguments),
         tuning_seeds=TUNING_SEEDS,
-        settings=partial(settings, name, options, arguments.steps),
-        data=data_of(name, given) | ({"own rows": True} if arguments.own_rows else {}),
+        settings=partial(bench.settings, options, arguments.steps),
+        data=bench.data(given) | ({"own rows": True} if arguments.own_rows else {}),
         test=not arguments.tune,
     )
 
@@ -169,7 +169,7 @@ def runnable(methods: dict[str, Any]) -> dict[str, Any]:
 
 def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
-    task = task_of(job.task, job.settings.seed, vars(arguments))
+    task = BENCHES[job.task].task(job.settings.seed, vars(arguments))
     return on_own_rows(task) if arguments.own_rows else task
 
 

@@ -48,6 +48,30 @@ class Bench:
     options: Mapping[str, Any] = field(default_factory=dict)
     fitted: str = ""
 
+    def task(self, seed: int, given: Mapping[str, Any]) -> Task:
+        """Its task, from all options that the benchmark was given."""
+        return self.build(seed=seed, **options_for(self.build, given))
+
+    def missing(self, given: Mapping[str, Any]) -> list[str]:
+        """Options without which it has no data."""
+        return [option for option in needed_options(self.build) if given.get(option) is None]
+
+    def data(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What its data depend on beside the seed."""
+        taken = open_options(self.build)
+        return {option: value for option, value in given.items() if option in taken and option != "cache"}
+
+    def network_options(self, task: Task) -> tuple[tuple[str, Any], ...]:
+        """Options of its network as pairs, with the numbers of inputs and classes where it reads no pictures."""
+        sized = {"inputs": task.train.images.shape[-1], "classes": task.n_classes}
+        reads_rows = self.network in (PERCEPTRON, LAST_LAYER)
+        return tuple(sorted({**(sized if reads_rows else {}), **self.options}.items()))
+
+    def settings(self, options: tuple[tuple[str, Any], ...], steps: int | None, backbone: str, seed: int) -> Settings:
+        """The settings of one run; ``steps`` in place of its own where given."""
+        of_run = {"batch_size": self.batch_size, "lr": self.lr, "recipe": self.recipe, "network_options": options}
+        return Settings(backbone=backbone, steps=self.steps if steps is None else steps, seed=seed, **of_run)
+
 
 def coloured_digits(*, seed: int, bias: float = 0.95) -> Task:
     """The embedded digits on coloured ground, with the names of the other benches' tests."""
@@ -72,42 +96,3 @@ BENCHES: Mapping[str, Bench] = {
     "styles": Bench(styled_pictures, "purifybench.pretrained:efficientnet_lite0", steps=200, batch_size=32),
     "sentences-tuned": Bench(partial(sentences.build, tuned=True), LAST_LAYER, steps=75, batch_size=16, lr=5e-5),
 }
-
-
-def task_of(name: str, seed: int, given: Mapping[str, Any]) -> Task:
-    """The task of a bench, from all options that the benchmark was given."""
-    build = BENCHES[name].build
-    return build(seed=seed, **options_for(build, given))
-
-
-def missing_options(name: str, given: Mapping[str, Any]) -> list[str]:
-    """Options without which a bench has no data."""
-    return [option for option in needed_options(BENCHES[name].build) if given.get(option) is None]
-
-
-def data_of(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a bench's data depend on beside the seed, of all options that the benchmark was given."""
-    taken = open_options(BENCHES[name].build)
-    return {option: value for option, value in given.items() if option in taken and option != "cache"}
-
-
-def network_options(name: str, task: Task) -> tuple[tuple[str, Any], ...]:
-    """Options of a bench's network as pairs, with the numbers of inputs and classes where it reads no pictures."""
-    bench = BENCHES[name]
-    sized = {"inputs": task.train.images.shape[-1], "classes": task.n_classes}
-    reads_rows = bench.network in (PERCEPTRON, LAST_LAYER)
-    return tuple(sorted({**(sized if reads_rows else {}), **bench.options}.items()))
-
-
-def settings(name: str, options: tuple[tuple[str, Any], ...], steps: int | None, backbone: str, seed: int) -> Settings:
-    """The settings of one run; ``steps`` in place of the bench's own where given."""
-    bench = BENCHES[name]
-    return Settings(
-        backbone=backbone,
-        steps=bench.steps if steps is None else steps,
-        batch_size=bench.batch_size,
-        lr=bench.lr,
-        seed=seed,
-        recipe=bench.recipe,
-        network_options=options,
-    )

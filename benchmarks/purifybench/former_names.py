@@ -1,33 +1,14 @@
 """Names that methods had in earlier tables, those of the paper among them; commands and stored runs may still use them."""
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import TypeVar
 
 Arguments = TypeVar("Arguments")
 
 #: Former name of a method or of its row -> its name now.
-FORMER_NAMES = {
-    "goal 1 only": "plain",
-    "goal 1, head on unbiased rows": "plain, head on unbiased rows",
-    "TL": "transfer",
-    "MTL": "multi-task",
-    "AMTL": "adversarial multi-task",
-    "PL as published, to population": "as published, to population",
-    "PL as published, to group": "as published, to group",
-    "PL one-sided, balanced": "wdpurify, one-sided, balanced",
-    "PL two-sided, one group": "wdpurify, one group",
-    "PL all groups (default)": "wdpurify",
-    "PL (smiling)": "wdpurify (smiling)",
-    "PL, erased at the end": "wdpurify, erased at the end",
-    "PL, statistics updated": "wdpurify, statistics updated",
-    "PL, head on unbiased rows": "wdpurify, head on unbiased rows",
-    "PL, rows as they are": "wdpurify, rows as they are",
-    "PL, balanced": "wdpurify, balanced rows",
-    "PL and batches, balanced": "wdpurify, balanced",
-    "PL and batches, balanced, erased at the end": "wdpurify, balanced, erased at the end",
-    "PL and batches, balanced, within each class": "wdpurify, balanced, within each class",
-    "PL and balanced batches, weights in the gap": "wdpurify, balanced, weights in the gap",
-}
+FORMER_NAMES: dict[str, str] = json.loads(Path(__file__).with_suffix(".json").read_text())
 
 
 def present_name(name: str) -> str:

@@ -14,15 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from rich.console import RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, TimeElapsedColumn
 
 from wdpurify._findings import FINDINGS
 from wdpurify.exceptions import PurifyWarning
@@ -95,7 +87,7 @@ def run_jobs(
     done = {key_digest(record["key"]) for record in store.records()}
     mine = [job for job in share if key_digest(job.key()) not in done]
     run = partial(_run, build_task=build_task, methods=dict(methods), folder=str(store.path.parent))
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
     with _Progress(*columns, above=above, disable=not state.is_main_process) as progress:
         bar = progress.add_task(title, total=len(mine))
         alone = state.num_processes > 1 or state.device.type != "cpu" or workers == 1

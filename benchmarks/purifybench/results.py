@@ -54,10 +54,6 @@ class ResultsStore:
             found.append(record)
         return found
 
-    def find(self, key: dict[str, Any]) -> Record | None:
-        """The newest record of a run, or None."""
-        return next(iter(self.found([key])), None)
-
     def found(self, keys: Iterable[dict[str, Any]]) -> list[Record]:
         """The newest records of the runs that there are, in the order of the keys."""
         newest = {key_digest(record["key"]): record for record in self.records()}

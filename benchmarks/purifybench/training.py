@@ -119,18 +119,17 @@ def train(
     splits = {"validation": task.validation}
     splits |= task.tests if test else ({} if task.oracle is None else {"oracle": task.oracle})
     accuracy = {name: _accuracy(network, part, device) for name, part in splits.items()}
-    last = list(task.tests.values())[-1]
-    shares = _component_shares(network, last, device) if test else []
-    measured = finished | (_measures(network, last, split, device, settings.seed) if test and last.groups is not None else {})
-    ends = (
-        [(features_of(network, part.images, device), part.labels) for part in (next(iter(task.tests.values())), last)]
-        if test
-        else []
-    )
-    loose = looseness(network.head, *ends) if ends else None
+    shares: list[float] = []
+    loose = None
+    if test:
+        tests = list(task.tests.values())
+        first, last = tests[0], tests[-1]
+        shares = _component_shares(network, last, device)
+        finished |= _measures(network, last, split, device, settings.seed) if last.groups is not None else {}
+        loose = looseness(network.head, *((features_of(network, end.images, device), end.labels) for end in (first, last)))
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
-    return Outcome(accuracy, sum(seconds) / max(1, len(seconds)), figures, shares, measured, loose)
+    return Outcome(accuracy, sum(seconds) / max(1, len(seconds)), figures, shares, finished, loose)
 
 
 def _wait(device: torch.device) -> None:

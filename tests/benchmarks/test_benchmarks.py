@@ -14,6 +14,7 @@ from typing import ClassVar
 import digits
 import pytest
 import torch
+from killed_run import whole_and_resumed
 from purifybench.backbones import BACKBONES, build_network
 from purifybench.jobs import Job, run_jobs
 from purifybench.methods import METHODS, candidates
@@ -39,30 +40,7 @@ def test_every_method_trains_and_resumes_to_the_same_weights(name, colour, tmp_p
     settings = Settings(steps=6, batch_size=32)
     monkeypatch.setattr("purifybench.training.CHECKPOINT_EVERY", 3)
     monkeypatch.setattr("purifybench.training.FIGURES_EVERY", 2)
-    whole = train(colour, METHODS[name], settings, device=CPU)
-    checkpoint = tmp_path / "run.pt"
-
-    class Killed(Exception):
-        pass
-
-    def killed(run):
-        method = METHODS[name](run)
-        loss, calls = method.loss, []
-
-        def counted(images, labels):
-            calls.append(1)
-            if len(calls) == 5:
-                raise Killed
-            return loss(images, labels)
-
-        method.loss = counted
-        return method
-
-    with pytest.raises(Killed):
-        train(colour, killed, settings, device=CPU, checkpoint=checkpoint)
-    assert checkpoint.exists()
-    resumed = train(colour, METHODS[name], settings, device=CPU, checkpoint=checkpoint)
-    assert not checkpoint.exists()
+    whole, resumed = whole_and_resumed(colour, METHODS[name], settings, tmp_path / "run.pt")
     assert resumed.accuracy == whole.accuracy
     assert resumed.component_shares == whole.component_shares
     for first, second in zip(resumed.figures, whole.figures, strict=True):

@@ -8,6 +8,7 @@ import fer
 import pytest
 import report
 import torch
+import tyro
 from purifybench import jobs
 from purifybench.faces import sets
 from purifybench.results import ResultsStore
@@ -128,7 +129,7 @@ def test_the_bias_figure_and_the_report_made_of_all_runs(start, tmp_path, monkey
     assert {path.name for path in folder.glob("*.png")} == {f"bias-{name}.png" for name in sets.TASK_SETS}
     start("--seeds", "0", "--table", "3")
     monkeypatch.setattr(sys, "argv", ["report.py", str(out), "--out", str(tmp_path / "report")])
-    report.main()
+    tyro.cli(report.main)
     assert "27 runs" in re.sub(r"\s+", " ", capsys.readouterr().out)
     found = {path.parent.name for path in (tmp_path / "report").rglob("report.md")}
     assert found == {f"faces-small-bn-bias-{bias}-3-steps" for bias in (0.0, 0.7, 1.0)} | {"bias-small-bn-3-steps"}

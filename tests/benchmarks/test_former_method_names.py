@@ -46,7 +46,7 @@ def test_stored_runs_are_found_under_the_present_names(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps({"key": {"method": "AMTL", "row": "AMTL, oracle weight"}, "accuracy": {}}) + "\n")
     key = {"method": "adversarial multi-task", "row": "adversarial multi-task, oracle weight"}
-    assert ResultsStore(path).find(key)["key"] == key
+    assert [record["key"] for record in ResultsStore(path).found([key])] == [key]
 
 
 def test_no_command_of_a_page_uses_a_former_name():

@@ -411,5 +411,5 @@ def test_wrong_arguments_are_named(arguments, message, start):
 
 def test_the_embedded_benches_need_no_option(tmp_path):
     given = {"bias": 0.95, "cache": tmp_path}
-    free = [name for name in BENCHES if not modalities.missing_options(name, given)]
+    free = [name for name, bench in BENCHES.items() if not bench.missing(given)]
     assert free == ["table", "colour", "scanned"]

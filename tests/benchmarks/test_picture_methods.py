@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 from coloured_pictures import build_pictures
+from killed_run import whole_and_resumed
 from purifybench.adapted import network_named
 from purifybench.methods import METHODS, PICTURE_METHODS, Run
 from purifybench.methods.distances import BANDWIDTHS, Coral, GroupMatching, MaximumMeanDiscrepancy
 from purifybench.recipe import Recipe
-from purifybench.training import Settings, train
+from purifybench.training import Settings
 from torch.testing import assert_close
-
-CPU = torch.device("cpu")
 
 
 def _reference_mmd(first, second):
@@ -95,28 +94,6 @@ def test_every_new_method_trains_and_resumes_to_the_same_weights(name, parquet, 
     settings = Settings(steps=6, batch_size=8, lr=1e-3, recipe=Recipe(augment=True))
 
     make = partial(PICTURE_METHODS[name], **options)
-    whole = train(task, make, settings, device=CPU)
-    checkpoint = tmp_path / "run.pt"
-
-    class Killed(Exception):
-        pass
-
-    def killed(run):
-        method = make(run)
-        loss, calls = method.loss, []
-
-        def counted(images, labels):
-            calls.append(1)
-            if len(calls) == 5:
-                raise Killed
-            return loss(images, labels)
-
-        method.loss = counted
-        return method
-
-    with pytest.raises(Killed):
-        train(task, killed, settings, device=CPU, checkpoint=checkpoint)
-    assert checkpoint.exists()
-    resumed = train(task, make, settings, device=CPU, checkpoint=checkpoint)
+    whole, resumed = whole_and_resumed(task, make, settings, tmp_path / "run.pt")
     assert (resumed.accuracy, resumed.measures) == (whole.accuracy, whole.measures)
     assert resumed.component_shares == whole.component_shares

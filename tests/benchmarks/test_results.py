@@ -13,7 +13,7 @@ def test_a_store_that_cannot_be_written_is_refused_at_once_and_one_that_can_make
     assert not (tmp_path / "new").exists()
     assert store.records() == []
     store.add({"key": {"name": "\ud800"}})
-    assert store.find({"name": "\ud800"}) == {"key": {"name": "\ud800"}}
+    assert store.found([{"name": "\ud800"}]) == [{"key": {"name": "\ud800"}}]
 
 
 @pytest.mark.parametrize("line", ["3", "[]", "{}", '{"key": "plain"}', "null"])

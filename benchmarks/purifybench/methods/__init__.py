@@ -16,17 +16,15 @@ from ._types import Options as Options
 from ._types import Run as Run
 from ._types import candidates as candidates
 from .auxiliary_head import MultiTask, Transfer
-from .balanced import BalancedBatches, BalancedPurified, BalancedReversal, GroupRobust
+from .balanced import BalancedBatches, BalancedPurified, BalancedPurifiedErased, BalancedReversal, GroupRobust
 from .concept_erasure import ConceptErasure
 from .distances import Coral, MaximumMeanDiscrepancy, SlicedWasserstein
-from .erased import BalancedPurifiedErased, PurifiedErased
 from .fairlearn_parity import AdversarialParity, ParityReductions
 from .fitted import ErasedRegression, WeightedRegression
 from .gradient_reversal import GradientReversal
-from .per_label import PurifiedPerLabel
 from .plain import Plain
 from .predicted_nuisance import PredictedNuisance, PredictedNuisanceErased
-from .purified import Purified
+from .purified import Purified, PurifiedErased, PurifiedPerLabel
 from .refitted_head import PurifiedUnbiasedHead, UnbiasedHead
 from .told_classes import WeightedGap, WithinClass
 

@@ -1,9 +1,11 @@
 """Methods for those who know the irrelevant label of their own training rows: balanced batches, and what builds on them."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from purifybench.tasks._types import to_float
 from torch import Tensor
 
 from wdpurify import balanced_weights
@@ -12,7 +14,7 @@ from wdpurify._torch import derive_seed
 from ._types import Run
 from .gradient_reversal import GradientReversal
 from .plain import Plain
-from .purified import Purified
+from .purified import ERASED_AT_ONCE, Purified, PurifiedErased
 
 
 class DrawnByWeight(Plain):
@@ -85,3 +87,13 @@ class BalancedReversal(BalancedBatches, GradientReversal):
 
 class BalancedPurified(BalancedBatches, Purified):
     """Purifying on balanced auxiliary rows, the task's batches balanced too."""
+
+
+class BalancedPurifiedErased(PurifiedErased, BalancedPurified):
+    """Purifying and erasing where the nuisance of the task's own rows is known: all batches are drawn evenly over the cells."""
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        train = self.task.train
+        everything = self.rows(-1, torch.arange(len(train.labels)))
+        for rows in everything.split(ERASED_AT_ONCE):
+            yield to_float(train.images[rows]), train.labels[rows]

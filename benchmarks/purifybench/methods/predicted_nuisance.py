@@ -9,8 +9,7 @@ from wdpurify import balanced_weights
 
 from ._types import Run
 from .balanced import DrawnByWeight
-from .erased import PurifiedErased
-from .purified import Purified
+from .purified import Purified, PurifiedErased
 
 
 class PredictedNuisance(DrawnByWeight, Purified):

@@ -1,11 +1,12 @@
 """Purified Learning in all its forms: the two lines of the README around the plain loss."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from purifybench.tasks._types import to_float
 from torch import Tensor
 
 from wdpurify import BalancedStrength, PurifyRegularizer
@@ -14,6 +15,8 @@ from ._types import Run
 from .auxiliary_term import auxiliary_sampler
 from .plain import Plain
 
+#: Rows read at a time when erasing.
+ERASED_AT_ONCE = 500
 #: Auxiliary rows per acting step, half of the task rows of most benchmarks.
 BATCH_SIZE = 32
 
@@ -90,3 +93,54 @@ class Purified(Plain):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.purify.load_state_dict(state)
+
+
+class PurifiedErased(Purified):
+    """The two lines of the README and the last call; the classifier is fitted anew on the biased training rows.
+
+    With ``strength=0`` it is a plain training and the last call.
+    """
+
+    def finish(self) -> dict[str, float]:
+        measured = super().finish()
+        report = self.purify.erase(self.batches(), head=self.network.head)
+        return measured | {"probe before erasing": 100.0 * report.before, "probe after erasing": 100.0 * report.after}
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training rows, as a loader gives them."""
+        train = self.task.train
+        for rows in torch.arange(len(train.labels)).split(ERASED_AT_ONCE):
+            yield to_float(train.images[rows]), train.labels[rows]
+
+
+class PurifiedPerLabel(Plain):
+    """The task loss and one purify term per label column: what one regularizer of all labels is compared with.
+
+    Args:
+        run: as for every method.
+        **options: of each `Purified`.
+    """
+
+    def __init__(self, run: Run, **options: Any) -> None:
+        super().__init__(run)
+        names = list(run.task.auxiliary.columns or ())
+        self.parts = [Purified(run, labels=[name], **options) for name in names] or [Purified(run, **options)]
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        for part in self.parts:
+            part.purify.critic_step()
+        features = self.network.features(images)
+        loss = F.cross_entropy(self.network.head(features), labels)
+        for part in self.parts:
+            loss = loss + part.purify.loss(features)
+        return loss
+
+    def figures(self) -> dict[str, float]:
+        return self.parts[0].figures()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {str(number): part.state_dict() for number, part in enumerate(self.parts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for number, part in enumerate(self.parts):
+            part.load_state_dict(state[str(number)])

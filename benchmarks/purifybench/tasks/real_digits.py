@@ -51,37 +51,37 @@ def build(
     if len(order) < needed:
         raise ValueError(f"`train` must have {needed} rows for `rows` {rows}, got {len(order)} in {train}: lower `rows`")
 
-    def part(chosen: datasets.Dataset) -> Split:
-        labels = torch.tensor(chosen[label_column])
-        return Split(_read_images(chosen, image_column, image_size), labels)
+    def images(chosen: datasets.Dataset) -> Tensor:
+        return torch.stack([_as_tensor(image, image_size) for image in chosen[image_column]])
 
-    unseen = source.select(order[rows + VALIDATION_ROWS : needed])
-    plain = _read_images(unseen, image_column, image_size)
+    def part(chosen: datasets.Dataset) -> Split:
+        return Split(images(chosen), torch.tensor(chosen[label_column]))
+
+    plain = images(source.select(order[rows + VALIDATION_ROWS : needed]))
     validation = part(source.select(order[rows : rows + VALIDATION_ROWS]))
     upper = oracle = None
     training = part(source.select(order[:rows]))
+    columns = (image_column,) if group_column is None or blend_photos else (image_column, group_column)
+    other = open_source(aux, "train", columns)
     if blend_photos:
-        photos = [_as_tensor(image, None) for image in open_source(aux, "train", (image_column,))[image_column]]
+        photos = [_as_tensor(image, None) for image in other[image_column]]
 
         def blended(images: Tensor) -> Tensor:
             ink = images.float().mean(1) / 255.0
             return blend(ink, crops(photos, len(images), image_size, generator), threshold=1 / 255)
 
-        auxiliary = Auxiliary(torch.cat([plain, blended(plain)]), ["train"] * len(plain) + ["aux"] * len(plain), fixed="train")
+        seen = blended(plain)
         upper = Split(blended(training.images), training.labels)
         oracle = Split(blended(validation.images), validation.labels)
     else:
-        columns = (image_column,) if group_column is None else (image_column, group_column)
-        other = open_source(aux, "train", columns)
-        chosen = torch.randperm(len(other), generator=generator)[: AUXILIARY_ROWS // 2].tolist()
-        other = other.select(chosen)
-        images = _read_images(other, image_column, image_size)
-        if group_column is None:
-            groups = ["train"] * len(plain) + ["aux"] * len(images)
-            auxiliary = Auxiliary(torch.cat([plain, images]), groups, fixed="train")
-        else:
-            groups = list(other[group_column])
-            auxiliary = Auxiliary(images, groups, fixed=groups[0])
+        other = other.select(torch.randperm(len(other), generator=generator)[: AUXILIARY_ROWS // 2].tolist())
+        seen = images(other)
+    if group_column in columns:
+        groups = list(other[group_column])
+        auxiliary = Auxiliary(seen, groups, fixed=groups[0])
+    else:
+        groups = ["train"] * len(plain) + ["aux"] * len(seen)
+        auxiliary = Auxiliary(torch.cat([plain, seen]), groups, fixed="train")
     tests = {"clean": part(open_source(train, "test", (image_column, label_column), only=True))}
     for name in test:
         short = Path(name).name.replace("test-00000-of-00001.parquet", Path(name).parent.name)
@@ -123,10 +123,6 @@ def open_source(source: str, split: str, columns: Sequence[str], *, only: bool =
             "--label-column or --group-column"
         )
     return chosen
-
-
-def _read_images(rows: datasets.Dataset, column: str, size: int) -> Tensor:
-    return torch.stack([_as_tensor(image, size) for image in rows[column]])
 
 
 def _as_tensor(image: Image.Image, size: int | None) -> Tensor:
