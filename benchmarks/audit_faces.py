@@ -80,13 +80,13 @@ def main() -> None:
     for seed in arguments.seeds:
         audits[seed] = audited(seed, arguments)
         console.print(f"seed {seed}: " + " > ".join(f"{one.column.name} ({one.verdict})" for one in audits[seed].columns))
-        (arguments.out / f"audit-{seed}.json").write_text(audits[seed].json())
+        (arguments.out / f"audit-{seed}.json").write_text(audits[seed].json(), encoding="utf-8")
         if arguments.task_steps:
             for name, found in leakages(seed, arguments).items():
                 left[name].append(found)
                 console.print(f"  hair in the features of {name}: {found}")
     text = report(audits, left, arguments)
-    (arguments.out / "report.md").write_text(text)
+    (arguments.out / "report.md").write_text(text, encoding="utf-8")
     plot(audits, arguments.out / "audit.png")
     console.print(text, markup=False, soft_wrap=True)
 

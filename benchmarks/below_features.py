@@ -110,7 +110,7 @@ def main(runs: tuple[str, ...] = tuple(RUNS), steps: int | None = None, out: Pat
         quarters = torch.tensor(reader.readings).tensor_split(4)
         rows.append([name, *(", ".join(f"{value:.2f}" for value in each.median(0).values.tolist()) for each in quarters)])
     tables.show("the pull over the task gradient, over their ratio at the features", rows, out / "below_features.md")
-    (out / "below_features.json").write_text(json.dumps({"runs": found, **provenance()}) + "\n")
+    (out / "below_features.json").write_text(json.dumps({"runs": found, **provenance()}) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -246,7 +246,7 @@ def frontier(
         if not path.is_file():
             raise SystemExit(f"there is no {path}: run the commands of `draw.py frontier --help` first")
     names = [costs.form_name(*form) for form in costs.FORMS]
-    backbone, measured = next(iter(json.loads(cost.read_text())["result"].items()))
+    backbone, measured = next(iter(json.loads(cost.read_text(encoding="utf-8"))["result"].items()))
     ratios = {name: measured[name]["ratio"] for name in names if name in measured}
     records = grouped(ResultsStore(accuracy).records(), "backbone").get(accuracy_backbone, [])
     recovered = {task: _shares(runs, list(ratios)) for task, runs in grouped(records, "task").items()}

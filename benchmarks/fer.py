@@ -106,7 +106,7 @@ def main() -> None:
     if state.is_main_process:
         console = tables.console(120)
         for path in paper_tables.write(records, arguments.out, console, wanted=(arguments.table,)):
-            (path.parent / "provenance.json").write_text(json.dumps(provenance(), indent=1))
+            (path.parent / "provenance.json").write_text(json.dumps(provenance(), indent=1), encoding="utf-8")
             console.print(f"figures and report.md: {path.parent}")
 
 

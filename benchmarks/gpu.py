@@ -62,7 +62,7 @@ def carry_out(name: str, command: Sequence[str], folder: Path) -> Finished:
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.txt").write_text(done.stdout)
+    (folder / f"{name}.txt").write_text(done.stdout, encoding="utf-8")
     return Finished(command, done.returncode, time.perf_counter() - started, done.stdout)
 
 
@@ -95,7 +95,7 @@ def main(out: Path = Path("results/gpu")) -> None:
         console.print(f"{name} …")
         finished[name] = carry_out(name, command, out)
         console.print(f"{name}: status {finished[name].status}, {finished[name].seconds:.0f} s")
-        (out / "report.md").write_text(report(finished, torch.cuda.get_device_name()))
+        (out / "report.md").write_text(report(finished, torch.cuda.get_device_name()), encoding="utf-8")
     console.print(f"report: {out / 'report.md'}")
     if any(each.status for each in finished.values()):
         raise SystemExit(1)

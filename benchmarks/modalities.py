@@ -188,13 +188,13 @@ def write_report(records: Sequence[Record], chosen: Sequence[dict[str, Any]], ar
         text = bench_table.lines(table, rows, list(dict.fromkeys(found["bench"])), mean=title.startswith("gap"))
         console.print(tables.upright(title, text))
         pages.append(f"{title}\n\n{tables.markdown(text)}")
-    (arguments.out / "report.md").write_text("\n\n".join(pages) + "\n")
+    (arguments.out / "report.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
     cells = {
         title: {row: {bench: asdict(cell) for bench, cell in of_row.items()} for row, of_row in table.items()}
         for title, table in shown.items()
     }
     written = {"arguments": json.loads(json.dumps(asdict(arguments), default=str)), "chosen": list(chosen), "tables": cells}
-    (arguments.out / "report.json").write_text(json.dumps(provenance() | written, indent=1))
+    (arguments.out / "report.json").write_text(json.dumps(provenance() | written, indent=1), encoding="utf-8")
     paper_tables.write_accuracies(records, arguments.out / "accuracy.csv")
     console.print(f"report.md, report.json and accuracy.csv: {arguments.out}")
 

@@ -246,7 +246,7 @@ def main() -> None:
         Console().print(tables.upright(title, lines))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     described = {"arguments": json.loads(json.dumps(vars(arguments), default=str)), "result": result}
-    arguments.out.write_text(json.dumps(provenance() | described, indent=1))
+    arguments.out.write_text(json.dumps(provenance() | described, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

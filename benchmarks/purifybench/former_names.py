@@ -8,7 +8,7 @@ from typing import TypeVar
 Arguments = TypeVar("Arguments")
 
 #: Former name of a method or of its row -> its name now.
-FORMER_NAMES: dict[str, str] = json.loads(Path(__file__).with_suffix(".json").read_text())
+FORMER_NAMES: dict[str, str] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def present_name(name: str) -> str:

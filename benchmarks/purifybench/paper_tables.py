@@ -62,7 +62,7 @@ def write(
     written = [folder / "report.md" for folder, texts in parts.items() if texts]
     for path in written:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n\n".join(parts[path.parent]) + "\n")
+        path.write_text("\n\n".join(parts[path.parent]) + "\n", encoding="utf-8")
     return written
 
 

@@ -64,7 +64,7 @@ class ResultsStore:
         unwanted = {key_digest(key) for key in keys}
         if kept := [record for record in self.records() if key_digest(record["key"]) not in unwanted]:
             unfinished = self.path.with_suffix(".unfinished")
-            unfinished.write_text("".join(f"{json.dumps(record)}\n" for record in kept))
+            unfinished.write_text("".join(f"{json.dumps(record)}\n" for record in kept), encoding="utf-8")
             unfinished.replace(self.path)
         else:
             self.path.unlink(missing_ok=True)
@@ -73,7 +73,7 @@ class ResultsStore:
         """Append one record and see it written."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         broken = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(("\n" if broken else "") + json.dumps(record) + "\n")
 
 

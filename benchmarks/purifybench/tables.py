@@ -45,4 +45,4 @@ def show(title: str, lines: Lines, path: Path, *, width: int = 160) -> None:
     """Print a table and keep it as Markdown."""
     console(width).print(upright(title, lines))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{markdown(lines)}\n")
+    path.write_text(f"{markdown(lines)}\n", encoding="utf-8")

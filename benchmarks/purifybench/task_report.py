@@ -33,7 +33,9 @@ def write_task_report(
     figures.accuracy_bars(rows, title, folder / "accuracy.png")
     figures.critic_over_steps(records, title, folder / "critic.png")
     figures.component_shares(records, title, folder / "components.png")
-    (folder / "report.md").write_text(f"{title}\n\n{report.markdown_table(rows)}\n\n{report.bound_line(rows)}\n")
+    (folder / "report.md").write_text(
+        f"{title}\n\n{report.markdown_table(rows)}\n\n{report.bound_line(rows)}\n", encoding="utf-8"
+    )
     backbone = records[0]["key"]["settings"]["backbone"]
     described = {
         "arguments": json.loads(json.dumps(arguments, default=str)),
@@ -44,5 +46,5 @@ def write_task_report(
         ],
         "rows": [asdict(row) for row in rows],
     }
-    (folder / "report.json").write_text(json.dumps(provenance() | described, indent=1))
+    (folder / "report.json").write_text(json.dumps(provenance() | described, indent=1), encoding="utf-8")
     console.print(f"figures, report.md and report.json: {folder}")

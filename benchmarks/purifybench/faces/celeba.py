@@ -101,7 +101,7 @@ def read_attributes(path: Path) -> pd.DataFrame:
     Raises:
         ValueError: if columns are missing, a line is cut off, or the file has fewer lines than its first one says.
     """
-    lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.split() for line in path.read_text(errors="replace", encoding="utf-8").splitlines() if line.strip()]
     count, header, *lines = *lines[:2], *[[]] * (2 - len(lines)), *lines[2:]
     if len(count) != 1 or not count[0].isdecimal() or not set(COLUMNS).issubset(header):
         raise ValueError(f"{path} must open with the number of rows and the names of 40 attributes: download it again")

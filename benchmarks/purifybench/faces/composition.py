@@ -51,7 +51,8 @@ class Style:
 
 #: The styles by name, as the file beside this one describes them.
 STYLES: Mapping[str, Style] = {
-    name: Style(**fields) for name, fields in json.loads(Path(__file__).with_name("art_styles.json").read_text()).items()
+    name: Style(**fields)
+    for name, fields in json.loads(Path(__file__).with_name("art_styles.json").read_text(encoding="utf-8")).items()
 }
 
 

@@ -170,7 +170,7 @@ def ck_plus(folder: Path, tree: str) -> Iterator[Labelled]:
         raise wrong_folder(folder, problem, tree, "Unpack Emotion_labels.zip beside the images.")
     for path in files:
         subject, sequence = path.parts[-3:-1]
-        text = path.read_text(errors="replace").strip()
+        text = path.read_text(errors="replace", encoding="utf-8").strip()
         if not re.fullmatch(r"[0-7](\.0*)?(e\+00)?", text):
             raise ValueError(f"{path} must hold one number from 0 to 7, got {text[:40]!r}: copy it again")
         yield Labelled(f"{subject}/{sequence}", CK_CODES.get(int(text[0])), subject, _images(images / subject / sequence))

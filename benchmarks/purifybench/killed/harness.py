@@ -81,7 +81,7 @@ def _start(form: str, folder: Path) -> int:
         return child
     try:
         os.setpgid(0, 0)  # workers of its own are killed with it
-        with (folder / "said.txt").open("w") as file:
+        with (folder / "said.txt").open("w", encoding="utf-8") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         FORMS[form](folder)
@@ -107,5 +107,5 @@ def _ended_within(child: int, seconds: float) -> bool:
 
 
 def _said(folder: Path) -> str:
-    lines = (folder / "said.txt").read_text(errors="replace").strip().splitlines()
+    lines = (folder / "said.txt").read_text(errors="replace", encoding="utf-8").strip().splitlines()
     return lines[-1] if lines else "nothing"
