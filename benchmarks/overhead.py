@@ -3,12 +3,13 @@
     python benchmarks/overhead.py --backbones small-bn small-gn
     python benchmarks/overhead.py --backbones resnet18 --batch-size 16 --rounds 5
     python benchmarks/overhead.py --backbones purifybench.pretrained:efficientnet_lite0 --batch-size 32 --image-size 64
-    python benchmarks/overhead.py --backbones mlp last-layer --batch-size 32
+    python benchmarks/overhead.py --backbones --benches table colour scanned
 
 The methods take turns, a block of steps each, in an order that is shuffled every round, so that a busy machine slows all of
 them alike. Reported is the median over rounds of each block's time over the plain block's time of the same round, with the
 quartiles. Beside it are the calls of torch's operators per step, which do not depend on the machine. Rows are random: time does
-not depend on what they show.
+not depend on what they show. A bench of `modalities.py` is measured on its own rows, with its own network, optimiser and batch
+size.
 """
 
 import json
@@ -27,13 +28,13 @@ import tyro
 from accelerate import PartialState
 from purifybench import tables
 from purifybench.adapted import network_named
+from purifybench.benches import BENCHES
 from purifybench.frontier import forms
-from purifybench.methods import METHODS, Method, Run
+from purifybench.methods import METHODS, Method, Run, modality_methods
 from purifybench.methods.plain import Plain
 from purifybench.network import Network
+from purifybench.recipe import Recipe, make_optimizer
 from purifybench.results import provenance
-from purifybench.row_networks import last_layer, perceptron
-from purifybench.sentence_encoder import TOKENS
 from purifybench.tasks import Auxiliary, Split, Task
 from purifybench.tasks._types import to_float
 from rich.console import Console
@@ -42,11 +43,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 GROUPS = 10
-#: Networks of rows that are no pictures: the shape of a row, and the network for so many numbers and classes.
-ROW_NETWORKS: dict[str, tuple[tuple[int, ...], Callable[[int, int], Network]]] = {
-    "mlp": ((32,), partial(perceptron, hidden=(64, 64))),
-    "last-layer": ((TOKENS, 385), last_layer),
-}
 
 
 @dataclass(frozen=True)
@@ -54,8 +50,11 @@ class Arguments:
     """What a step costs.
 
     Attributes:
-        backbones: networks, each a small one or one of the paper's by its name, a timm model, `package.module:callable`, `mlp`
-            for rows of a table, or `last-layer` for a sentence encoder of which the last layer is trained.
+        backbones: networks, each a small one or one of the paper's by its name, a timm model, or `package.module:callable`.
+        benches: benches of `modalities.py`, measured as they are trained there.
+        adult: parquet file of UCI Adult, for the bench adult.
+        sentences: parquet file of `text`, `label` and `source`, for the benches sentences and sentences-tuned.
+        cache: folder for drawn faces and encoded sentences.
         batch_size: task rows per step; an auxiliary batch has half as many, of the default also a third and a sixth.
         image_size: pixels.
         rounds: how often each method takes its turn.
@@ -66,6 +65,10 @@ class Arguments:
     """
 
     backbones: tuple[str, ...] = ("small-bn", "small-gn")
+    benches: tuple[str, ...] = ()
+    adult: Path | None = None
+    sentences: Path | None = None
+    cache: Path = Path("results/modalities-cache")
     batch_size: int = 128
     image_size: int = 32
     rounds: int = 15
@@ -129,15 +132,63 @@ def seconds_of(work: Callable[[], None], device: torch.device, event: Callable[.
     return float(started.elapsed_time(ended)) / 1e3
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is trained.
+
+    Attributes:
+        task: its rows.
+        network: makes a network for them.
+        methods: the methods to compare, "plain loop" among them.
+        batch_size: task rows per step.
+        recipe: its optimiser; None is SGD with momentum.
+    """
+
+    task: Task
+    network: Callable[[], Network]
+    methods: dict[str, Callable[..., Method]]
+    batch_size: int
+    recipe: Recipe | None = None
+
+
+def random_pictures(backbone: str, arguments: Arguments) -> Subject:
+    """Pictures of noise with labels and groups, for a network of that name."""
+    images = torch.randint(256, (1024, 3, arguments.image_size, arguments.image_size), dtype=torch.uint8)
+    split = Split(images[: arguments.batch_size], torch.randint(10, (arguments.batch_size,)))
+    groups = Auxiliary(images, [row % GROUPS for row in range(len(images))], fixed=0)
+    task = Task("noise", GROUPS, split, split, {"clean": split}, groups)
+    methods = compared(arguments.batch_size, frontier=arguments.frontier)
+    return Subject(task, partial(network_named, backbone, GROUPS, {}), methods, arguments.batch_size)
+
+
+def bench(name: str, arguments: Arguments) -> Subject:
+    """A bench of `modalities.py`.
+
+    Raises:
+        ValueError: if there is no such bench, or its data are not given.
+        ImportError: if its network needs a package that is missing.
+    """
+    if name not in BENCHES:
+        raise ValueError(f"must be among {', '.join(BENCHES)}, got {name!r}")
+    found = BENCHES[name]
+    if missing := found.missing(vars(arguments)):
+        raise ValueError(f"{name} needs {' and '.join(f'--{option}' for option in missing)}")
+    task = found.task(0, vars(arguments))
+    network = partial(network_named, found.network, task.n_classes, dict(found.network_options(task)))
+    named = modality_methods(found.batch_size)
+    methods = {"plain loop": named["plain"], **{name: named[name] for name in ("gradient reversal", "wdpurify")}}
+    return Subject(task, network, methods, found.batch_size, found.recipe)
+
+
 class Turn:
     """One method with its own network and optimiser."""
 
-    def __init__(self, make: Callable[..., Method], backbone: str, task: Task, device: torch.device) -> None:
+    def __init__(self, make: Callable[..., Method], subject: Subject, device: torch.device) -> None:
         torch.manual_seed(0)
         self.device = device
-        network = network_of(backbone).to(device)
-        self.method = make(Run(network, task, 0, device, steps=10_000))
-        self.optimizer = torch.optim.SGD([*network.parameters(), *self.method.parameters()], 1e-3, momentum=0.9)
+        network = subject.network().to(device)
+        self.method = make(Run(network, subject.task, 0, device, steps=10_000))
+        self.optimizer = make_optimizer([*network.parameters(), *self.method.parameters()], subject.recipe, 1e-3)
         if isinstance(self.method, TwoUpdates):
             self.method.optimizer = self.optimizer
 
@@ -172,39 +223,15 @@ class OperatorCalls(TorchDispatchMode):
         return function(*arguments, **(named or {}))
 
 
-def network_of(backbone: str) -> Network:
-    """The network of that name."""
-    if backbone in ROW_NETWORKS:
-        shape, make = ROW_NETWORKS[backbone]
-        return make(shape[-1], GROUPS)
-    return network_named(backbone, GROUPS, {})
-
-
-def random_task(arguments: Arguments, backbone: str) -> Task:
-    """Rows of noise with labels and groups."""
-    if backbone in ROW_NETWORKS:
-        images = torch.randn(256, *ROW_NETWORKS[backbone][0])
-        images[..., -1] = 1.0  # the mask of tokens
-    else:
-        images = torch.randint(256, (1024, 3, arguments.image_size, arguments.image_size), dtype=torch.uint8)
-    split = Split(images[: arguments.batch_size], torch.randint(10, (arguments.batch_size,)))
-    groups = Auxiliary(images, [row % GROUPS for row in range(len(images))], fixed=0)
-    return Task("noise", 10, split, split, {"clean": split}, groups)
-
-
-def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[str, dict[str, float]]:
-    """Median and quartiles of the time over the plain loop's, and milliseconds per step, per method."""
-    task = random_task(arguments, backbone)
-    turns = {
-        name: Turn(make, backbone, task, device)
-        for name, make in compared(arguments.batch_size, frontier=arguments.frontier).items()
-    }
-    images = to_float(task.train.images.to(device))
-    labels = task.train.labels.to(device)
+def measure(title: str, subject: Subject, arguments: Arguments, device: torch.device) -> dict[str, dict[str, float]]:
+    """Median and quartiles of the time over the plain loop's, milliseconds and operator calls per step, per method."""
+    turns = {name: Turn(make, subject, device) for name, make in subject.methods.items()}
+    images = to_float(subject.task.train.images[: subject.batch_size].to(device))
+    labels = subject.task.train.labels[: subject.batch_size].to(device)
     for turn in turns.values():
         turn.seconds(images, labels, arguments.steps)
     rounds = []
-    for _ in track(range(arguments.rounds), description=backbone):
+    for _ in track(range(arguments.rounds), description=title):
         order = random.sample(list(turns), len(turns))
         rounds.append({name: turns[name].seconds(images, labels, arguments.steps) for name in order})
     found = {}
@@ -217,33 +244,36 @@ def measure(backbone: str, arguments: Arguments, device: torch.device) -> dict[s
     return found
 
 
-def check(arguments: Arguments) -> None:
-    """Say what is wrong with the arguments before anything is measured."""
+def subjects(arguments: Arguments) -> dict[str, Subject]:
+    """What is measured, by name; says what is wrong with the arguments before anything is measured."""
     if arguments.steps % 6:
         raise SystemExit("--steps: a multiple of six, so that every turn holds the same number of acting steps")
-    for backbone in arguments.backbones:
-        try:
-            network_of(backbone)
-        except (ValueError, TypeError, ImportError) as error:
-            raise SystemExit(f"--backbones: {error}") from error
+    found = {}
+    for option, names, make in (("backbones", arguments.backbones, random_pictures), ("benches", arguments.benches, bench)):
+        for name in names:
+            try:
+                found[name] = make(name, arguments)
+                found[name].network()
+            except (ValueError, TypeError, ImportError) as error:
+                raise SystemExit(f"--{option}: {error}") from error
+    return found
 
 
 def main() -> None:
     """Measure and report."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    check(arguments)
+    chosen = subjects(arguments)
     torch.set_num_threads(arguments.threads)
     device = PartialState().device
     result: dict[str, Any] = {}
-    for backbone in arguments.backbones:
-        result[backbone] = measure(backbone, arguments, device)
-        size = "" if backbone in ROW_NETWORKS else f"{arguments.image_size}x{arguments.image_size}, "
-        title = f"{backbone}, {size}batch {arguments.batch_size}, {device}"
+    for name, subject in chosen.items():
+        result[name] = measure(name, subject, arguments, device)
+        shape = "x".join(map(str, subject.task.train.images.shape[1:]))
         lines = [["method", "ms/step", "time over the plain loop's", "quartiles", "operator calls"]]
-        for name, row in result[backbone].items():
+        for method, row in result[name].items():
             quartiles = f"{row['low']:.2f} to {row['high']:.2f}"
-            lines.append([name, f"{row['milliseconds']:.1f}", f"{row['ratio']:.2f}", quartiles, f"{row['operators']:.0f}"])
-        Console().print(tables.upright(title, lines))
+            lines.append([method, f"{row['milliseconds']:.1f}", f"{row['ratio']:.2f}", quartiles, f"{row['operators']:.0f}"])
+        Console().print(tables.upright(f"{name}, rows of {shape}, batch {subject.batch_size}, {device}", lines))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     described = {"arguments": json.loads(json.dumps(vars(arguments), default=str)), "result": result}
     arguments.out.write_text(json.dumps(provenance() | described, indent=1), encoding="utf-8")

@@ -37,8 +37,9 @@ def test_networks_of_the_benchmarks_and_of_ones_own_are_measured_side_by_side(st
 
 
 def test_rows_of_a_table_are_measured_and_the_calls_of_operators_are_those_of_a_step(start):
-    rows = start("--backbones", "mlp", "--batch-size", "12", "--rounds", "1")["mlp"]
-    plain, ours = rows["plain loop"]["operators"], rows["wdpurify, half"]["operators"]
+    rows = start("--backbones", "--benches", "table", "--rounds", "1")["table"]
+    assert list(rows) == ["plain loop", "gradient reversal", "wdpurify"]
+    plain, ours = rows["plain loop"]["operators"], rows["wdpurify"]["operators"]
     # Three layers forward and backward, loss and update of six tensors; and the auxiliary step.
     assert 60 < plain < 130
     assert plain + 300 < ours < plain + 800
@@ -49,8 +50,8 @@ def test_rows_of_a_table_are_measured_and_the_calls_of_operators_are_those_of_a_
 
 @pytest.mark.parametrize(("name", "width"), [("small-gn", 128), ("test_picture_networks:Tiny", 6)])
 def test_what_is_measured_is_the_network_of_that_name(name, width):
-    task = overhead.random_task(overhead.Arguments(batch_size=6, image_size=16), name)
-    turn = overhead.Turn(METHODS["plain"], name, task, torch.device("cpu"))
+    subject = overhead.random_pictures(name, overhead.Arguments(batch_size=6, image_size=16))
+    turn = overhead.Turn(METHODS["plain"], subject, torch.device("cpu"))
     assert turn.method.network.head.in_features == width
 
 
@@ -58,6 +59,8 @@ def test_what_cannot_be_measured_is_named_at_once(start, tmp_path):
     for arguments, message in [
         (["--backbones", "resnet19"], "--backbones: `network` must be one of"),
         (["--backbones", "nowhere:made"], "--backbones: "),
+        (["--benches", "nothing"], "--benches: must be among table, adult"),
+        (["--benches", "adult"], "--benches: adult needs --adult"),
         (["--steps", "7"], "--steps: a multiple of six"),
     ]:
         with pytest.raises(SystemExit, match=message):
