@@ -79,7 +79,7 @@ class TaskGradients:
     """Task gradients of the current iteration, and of the iterations since the last auxiliary step.
 
     ``backward()`` accumulates gradients, and ``torch.autograd.grad`` returns them. In an iteration with both, only the
-    accumulated ones train the model, so the two kinds are recorded apart, and the returned ones count only without the others.
+    accumulated ones train the model. So the two kinds are recorded apart, and without accumulated ones the returned ones count.
 
     Args:
         feature_dim: width of the features.
