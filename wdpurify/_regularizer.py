@@ -204,7 +204,8 @@ class PurifyRegularizer:
 
         Returns:
             A scalar tensor, float32 (float64 for float64 features). It is a constant 0 if grad mode is off, the strength is 0,
-            the features have no gradient, or there was no training forward since the last backward pass.
+            or the features have no gradient. For given features it is also 0 in evaluation mode, unless :meth:`critic_step`
+            was called. For captured ones it is 0 without a training forward since the last backward pass.
 
         Raises:
             TypeError, ValueError: if ``features`` is not a floating-point tensor of such a shape, or is None without a hook.
