@@ -25,7 +25,11 @@ class Constraint(Protocol):
         *,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """Return a scalar to add to the critic's loss; features ``(batch, dim)``, groups and population ``(batch,)``."""
+        """Return a scalar to add to the critic's loss.
+
+        Features have the shape ``(batch, dim)``, groups and population ``(batch,)``; groups of several labels
+        ``(batch, labels)``.
+        """
         ...
 
     def project_(self, critic: nn.Module) -> None:
