@@ -50,7 +50,7 @@ class PurifyRegularizer:
             or a function of features and mask. If auxiliary rows are dicts with an ``attention_mask``, padding is ignored.
         update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards.
         model: the module with the extractor's parameters; needed only if ``extract`` is a plain function.
-        seed: seed of the critic, the penalty's points and dropout in auxiliary forwards.
+        seed: seed of the critic, the penalty's points, and random numbers in auxiliary draws and forwards (dropout).
 
     Raises:
         TypeError, ValueError: if an option has the wrong type or value, ``extract`` is a plain function without ``model``, or

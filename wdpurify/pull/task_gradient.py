@@ -15,7 +15,7 @@ class TaskGradient:
     """Accumulates the task gradient over the backward passes of one iteration, as ``.grad`` accumulates gradients.
 
     Together the passes are one concatenated batch. At its features the task gradient has the norm ``sqrt(sum of squared
-    norms)``, and the weight of the purify term is the sum of its factors in the losses. The norm divided by the weight is in
+    norms)``. The weight of the purify term is the sum of its factors in the losses. The norm divided by the weight is in
     units of the unscaled loss, because loss scale and divisor cancel; they cancel in the coherence too. The coherence is known
     only if every pass reports its sums.
 
