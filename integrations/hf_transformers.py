@@ -71,7 +71,8 @@ def purify_trainer(
         The regularizer.
 
     Raises:
-        ValueError: for a trainer with ``model_init``, which has no model before ``train()``.
+        ValueError: for a trainer that has no model yet. A trainer with ``model_init`` makes another model in ``train()``, which
+            the term does not reach: give the trainer ``model=``.
     """
     if getattr(trainer, "model", None) is None:
         raise ValueError("`trainer` has no model yet. Give the Trainer `model=` in place of `model_init=`")

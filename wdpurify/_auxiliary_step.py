@@ -1,4 +1,4 @@
-"""AuxiliaryStep: runs the extractor on auxiliary rows, trains the critic on them, and prepares the pull."""
+"""AuxiliaryStep: runs the extractor on auxiliary rows, prepares the pull, and then trains the critic on these rows."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -41,13 +41,13 @@ class _Rows(NamedTuple):
 
 
 class AuxiliaryStep:
-    """Trains the critic on one auxiliary batch and, for an objective that acts there, prepares the pull.
+    """Prepares the pull from one auxiliary batch, for an objective that acts there, and then trains the critic on the batch.
 
     A row is unusable if its inputs are not finite or beyond 1e18, or its features not finite or beyond 1e6. Such a row belongs
     to no group and not to the population. Another row replaces its inputs, so that no normalisation layer sees them. If the
-    backward pass still gives a non-finite gradient, this step has no pull. Every rank sees the rows of all ranks, in the order
-    of a single process. So the critics stay equal without a reduction of their gradients, and n ranks with m rows do the same
-    as one process with n * m rows.
+    backward pass still gives a gradient that is not finite, or larger than 1e18, this step has no pull. Every rank sees the
+    rows of all ranks, in the order of a single process. So the critics stay equal without a reduction of their gradients. n
+    ranks with m rows do the same as one process with n * m rows.
 
     Args:
         forward: the extractor without side effects.
@@ -97,7 +97,7 @@ class AuxiliaryStep:
 
     @property
     def world(self) -> int:
-        """Number of ranks that share their rows; all of them must call this, with the same number of rows."""
+        """Number of ranks that share their rows; all of them must call :meth:`run`, with the same number of rows."""
         return rank_and_world()[1] if getattr(self.sampler, "across_ranks", True) else 1
 
     def check(self, features: object) -> None:
@@ -113,7 +113,7 @@ class AuxiliaryStep:
                 self._task_spread = feature_spread(blank_rows(rows, keep), keep)
 
     def run(self, iteration: Iteration) -> dict[str, Tensor]:
-        """Draw the iteration's rows, train the critic on them and prepare the pull; returns figures as scalar tensors."""
+        """Draw the iteration's rows, prepare the pull, and train the critic; returns figures as scalar tensors."""
         device = self._forward.place()[0]
         if self.world > 1:
             identity: dict[str, Any] = getattr(self.sampler, "identity", dict)()
@@ -247,7 +247,7 @@ def _formula(objective: Objective, rows: _Rows) -> Callable[[Tensor], Tensor]:
 
 
 def _finite_rows(inputs: Any, count: int) -> tuple[Any, Tensor | None]:
-    """Replace non-finite rows; returns the inputs and the mask of unchanged rows, or None if no tensor can be checked."""
+    """Replace unusable rows; returns the inputs and the mask of unchanged rows, or None if no tensor can be checked."""
 
     def is_checked(leaf: Any) -> bool:
         return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 0 and len(leaf) == count
@@ -274,7 +274,7 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 def _only_finite(
     value: Tensor, gradients: list[tuple[Tensor, Tensor]], scale: float
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Remove the scale from the pull; if any gradient is not finite, the whole pull becomes 0."""
+    """Remove the scale from the pull; if any gradient is not finite or is too large, the whole pull becomes 0."""
     if not gradients:
         return value, []
     local = [local_part(gradient) for _, gradient in gradients]

@@ -21,7 +21,7 @@ from .pull import Forward, Pass, StrengthController, inject_gradients, reachable
 class Loop:
     """Begins and ends iterations, trains the critic when it is due, and makes the term of each pass.
 
-    An iteration begins with the first pass after a step of an optimiser that holds parameters of the model, and ends with that
+    An iteration begins with the first pass after a step of an optimiser that holds parameters of the model. It ends with that
     optimiser's next step. Before the first step, 64 passes count as one iteration, and each later pass as one. At strength 0
     and before the first step, each pass that accumulates no gradient is an iteration.
 
@@ -90,6 +90,7 @@ class Loop:
     def optimizer_stepped(self) -> None:
         """End the iteration after a step of the model's optimiser."""
         if not self.steps.seen:
+            # Passes that were counted as iterations were passes of the first one.
             self._count.number = min(self._count.number, self._count.first)
         self.steps.seen = True
         self._end_iteration()

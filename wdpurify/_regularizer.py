@@ -50,7 +50,7 @@ class PurifyRegularizer:
             or a function of features and mask. If auxiliary rows are dicts with an ``attention_mask``, padding is ignored.
         update_statistics: let auxiliary forwards update BatchNorm statistics like training forwards.
         model: the module with the extractor's parameters; needed only if ``extract`` is a plain function.
-        seed: seed of the critic, the penalty's points and dropout in auxiliary forwards.
+        seed: seed of the critic, the penalty's points, and random numbers in auxiliary draws and forwards (dropout).
 
     Raises:
         TypeError, ValueError: if an option has the wrong type or value, ``extract`` is a plain function without ``model``, or
@@ -204,7 +204,8 @@ class PurifyRegularizer:
 
         Returns:
             A scalar tensor, float32 (float64 for float64 features). It is a constant 0 if grad mode is off, the strength is 0,
-            the features have no gradient, or there was no training forward since the last backward pass.
+            or the features have no gradient. For given features it is also 0 in evaluation mode, unless :meth:`critic_step`
+            was called. For captured ones it is 0 without a training forward since the last backward pass.
 
         Raises:
             TypeError, ValueError: if ``features`` is not a floating-point tensor of such a shape, or is None without a hook.

@@ -64,7 +64,7 @@ def batch_of(rows: Any, numbers: Tensor, collate_fn: Collator | None = None) -> 
 
 
 def refuse_dropped(batch: Any, rows: int) -> None:
-    """Raise ValueError for a batch that has fewer rows than were drawn, so that no row is sure to have its own group.
+    """Raise ValueError for a batch that has fewer rows than were drawn: rows and groups may no longer correspond.
 
     Args:
         batch: of tensors or texts, after collator and transform; a tensor with an axis of that length has its rows there.
@@ -87,7 +87,7 @@ def refuse_reordered(make: Callable[[Tensor], Any], rows: Tensor, generators: Se
     """Raise ValueError if collator and transform give rows in another order than they came, such as sorted by length.
 
     The rows are made a batch in their order and in reverse, under equal random numbers: the second batch must be the reverse
-    of the first. Nothing is told where random numbers change the rows themselves, or an input has not one entry per row.
+    of the first. The check finds nothing if random numbers change the rows themselves, or an input has not one entry per row.
 
     Args:
         make: makes a batch of row numbers.

@@ -65,8 +65,8 @@ class GroupSampler:
     Args:
         rows: tensor, array or any sized object that is indexed by row number: pictures, rows of a table, texts. An item may
             be a tuple, whose first member is the input; a dict, whose entries the extractor receives as keyword arguments; or
-            a list of tensors. The sampler reads an item only when it draws it, and cannot tell a data set that answers with
-            another row where one cannot be read.
+            a list of tensors. The sampler reads an item only when it draws it. It does not notice a data set that
+            returns another row in place of one that it cannot read.
         groups: one label per row (list, tuple, tensor or array of one dimension): text, a number, a date or a tuple of such. Or
             several labels per row, as columns of a data frame, of a mapping, of a list or of an array of two dimensions: one
             critic separates the values of all of them, and a missing label counts for no group of its column.
@@ -80,8 +80,8 @@ class GroupSampler:
             whole. The extractor receives a dict or ``BatchEncoding`` by keyword, or whole if it takes one argument of another
             name, and a tuple by position. None stacks tensors, entry by entry in dicts and lists, and leaves texts a list.
         transform: function of each batch, after ``collate_fn``, for example to scale bytes to floats or to tokenize. Both
-            must keep the rows and their order. The first draw makes two more batches to tell; an order that changes is not
-            noticed where random numbers change the rows too, or an input has not one entry per row.
+            must keep the rows and their order. The first draw makes two more batches to check this. The check does not notice
+            another order if random numbers change the rows too, or if an input has not one entry per row.
         num_workers: number of processes that read, collate and transform ahead, as in a ``DataLoader``; 0 uses this process.
             What a random transform draws differs between 0 and more. Processes end with :meth:`close` or with the sampler.
         rank, world_size: this process's share; None reads them from ``torch.distributed`` at the first draw, 0 of 1 without

@@ -24,7 +24,10 @@ class GroupsApartWarning(PurifyWarning):
 
 
 class AuxiliaryDataWarning(PurifyWarning):
-    """The labels hardly tell what is to be forgotten: rare or many groups, empty cells, groups that depend on the classes."""
+    """The auxiliary rows or their labels need a check.
+
+    Groups are rare, many, empty in some classes or dependent on them; rows are unusable; or numbers were cut into ranges.
+    """
 
 
 class ResumeWarning(PurifyWarning):

@@ -18,8 +18,9 @@ Toward = Literal["population", "group"]
 def gap_weights(groups: Tensor, population: Tensor, n_groups: int) -> Tensor:
     """Compute the weights of the critic scores in the gap between the groups and the population.
 
-    Column y holds ``1 / n_y`` on the rows of group y minus ``1 / n_population`` on the rows of the population, divided by
-    the number of groups that occur in the batch. A group without a row has weight 0, as every group without a population.
+    Column y holds ``1 / n_y`` on the rows of group y minus ``1 / n_population`` on the rows of the population. Both are
+    divided by the number of groups that occur in the batch. A group without a row has weight 0. Without a population, every
+    group has weight 0.
 
     Args:
         groups: group index of each row, int64, shape ``(batch,)``; -1 for a row that belongs to no group. A row with several
@@ -75,8 +76,8 @@ def feature_spread(features: Tensor, in_play: Tensor) -> Tensor:
 def group_gap(scores: Tensor, groups: Tensor, population: Tensor) -> Tensor:
     """Compute the mean over the groups of (mean score of the group minus mean score of the population).
 
-    Output y of the critic is the witness of group y, so the gap estimates the mean over y of W1(R_y, R) from below if
-    every output is 1-Lipschitz. The mean excludes groups without a row in the batch.
+    Output y of the critic is the witness of group y. So the gap estimates the mean over y of W1(R_y, R) from below if every
+    output is 1-Lipschitz. The mean excludes groups without a row in the batch.
 
     Args:
         scores: critic outputs, shape ``(batch, n_groups)``.
@@ -105,8 +106,8 @@ def group_gap(scores: Tensor, groups: Tensor, population: Tensor) -> Tensor:
 def one_sided_loss(scores: Tensor, *, toward: Toward = "population") -> Tensor:
     """Compute the paper's Goal 2 on a batch of task rows: their mean critic score, with a sign for the direction.
 
-    The critic scores a group high and the population low (it maximises :func:`group_gap`), so descent of the mean score
-    shifts the task features towards the population, as in Alg. 1; the negative mean shifts them towards the group, as in
+    The critic scores a group high and the population low (it maximises :func:`group_gap`). So descent of the mean score
+    shifts the task features towards the population, as in Alg. 1. The negative mean shifts them towards the group, as in
     Eq. 22 with Eq. 24. The loss has no lower bound.
 
     Args:

@@ -24,8 +24,8 @@ _OF_MODULES = vars(nn.Module()).keys() - {"_modules"}
 def generators_in(*roots: Any) -> list[Any]:
     """Return generators of torch, NumPy and ``random`` that are reachable from some objects.
 
-    Reached are attributes, entries of containers of at most 100 entries, arguments of ``partial``, and what functions and
-    methods close over or name of their module's own variables. What raises is passed by.
+    The search follows attributes, entries of containers of at most 100 entries, and arguments of ``partial``. It also follows
+    the closures of functions and methods, and the variables of their module that they name. It skips objects that raise.
     """
     generators: list[Any] = []
     seen: dict[int, Any] = {}

@@ -35,9 +35,9 @@ def _is_named_tuple(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Return a tensor of a subclass that only carries something along (MONAI's MetaTensor) as a plain one, with its graph.
+    """Return a plain tensor, with its graph, for one of a subclass that only holds further data (MONAI's MetaTensor).
 
-    Tensors that compute in their own way (sharded, nested, quantised) stay as they are, and so does what is no tensor.
+    Tensors that compute in their own way (sharded, nested, quantised) do not change, nor do other objects.
     """
     kind = type(value)
     if kind is Tensor or not isinstance(value, Tensor) or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:

@@ -25,7 +25,11 @@ class Constraint(Protocol):
         *,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """Return a scalar to add to the critic's loss; features ``(batch, dim)``, groups and population ``(batch,)``."""
+        """Return a scalar to add to the critic's loss.
+
+        Features have the shape ``(batch, dim)``, groups and population ``(batch,)``; groups of several labels
+        ``(batch, labels)``.
+        """
         ...
 
     def project_(self, critic: nn.Module) -> None:
@@ -68,8 +72,8 @@ class _Projection:
 class WeightClipping(_Projection):
     """Clips every weight to ``[-bound, bound]``, the paper's constraint.
 
-    The resulting Lipschitz constant is far above 1 (up to about 1,483 for 128-512-256-10-1 at 0.1), and a ReLU critic can
-    die under this constraint: see :func:`wdpurify.lipschitz.lipschitz_bound` and ``metrics()``.
+    The resulting Lipschitz constant is far above 1 (up to about 1,483 for 128-512-256-10-1 at 0.1). A ReLU critic can die
+    under this constraint: see :func:`wdpurify.lipschitz.lipschitz_bound` and ``metrics()``.
 
     Args:
         bound: largest magnitude of a weight, above 0.

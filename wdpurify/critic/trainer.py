@@ -122,7 +122,7 @@ class CriticTrainer:
 
         Args:
             features: detached, shape ``(batch, dim)``, finite.
-            groups, population: the rows' roles, shape ``(batch,)`` each.
+            groups, population: the rows' roles, shape ``(batch,)`` each; groups of several labels ``(batch, labels)``.
             weights: result of :func:`wdpurify.functional.gap_weights` for these roles.
             step: number of the call, which seeds the penalty's points.
         """

@@ -68,7 +68,7 @@ def fit_eraser(
 ) -> Eraser:
     """Fit an eraser in closed form on rows with labels.
 
-    With ``S`` the covariance of the features and ``C`` their covariance with the label's values, the map projects along the
+    ``S`` is the covariance of the features, and ``C`` their covariance with the label's values. The map projects along the
     columns of ``C``, orthogonally in the metric of the inverse of ``S``. It changes the features least among all affine maps
     that make features and label uncorrelated.
 

@@ -114,7 +114,7 @@ class AuxiliaryForward:
             )
 
     def run_isolated(self, work: Callable[[Isolation], Result], *, with_grad: bool) -> Result:
-        """Call ``work`` while the model is run_isolated, and return its result."""
+        """Call ``work`` while the model is isolated, and return its result."""
         return run_isolated(self.model, work, update_buffers=self._update_statistics, with_grad=with_grad)
 
     def __call__(self, inputs: Any, *, step: int, with_grad: bool) -> Any:

@@ -18,7 +18,7 @@ TermSource = Callable[[Tensor], Tensor | None]
 class PurifiedCriterion:
     """Calls your criterion and adds the purify term's gradient to each result of a pass; the loss value does not change.
 
-    A pass consists of the training forwards since the previous pass. Each result of a pass carries the term, so the term acts
+    A pass consists of the training forwards since the previous pass. Each result of a pass carries the term. So the term acts
     through any result that you back-propagate, with the joint weight of the results. Losses of other models carry no term.
     Each entry of a per-sample loss carries the term, so the mean of the entries carries it once. The wrapper adds nothing
     while grad mode is off or outside a pass. It forwards everything else to the inner criterion: arguments, attributes,

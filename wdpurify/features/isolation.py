@@ -240,7 +240,7 @@ def _stand_ins_of(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) ->
 
 
 def run_isolated(model: nn.Module, work: Callable[[Isolation], Result], *, update_buffers: bool, with_grad: bool) -> Result:
-    """Call ``work`` while the model is run_isolated, see :class:`Isolation`, and return its result."""
+    """Call ``work`` while the model is isolated, see :class:`Isolation`, and return its result."""
     isolation = Isolation(model, update_buffers=update_buffers, with_grad=with_grad)
     cache = parametrize._cache  # of the user's `parametrize.cached()`, if one is under way
     try:

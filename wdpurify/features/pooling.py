@@ -76,9 +76,9 @@ def pool_features(
         pool: for tokens: the ``"mean"`` of the unmasked ones, the ``"first"``, the last unmasked one (``"last"``), or a
             function of features and mask. A function pools features of every shape.
         mask: 1 for tokens and 0 for padding, shape ``(batch, tokens)``; None or another shape uses all tokens.
-        channels_first: which axis is the width where both fit, as the layer that reads the features tells; None is unknown:
-            then three axes are tokens, with a warning unless a mask or ``pool`` tells so, and of four or five channels come
-            first.
+        channels_first: whether the width is the axis after the batch, if both axes fit; the layer that reads the features
+            decides it. With None, three axes are tokens, with a warning unless a mask or ``pool`` shows it. Of four or five
+            axes, the channels then come first.
         samples: expected number of rows, or None to accept any.
 
     Raises:

@@ -69,7 +69,7 @@ def sums_over_rows(features: Tensor, gradient: Tensor, projection: Tensor | None
     """Compute the sums for :func:`coherence`; the sums of passes and ranks add up to the sums of all their rows.
 
     Args:
-        features: result of :func:`projected` for the features, shape ``(rows, width)``.
+        features: result of :func:`project` for the features, shape ``(rows, width)``.
         gradient: gradient at the features, shape ``(rows, dim)``.
         projection: projection of the gradient.
         in_play: mask of valid rows, shape ``(rows,)``; None uses all.

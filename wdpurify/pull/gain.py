@@ -47,7 +47,7 @@ class Gain:
             self.at_limit = self.value >= most
 
     def apply(self, kept: Tensor, ratio: Tensor) -> Tensor:
-        """Compute the factor of the pull, scalar.
+        """Compute the applied gain, a multiple of the strength, scalar.
 
         Args:
             kept: present spread of the features over their largest spread, scalar.

@@ -16,7 +16,7 @@ DEVIATIONS = 1.96
 
 
 class Separation:
-    """Running mean, from 0 on, of the gap over the spread of the scores.
+    """Running mean, which starts at 0, of the gap over the spread of the scores.
 
     It does not depend on the scale of features and critic. With many noise dimensions the critic learns slowly, so the first
     values of a run are too small. Record a batch before the critic trains on it, or overfitting inflates the value.

@@ -84,15 +84,15 @@ class BalancedStrength:
     """Scales the purify gradient to a share of the task gradient at the features, which fades as the groups come together.
 
     The applied gradient is ``value * min(1, separation / fade) * mean(||g_task||) * g / ||g||``: the scales of critic, loss,
-    loss scaler and accumulation divisor cancel. W1 has a slope of 1 at any distance of the groups, so without the fade a share
-    that suits the start makes purified features oscillate at the end; with the fade the objective is W1 for distant groups and
-    its square for close ones (as in Huber's loss). A critic with a negative gap pulls nothing. The factor is 0 until the first
-    task gradient. The object stores that gradient's running mean, so give each regularizer a separate object.
+    loss scaler and accumulation divisor cancel. W1 has a slope of 1 at any distance of the groups. So without the fade, a
+    share that suits the start makes purified features oscillate at the end. With the fade, the objective is W1 for distant
+    groups and its square for close ones (as in Huber's loss). A critic with a negative gap pulls nothing. The factor is 0
+    until the first task gradient. The object stores that gradient's running mean, so give each regularizer a separate object.
 
     The mean covers the last 1,000 iterations. It is long on purpose: a short one would follow a growing task gradient and
     strengthen a pull that is already harmful. Norms above five times their median count as five medians, so a broken batch or
-    a learning-rate finder has little effect. The factor of the term in the loss weights each iteration, so an iteration with
-    a small factor (a mixup loop that scales the first of two criteria) has little effect.
+    a learning-rate finder has little effect. The weight of each iteration is the factor of the term in the loss. So an
+    iteration with a small factor (a mixup loop that scales the first of two criteria) has little effect.
 
     Args:
         value: ratio of the norms while the groups are apart, at least 0. It holds in the iterations in which the term acts.

@@ -15,7 +15,7 @@ class TaskGradient:
     """Accumulates the task gradient over the backward passes of one iteration, as ``.grad`` accumulates gradients.
 
     Together the passes are one concatenated batch. At its features the task gradient has the norm ``sqrt(sum of squared
-    norms)``, and the weight of the purify term is the sum of its factors in the losses. The norm divided by the weight is in
+    norms)``. The weight of the purify term is the sum of its factors in the losses. The norm divided by the weight is in
     units of the unscaled loss, because loss scale and divisor cancel; they cancel in the coherence too. The coherence is known
     only if every pass reports its sums.
 
@@ -79,7 +79,7 @@ class TaskGradients:
     """Task gradients of the current iteration, and of the iterations since the last auxiliary step.
 
     ``backward()`` accumulates gradients, and ``torch.autograd.grad`` returns them. In an iteration with both, only the
-    accumulated ones train the model, so the two kinds are recorded apart, and the returned ones count only without the others.
+    accumulated ones train the model. So the two kinds are recorded apart, and without accumulated ones the returned ones count.
 
     Args:
         feature_dim: width of the features.
