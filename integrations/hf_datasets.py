@@ -239,4 +239,7 @@ def _is_shuffled(node: Any) -> bool:
 def _check_columns(dataset: Dataset | IterableDataset, name: str, columns: list[str]) -> None:
     absent = [column for column in columns if column not in (dataset.column_names or columns)]
     if absent or not columns:
-        raise ValueError(f"`{name}` must be columns of `dataset`, got {absent}. Choose from {dataset.column_names}")
+        chosen = f"`{name}={(dataset.column_names or ['...'])[0]!r}`"
+        raise ValueError(
+            f"`{name}` must be columns of `dataset`, got {absent}. Choose from {dataset.column_names}, for example {chosen}"
+        )

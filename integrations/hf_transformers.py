@@ -71,11 +71,16 @@ def purify_trainer(
         The regularizer.
 
     Raises:
-        ValueError: for a trainer that has no model yet. A trainer with ``model_init`` makes another model in ``train()``, which
-            the term does not reach: give the trainer ``model=``.
+        ValueError: for a trainer without a model, with ``model_init`` (its ``train()`` makes another model), or with a
+            regularizer.
     """
-    if getattr(trainer, "model", None) is None:
-        raise ValueError("`trainer` has no model yet. Give the Trainer `model=` in place of `model_init=`")
+    if getattr(trainer, "model", None) is None or getattr(trainer, "model_init", None) is not None:
+        raise ValueError(
+            "`trainer` makes its model in `train()`, which the term would not reach. Give the Trainer `model=` in place of "
+            "`model_init=`"
+        )
+    if any(isinstance(callback, _Keeper) for callback in trainer.callback_handler.callbacks):
+        raise ValueError("`trainer` already has a regularizer, and the pulls of two would add up. Call this once per trainer")
     purify = PurifyRegularizer.for_model(trainer.model, sampler, layer=layer, **options)
     keeper = _Keeper(purify)
     trainer.add_callback(keeper)

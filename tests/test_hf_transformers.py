@@ -121,6 +121,17 @@ def test_a_trainer_without_a_model_is_refused():
         purify_trainer(Bare(), _sampler())
 
 
+def test_a_trainer_that_makes_its_model_later_and_a_second_regularizer_are_refused(tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    late = Trainer(model_init=_vit, args=arguments, train_dataset=_Rows(8))
+    with pytest.raises(ValueError, match="`trainer` makes its model in `train\\(\\)`, which the term would not reach"):
+        purify_trainer(late, _sampler())
+    trainer = Trainer(model=_vit(), args=arguments, train_dataset=_Rows(8))
+    purify_trainer(trainer, _sampler())
+    with pytest.raises(ValueError, match="`trainer` already has a regularizer"):
+        purify_trainer(trainer, _sampler())
+
+
 @pytest.mark.parametrize("model", [_vit, _Normalised])
 def test_the_last_call_takes_the_trainers_own_loader(tmp_path, model):
     trainer, purify = _train(tmp_path, BalancedStrength(), model=model)

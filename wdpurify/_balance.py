@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ._diagnostics import warn_at_caller
 from ._labels import labels_of_rows, numbers_of
+from ._nuisances import columns_of_labels, numbered
 from .exceptions import AuxiliaryDataWarning
 
 #: Smallest Cramér's V of group and class that causes a warning.
@@ -22,7 +23,8 @@ def balanced_weights(groups: Sequence[Hashable] | Tensor, classes: Sequence[Hash
     For task batches: ``torch.utils.data.WeightedRandomSampler(balanced_weights(groups, classes), len(groups))``.
 
     Args:
-        groups, classes: one label per row, as for :class:`GroupSampler`.
+        groups: one label per row, or columns of labels, as for :class:`GroupSampler`; of columns their combinations count.
+        classes: one label per row.
 
     Returns:
         Float64, shape ``(rows,)``, positive, with sum 1.
@@ -33,7 +35,8 @@ def balanced_weights(groups: Sequence[Hashable] | Tensor, classes: Sequence[Hash
     >>> balanced_weights(["a", "a", "a", "b"], [0, 0, 1, 1])
     tensor([0.1667, 0.1667, 0.3333, 0.3333], dtype=torch.float64)
     """
-    cells = cells_of_rows(labels_of_rows(groups), labels_of_rows(classes))
+    columns = columns_of_labels(groups, len(classes))
+    cells = cells_of_rows(labels_of_rows(groups) if columns is None else numbered(columns).combined, labels_of_rows(classes))
     weights = 1.0 / cells.bincount().double()[cells]
     return weights / weights.sum()
 

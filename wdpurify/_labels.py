@@ -34,9 +34,13 @@ def labels_of_rows(groups: Any, name: str = "groups") -> list[Hashable]:
         ValueError: for more than one dimension.
     """
     if isinstance(groups, Mapping | Set):
+        by_number = all(isinstance(key, int) for key in groups)
+        remedy = f"`[{name}[row] for row in range(len(rows))]`"
+        if not by_number:
+            remedy = f"`[{name}[name] for name in names]`, with the rows' names in their order"
         raise TypeError(
             f"`{name}` must hold one label per row, in the order of the rows, got {type(groups).__name__}. For a mapping "
-            f"from rows to labels give `[{name}[row] for row in range(len(rows))]`"
+            f"from rows to labels give {remedy}"
         )
     if hasattr(groups, "ndim") and groups.ndim != 1:
         raise ValueError(f"`{name}` must have shape (rows,), got {tuple(groups.shape)}")
@@ -77,6 +81,11 @@ def numbers_of(labels: list[Hashable], name: str = "groups") -> tuple[list[Hasha
             number = numbers[label] = len(numbers)
             if is_missing(label):
                 raise ValueError(f"`{name}` has no label in row {row} ({label}). Leave such rows out of the auxiliary set")
+            if isinstance(label, tuple) and any(part is not None and is_missing(part) for part in label):
+                raise ValueError(
+                    f"`{name}`: the label of row {row} ({label}) has a missing part. Give the columns themselves, for example "
+                    "a data frame of them, or leave such rows out"
+                )
             if not _reads_alike_everywhere(label):
                 raise TypeError(
                     f"`{name}` must hold labels whose `repr` is equal in every process, because states store it, got "
@@ -117,23 +126,33 @@ def cut_into_ranges(labels: list[Hashable], name: str = "`groups`") -> list[Hash
     return [names[place] for place in places]
 
 
-def check_not_too_many(values: int, *, rows: int, batch_size: int) -> None:
-    """Raise ValueError for a label with mostly single rows per value, and warn of a label with many values.
+def refuse_single_rows(values: int, *, rows: int, name: str = "`groups`") -> None:
+    """Raise ValueError for a label with mostly single rows per value.
 
     Args:
         values: number of label values.
-        rows: number of rows of the auxiliary set.
-        batch_size: rows of an auxiliary batch.
+        rows: number of rows with a label.
+        name: what the labels are, for the message.
     """
     if values > max(FEW_GROUPS, rows / 2):
         raise ValueError(
-            f"`groups` has {values} values in {rows} rows, so most groups are a single row. Cut a continuous column into "
-            "ranges, for example by `torch.bucketize(column, column.quantile(torch.tensor([0.25, 0.5, 0.75])))`"
+            f"{name} has {values} values in {rows} rows, so most groups are a single row. Leave out names and numbers of "
+            "rows. Cut a continuous column into ranges, for example by `torch.bucketize(column, "
+            "column.quantile(torch.tensor([0.25, 0.5, 0.75])))`"
         )
+
+
+def warn_of_many(values: int, *, batch_size: int) -> None:
+    """Warn of more groups than a few batches hold.
+
+    Args:
+        values: number of label values.
+        batch_size: rows of an auxiliary batch.
+    """
     if values > MANY_GROUPS:
         warn_at_caller(
             f"`groups` has {values} values and a batch {batch_size} rows, so each group occurs about once in "
-            f"{-(-values // batch_size)} acting steps and is hardly forgotten. Merge rare values, or raise `batch_size`",
+            f"{-(-values // batch_size)} auxiliary batches and is hardly forgotten. Merge rare values, or raise `batch_size`",
             AuxiliaryDataWarning,
         )
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._labels import cut_into_ranges, is_missing, labels_of_rows, numbers_of
+from ._labels import cut_into_ranges, is_missing, labels_of_rows, numbers_of, refuse_single_rows
 
 
 class Nuisances(NamedTuple):
@@ -53,15 +53,17 @@ def numbered(columns: Mapping[Hashable, list[Hashable]]) -> Nuisances:
     """Number the values of all columns. A column of many numbers is cut into ranges; a missing label counts for no group.
 
     Raises:
-        ValueError: if a column has fewer than two values.
+        ValueError: if a column has fewer than two values, or mostly single rows per value.
     """
     values: list[tuple[Hashable, Hashable]] = []
     groups = torch.full((len(next(iter(columns.values()))), len(columns)), -1, dtype=torch.int64, device="cpu")
     cut: list[list[Hashable]] = []
     for place, (name, column) in enumerate(columns.items()):
         present = [row for row, label in enumerate(column) if not is_missing(label)]
-        labels = cut_into_ranges([column[row] for row in present], f"`groups`, column {name!r},")
+        where = f"`groups`, column {name!r},"
+        labels = cut_into_ranges([column[row] for row in present], where)
         column_values, numbers = numbers_of(labels)
+        refuse_single_rows(len(column_values), rows=len(present), name=where)
         if len(column_values) < 2:
             raise ValueError(f"`groups` needs at least two values in column {name!r}, got {len(column_values)}. Leave it out")
         groups[torch.tensor(present, device="cpu"), place] = len(values) + numbers

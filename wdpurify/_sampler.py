@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._balance import cells_to_balance, classes_at_hand, warn_if_confounded
 from ._checks import check_positive_integer
-from ._labels import check_not_too_many, cut_into_ranges, labels_of_rows, numbers_of, warn_of_a_lone_group
+from ._labels import cut_into_ranges, labels_of_rows, numbers_of, refuse_single_rows, warn_of_a_lone_group, warn_of_many
 from ._nuisances import columns_of_labels, numbered
 from ._order import CellOrder, EpochOrder, Order
 from ._renamed import renamed
@@ -154,7 +154,8 @@ class GroupSampler:
         self._counts = dict(zip(values, numbers.bincount().tolist(), strict=True))
         self._check_values()
         if fixed == ALL and nuisances is None:
-            check_not_too_many(len(values), rows=len(labels), batch_size=batch_size)
+            refuse_single_rows(len(values), rows=len(labels))
+            warn_of_many(len(values), batch_size=batch_size)
         self._group_of_row = numbers if fixed == ALL else torch.full_like(numbers, -1)
         streams = {} if fixed == ALL else {"group": (numbers == values.index(fixed)).nonzero()[:, 0]}
         streams["population"] = torch.arange(len(labels), device="cpu")

@@ -130,6 +130,12 @@ def refuse_labels(labels: Any, name: str) -> None:
     for kind in LABELS:
         if kind.came(labels):
             raise TypeError(f"`{name}` must hold one label per row, {kind.wrong}. {kind.write.replace('groups', name)}")
+    if isinstance(labels, str) and (ending := PurePath(labels).suffix) in (".csv", ".tsv", ".parquet", ".json"):
+        reader = f"read_{ending[1:].replace('tsv', 'csv')}"
+        raise TypeError(
+            f"`{name}` must hold one label per row, got the file {labels!r}. Read it, for example "
+            f"`pd.{reader}({labels!r})['label'].tolist()`, in the order of the rows"
+        )
     if isinstance(labels, str | bytes):
         raise TypeError(
             f"`{name}` must hold one label per row, got the text {labels!r}. Give `frame[{labels!r}].tolist()` for a column of "

@@ -96,7 +96,7 @@ def group_gap(scores: Tensor, groups: Tensor, population: Tensor) -> Tensor:
     >>> group_gap(scores, torch.tensor([0, 0, -1, -1]), torch.tensor([False, False, True, True]))
     tensor(2.5000)
     """
-    if scores.ndim != 2 or scores.shape[:1] != groups.shape:
+    if scores.ndim != 2 or scores.shape[:1] != groups.shape[:1]:
         raise ValueError(
             f"`scores` must have shape (batch, n_groups) with batch = {groups.shape[0]}, got {tuple(scores.shape)}"
         )

@@ -66,8 +66,8 @@ class AffineLayer:
             assert old is not None
             assert new is not None
             # An adapter adds its part to the plain weight, so the plain weight changes by the difference only.
-            to_device = new if self._plain is self._layer else former.double().cpu().reshape(new.shape) + (new - old)
-            self._plain._parameters[name].copy_(to_device.reshape(former.shape))  # type: ignore[union-attr]
+            wanted = new if self._plain is self._layer else former.double().cpu().reshape(new.shape) + (new - old)
+            self._plain._parameters[name].copy_(wanted.reshape(former.shape))  # type: ignore[union-attr]
         self.weight, self.bias = weight, bias
         try:
             self._check(torch.Generator("cpu").manual_seed(1))

@@ -130,6 +130,8 @@ class AuxiliaryForward:
                 return features
             except Exception as error:
                 if hasattr(error, "add_note"):  # Python 3.11
+                    if any(isinstance(leaf, str) for leaf in leaves_of(inputs)):
+                        error.add_note("wdpurify: the auxiliary rows are texts: give your tokenizer as `collate_fn=`.")
                     error.add_note(
                         "This was wdpurify's forward of auxiliary rows: they must be prepared like the task's rows; rows "
                         "that are dicts are given by keyword, of tuples the first member unless `collate_fn` says otherwise; "
