@@ -265,8 +265,8 @@ def _shares(records: list[Record], forms: Sequence[str]) -> dict[str, float]:
     """Share of the gap that each form recovers on rows with the shift, in percent; the newest of equal runs counts."""
     newest = {(row, seed): runs[-1]["accuracy"]["oracle"] for (row, seed), runs in grouped(records, "row", "seed").items()}
     mean = {row: float(np.mean([newest[of] for of in newest if of[0] == row])) for row, _ in newest}
-    plain, upper = mean["plain"], mean["upper bound"]
-    return {form: 100.0 * (mean[form] - plain) / (upper - plain) for form in forms if form in mean}
+    found = [form for form in forms if form in mean]
+    return {form: 100.0 * (mean[form] - mean["plain"]) / (mean["upper bound"] - mean["plain"]) for form in found}
 
 
 def main() -> None:

@@ -108,7 +108,7 @@ def _validated(task, row, seed, oracle):
 
 @pytest.fixture
 def measured(tmp_path):
-    """Two seeds of one task, a cost of every form, and a run on another network."""
+    """Two seeds of one task, a cost of every form, a run on another network, and one of a task without any form."""
     store = ResultsStore(tmp_path / "results.jsonl")
     for seed, shift in ((1, -1.0), (2, 1.0)):
         store.add(_validated("colour", "plain", seed, 40.0 + shift))
@@ -118,6 +118,7 @@ def measured(tmp_path):
     other = _validated("colour", "plain", 1, 0.0)
     other["key"]["settings"]["backbone"] = "small-gn"
     store.add(other)
+    store.add(_validated("pictures", "plain", 1, 50.0))
     cost = {costs.form_name(*form): {"ratio": 1.1 + 0.1 * number} for number, form in enumerate(costs.FORMS)}
     (tmp_path / "cost.json").write_text(json.dumps({"result": {"resnet18": {"plain loop": {"ratio": 1.0}} | cost}}))
     return tmp_path
@@ -132,8 +133,8 @@ def test_the_plot_and_the_table_join_accuracy_and_cost_by_form(measured, monkeyp
     _start_frontier(monkeypatch, measured)
     assert (measured / "out.png").stat().st_size > 10_000
     lines = (measured / "out.md").read_text().splitlines()
-    assert lines[2] == "| 8 of 64 rows, every step | 1.10x | 40 |"  # 20 of 50 points
-    assert lines[-1] == "| 64 of 64 rows, every 3 steps | 1.90x | 56 |"
+    assert lines[2] == "| 8 of 64 rows, every step | 1.10x | 40 |  |"  # 20 of 50 points
+    assert lines[-1] == "| 64 of 64 rows, every 3 steps | 1.90x | 56 |  |"
     assert len(lines) == 2 + len(costs.FORMS)
 
 
