@@ -97,7 +97,7 @@ def test_a_mapping_or_a_set_is_no_label_per_row(groups):
 
 def test_names_of_single_rows_are_refused_and_ranges_are_taken():
     column = torch.linspace(0.0, 1.0, 40) ** 2
-    with pytest.raises(ValueError, match=r"40 values in 40 rows, so most groups are a single row. Cut a continuous column"):
+    with pytest.raises(ValueError, match=r"40 values in 40 rows, so most groups are a single row. .*Cut a continuous column"):
         GroupSampler(torch.arange(40), [str(value) for value in column], batch_size=8)
     assert GroupSampler(torch.arange(40), column, fixed=0.0, batch_size=1).n_groups == 1  # one value is the user's to name
     ranges = torch.bucketize(column, column.quantile(torch.tensor([0.25, 0.5, 0.75])))
