@@ -27,4 +27,4 @@ from .ranks import (
 )
 from .structures import leaves_of, map_leaves, plain
 from .transforms import graph_is_kept, in_backward, in_functional_transform, is_accumulated, is_batched
-from .wrappers import is_shard, is_sharded, local_part, owner_of, root_library, shard_like, unwrap
+from .wrappers import is_shard, is_sharded, local_part, owner_of, root_library, shard_like, shards_of, unwrap

@@ -67,4 +67,17 @@ def shard_like(whole: Tensor, part: Tensor) -> Tensor:
 
 def is_sharded(module: nn.Module) -> bool:
     """Whether FSDP (``fully_shard``) exchanges the module's parameters around each forward."""
-    return any(kind.__name__ == "FSDPModule" for part in module.modules() for kind in type(part).__mro__)
+    kinds = {type(part) for part in module.modules()}
+    return any(parent.__name__ == "FSDPModule" for kind in kinds for parent in kind.__mro__)
+
+
+def shards_of(model: nn.Module) -> list[Tensor]:
+    """Return the trainable parameters of a sharded model, as the optimiser holds them.
+
+    After a forward pass a module may still hold whole parameters. Sharding them again is FSDP's default, and the backward pass
+    gathers them when needed.
+    """
+    for part in model.modules():
+        if hasattr(part, "reshard"):
+            part.reshard()  # type: ignore[operator]
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

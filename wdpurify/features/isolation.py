@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from wdpurify._torch import is_sharded, root_library
+from wdpurify._torch import is_sharded, root_library, shards_of
 
 #: Libraries whose hooks are part of what a module computes (weight norm, sharding, placement); other hooks are the user's.
 STRUCTURAL = (
@@ -40,6 +40,10 @@ LONG = 1000
 #: Number of containers in each other from which what they hold is left alone.
 DEEPEST = 100
 _CONTAINERS = (list, dict, set, OrderedDict, defaultdict, deque, Counter)
+#: Types of most attributes, which need no copy; and containers of torch's own in every module, whose entries need none.
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+_OF_TORCH = vars(nn.Module()).items()
+_BOOKKEEPING = {name for name, value in _OF_TORCH if isinstance(value, dict | set)} - {"_parameters", "_buffers", "_modules"}
 
 
 def refuse_gradients_per_sample(model: nn.Module) -> None:
@@ -77,8 +81,9 @@ class Isolation:
 
     def __init__(self, model: nn.Module, *, update_buffers: bool, with_grad: bool) -> None:
         refuse_gradients_per_sample(model)
-        self._sharded = with_grad and is_sharded(model)
-        self._shards = _shards_of(model) if self._sharded else []
+        sharded = is_sharded(model)
+        self._sharded = with_grad and sharded
+        self._shards = shards_of(model) if self._sharded else []
         named = list(model.named_parameters())
         _refuse_lazy(named)
         self.names = {id(parameter): name for name, parameter in named}
@@ -94,7 +99,7 @@ class Isolation:
         self._trainable = [parameter for parameter in parameters if parameter.requires_grad] if with_grad else []
         self._stand_ins: dict[int, Tensor] = {}
         self._containers: dict[int, Any] = {}
-        if not is_sharded(model):
+        if not sharded:
             self._stand_ins = _stand_ins_of(self._modules, parameters)
         self._versions = [(name, parameter, parameter._version) for name, parameter in named]
         self._isolated = [self._isolated_dict(part) for part in self._modules]
@@ -160,9 +165,12 @@ class Isolation:
         return [(parameter, reached.detach()) for parameter, reached in pairs if reached is not None]
 
     def _isolated_dict(self, module: nn.Module) -> dict[str, Any]:
-        attributes = {
-            name: value if name == "_modules" else self._isolated_value(name, value) for name, value in vars(module).items()
-        }
+        attributes = dict(vars(module))
+        for name, value in vars(module).items():
+            if name in _BOOKKEEPING and not (value and name in _HOOKS):
+                attributes[name] = value.copy()
+            elif name != "_modules" and type(value) not in _PLAIN:
+                attributes[name] = self._isolated_value(name, value)
         attributes["state_dict"] = partial(self._saved_outside, module)  # hides the method of the class
         return attributes
 
@@ -180,13 +188,11 @@ class Isolation:
         if name == "_compiled_call_impl":  # of `module.compile()`, which would compile again for the temporary tensors
             return None
         if name == "_parameters":
-            return value if not self._stand_ins else {key: self._stand_in(parameter) for key, parameter in value.items()}
+            stand_ins = self._stand_ins
+            return {key: stand_ins.get(id(each), each) for key, each in value.items()} if stand_ins else value
         if name == "_buffers":
             return {key: self._copied(buffer) for key, buffer in value.items()}
         return self._within(value)
-
-    def _stand_in(self, value: Any) -> Any:
-        return self._stand_ins.get(id(value), value)
 
     def _copied(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.requires_grad or is_lazy(value):
@@ -200,11 +206,13 @@ class Isolation:
             return value
         if kind is Tensor:
             return self._copied(value)
+        if kind is tuple and all(type(part) in _PLAIN for part in value):
+            return value
         if kind is tuple:
             parts = tuple(self._within(part, depth + 1) for part in value)
             return parts if any(part is not original for part, original in zip(parts, value, strict=True)) else value
         if kind not in _CONTAINERS:
-            return self._stand_in(value) if kind is nn.Parameter else value
+            return self._stand_ins.get(id(value), value) if kind is nn.Parameter else value
         if id(value) in self._containers:
             return self._containers[id(value)]
         copied = self._containers[id(value)] = value.copy()
@@ -280,18 +288,6 @@ def _take_over(originals: dict[str, Any], written: dict[str, Any]) -> None:
             original.data.copy_(buffer)
         else:
             originals[name] = buffer
-
-
-def _shards_of(model: nn.Module) -> list[Tensor]:
-    """Return the trainable parameters of a sharded model, as the optimiser holds them.
-
-    After a forward pass a module may still hold whole parameters. Sharding them again is FSDP's default, and the backward pass
-    gathers them when needed.
-    """
-    for part in model.modules():
-        if hasattr(part, "reshard"):
-            part.reshard()  # type: ignore[operator]
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _by_backward(inputs: Sequence[Tensor], outputs: Tensor, gradient: Tensor) -> list[Tensor | None]:
