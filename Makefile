@@ -26,12 +26,13 @@ test-benchmarks: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(PYTEST) -m slow
 
-check: $(VENV)/.check $(VENV)/.docs
+check: $(VENV)/.check $(VENV)/.docs $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/codespell $(PROSE)
 	$(SPHINX) --quiet
+	$(PYTEST) --quiet tests/test_docs.py
 
 docs: $(VENV)/.docs
 	$(SPHINX)

@@ -8,7 +8,7 @@ from small_loop import equal_states
 from torch import nn
 from torch.testing import assert_close
 
-from wdpurify import BalancedStrength, GroupSampler, PurifyRegularizer
+from wdpurify import BalancedStrength, FixedStrength, GroupSampler, PurifyRegularizer
 from wdpurify.pull.coherence import (
     TOLERANCE,
     WIDTH,
@@ -97,7 +97,7 @@ def test_only_what_is_beyond_the_tolerance_counts():
         assert known.excess == excess
 
 
-def _trained(contradicting, *, parts=1, dim=16, steps=20, compiled=False):
+def _trained(contradicting, *, parts=1, dim=16, steps=20, compiled=False, strength=None):
     """A task that asks opposite things of like rows, or is plain to see, beside groups that are far apart."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
@@ -109,7 +109,7 @@ def _trained(contradicting, *, parts=1, dim=16, steps=20, compiled=False):
         rows[:, 0] += 8.0 * classes
     model = nn.Sequential(nn.Linear(4, dim), nn.ReLU(), nn.Linear(dim, 2))
     sampler = GroupSampler(rows, groups, balance=classes.tolist(), batch_size=16)
-    purify = PurifyRegularizer.for_model(model, sampler, strength=BalancedStrength(0.5, fade=0.0))
+    purify = PurifyRegularizer.for_model(model, sampler, strength=strength or BalancedStrength(0.5, fade=0.0))
     criterion = purify.criterion(nn.CrossEntropyLoss())
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     network = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
@@ -128,6 +128,13 @@ def test_a_pull_is_weakened_beside_a_task_whose_rows_cancel_and_not_beside_one_t
     assert_close(weak.gradient_ratio * weak.coherence_excess, 0.5, rtol=0.3, atol=0)
     assert full.coherence_excess == 1
     assert full.gradient_ratio > 0.3
+
+
+def test_a_fixed_strength_spends_nothing_on_it():
+    purify = _trained(contradicting=True, strength=FixedStrength(0.5))
+    assert purify.metrics().coherence_excess == 1
+    assert purify.metrics().gradient_ratio > 0
+    assert purify._loop._controller.coherence.means.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("dim", [16, 100])

@@ -29,7 +29,7 @@ class PurifyMetrics(NamedTuple):
         spread_beside_task: spread of the auxiliary features over that of the task's features; near 1 if inputs are prepared
             alike, NaN before the task's first pass. For tokens and maps it is that of the pooled rows, padding included.
         coherence_excess: divisor of a balanced pull that is more coherent than the task gradient, at least 1; 1 if the
-            coherence is unknown, as for tokens and maps.
+            coherence is not measured, as for tokens, maps and a fixed strength.
         gain: multiple of ``strength``, from 1 to ``BalancedStrength(most=)``; it grows while the groups stay apart and no sign
             of harm appears.
         dropped_rows: number of auxiliary rows that are not finite, or beyond 1e6 in magnitude.

@@ -61,7 +61,8 @@ class StrengthController:
 
     def record_pull(self, features: Tensor, gradient: Tensor, in_play: Tensor) -> None:
         """Record a pull at the auxiliary features before scaling; the arguments are those of ``Coherence.record``."""
-        self.coherence.record(self._task_sums, features, gradient, in_play)
+        if self.strength.needs_task_gradient:  # the size of another pull does not depend on the coherence
+            self.coherence.record(self._task_sums, features, gradient, in_play)
         limits = {"fade": getattr(self.strength, "fade", 0.0), "most": getattr(self.strength, "most", 1.0)}
         self.gain.record(self.separation.value, **limits)  # a strength without `most` has no gain
 

@@ -30,7 +30,7 @@ class Strength(Protocol):
         """Compute the factor of a purify gradient, a scalar tensor.
 
         Args:
-            gradient_norm: norm of the purify gradient at the features, times its excess coherence over the task gradient.
+            gradient_norm: norm of the purify gradient at the features; with ``needs_task_gradient`` times its excess coherence.
             separation: the gap over the spread of the scores.
             kept: present spread of the features over their largest spread.
         """
