@@ -76,7 +76,7 @@ class Arguments:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read, audit, print; write files if asked to."""
+    """Run the command."""
     given = sys.argv[1:] if arguments is None else arguments
     print_anything()
     chosen = optional("tyro", "the command").cli(Arguments, args=given, prog="python -m wdpurify.audit")
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(chosen: Arguments, progress: Callable[[int, int], None]) -> Audit:
-    """The audit that the arguments ask for."""
+    """Run the audit of the arguments."""
     with private_randomness(torch.device("cpu"), derive_seed(chosen.seed, "audit")):
         model = open_model(
             chosen.backbone, pretrained=chosen.pretrained, weights=chosen.weights, options=options(chosen.backbone_options)

@@ -1,4 +1,4 @@
-"""How a label goes with the task label over the same rows."""
+"""Measures the association of a label with the task label over the same rows."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The audit of label columns: leakage, transfer, association and sizes of each, and what they say together."""
+"""Audits label columns: leakage, transfer, association and size of each, and a verdict."""
 
 import contextlib
 import itertools
@@ -150,7 +150,7 @@ def audit(
 
 
 def _versions() -> dict[str, str]:
-    """Versions of what the numbers depend on, as far as it is installed."""
+    """Return the versions of the installed libraries that the numbers depend on."""
     found = {"Python": platform.python_version()}
     for name in ("wdpurify", "torch", "scikit-learn", "scipy", "numpy", "timm"):
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""Models by name: a timm backbone, or what ``package.module:callable`` returns; with published weights or those of a file."""
+"""Opens models by name: a timm backbone or ``package.module:callable``, with published weights or those of a file."""
 
 import importlib
 from collections.abc import Mapping
@@ -114,7 +114,7 @@ def called(name: str, options: Mapping[str, Any], *, argument: str) -> nn.Module
 
 
 def _check_published(timm: Any, name: str, pretrained: bool) -> None:
-    """Say at once that the hub is out of reach where it is needed: a model's description, or weights that are not cached."""
+    """Raise an error at once if a model's description or weights are only on the hub and the hub cannot be reached."""
     published = ""
     files = WEIGHTS
     if name.startswith("hf-hub:"):

@@ -1,4 +1,4 @@
-"""What a label column holds: its values and their counts, and whether it can be audited at all."""
+"""Reads a label column: its values, their counts, and whether it can be audited."""
 
 import math
 from collections import Counter
@@ -80,7 +80,7 @@ def _problem(found: "Counter[Any]", kept: list[Any]) -> str:
 
 
 def cut(cells: Sequence[Any], name: str = "`groups`") -> list[Any]:
-    """Cells of which a quantity, such as an age, is cut into ranges as `GroupSampler` does it; None where one is missing.
+    """Cut a quantity, such as an age, into ranges like `GroupSampler`; None for a missing cell.
 
     ``name`` is what the warning calls them.
     """
@@ -90,7 +90,7 @@ def cut(cells: Sequence[Any], name: str = "`groups`") -> list[Any]:
 
 
 def plain(cell: Any) -> Any:
-    """A cell as a plain, hashable value; None for a missing one."""
+    """Convert a cell to a plain, hashable value; None for a missing one."""
     value = cell.item() if hasattr(cell, "item") else cell
     if isinstance(value, float) and math.isnan(value):
         return None

@@ -1,4 +1,4 @@
-"""What the commands share: options of a backbone, and refusals in one line."""
+"""Shared by the commands: options of a backbone, and errors in one line."""
 
 import ast
 import io
@@ -38,7 +38,7 @@ def pairs(option: str, given: Sequence[str]) -> dict[str, str]:
 
 
 def options(given: Sequence[str]) -> dict[str, Any]:
-    """Options of a backbone; a value that is a Python literal is taken as one, other values as text."""
+    """Parse options of a backbone: Python literals, and other values as text."""
     found: dict[str, Any] = {}
     for name, value in pairs("--backbone-options", given).items():
         try:
@@ -49,7 +49,7 @@ def options(given: Sequence[str]) -> dict[str, Any]:
 
 
 def print_anything() -> None:
-    """Let the terminal show signs that its encoding has not as escape sequences."""
+    """Let the terminal show characters outside its encoding as escape sequences."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -57,7 +57,7 @@ def print_anything() -> None:
 
 @contextmanager
 def refusals(command: str) -> Iterator[None]:
-    """End the command with one harmless line where its data or options are refused."""
+    """End the command with one line if its data or options are refused."""
     try:
         yield
     except (ValueError, TypeError) as error:

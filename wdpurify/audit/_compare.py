@@ -1,4 +1,4 @@
-"""Several models on the same held-out rows, in one table: accuracy, its cells of class and nuisance, and the leakage."""
+"""Compares models on the same held-out rows: accuracy, accuracy per cell of class and nuisance, and leakage."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A linear discriminant whose permuted labellings share the factorisation of each fold: what leakage is measured with."""
+"""A linear discriminant for leakage; permuted labels share the factorisation of each fold."""
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +54,7 @@ def recalls_across(features: Tensor, codes: Tensor, *, permutations: int, seed: 
 
 
 def _prepared(learned: Tensor, judged: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Standardise by the rows learned from, in their row space where dimensions are more; factorise the shrunk covariance."""
+    """Standardise by the training rows, in their row space if dimensions outnumber them; factorise the shrunk covariance."""
     mean, spread = learned.mean(0), learned.std(0, unbiased=False)
     spread = torch.where(spread > 1e-12 * (1 + mean.abs()), spread, torch.inf)  # a constant tells nothing
     learned, judged = (learned - mean) / spread, (judged - mean) / spread

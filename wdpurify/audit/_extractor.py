@@ -1,4 +1,4 @@
-"""The extractor under audit: always a copy of the user's model."""
+"""Extracts features with a copy of the user's model."""
 
 import copy
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class Extractor:
         self._tap = FeatureTap(self.model, layer) if features is None else None
 
     def copy(self) -> "Extractor":
-        """One more, with weights of its own."""
+        """Return another copy, with its own weights."""
         return Extractor(self.model, layer=self._layer, features=self._features)
 
     def features(self, batch: Any) -> Tensor:
@@ -80,7 +80,7 @@ class Extractor:
 
     @torch.no_grad()
     def all_features(self, rows: Inputs, *, bar: bool = False) -> Tensor:
-        """Features of all rows in evaluation mode, ``(rows, dim)``, on the CPU; with a bar where somebody looks."""
+        """Compute the features of all rows in evaluation mode, ``(rows, dim)``, on the CPU; ``bar`` shows progress."""
         self.model.eval()
         chunks = watched(rows.chunks(), "features") if bar else rows.chunks()
         found = torch.cat([self.features(rows[places]).cpu() for places in chunks])
@@ -95,6 +95,6 @@ class Extractor:
 
 
 def run(model: nn.Module, batch: Any) -> Tensor:
-    """What a module that already returns features gives."""
+    """Extract features with a module that returns them."""
     found: Tensor = model(batch)
     return found

@@ -1,4 +1,4 @@
-"""Features of several models in two dimensions, the same rows by class and by nuisance: a picture of what was forgotten."""
+"""Projects the features of several models to two dimensions, for the same rows, by class and by nuisance."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +88,7 @@ class FeatureMap:
         return feature_figure(self)
 
     def plot(self, path: Path | str) -> None:
-        """Draw it into a file, of the kind that the name ends in (.png, .svg, .pdf)."""
+        """Draw the map into a file; the ending of the name gives its kind (.png, .svg, .pdf)."""
         self.figure().savefig(path, dpi=100)
 
 
@@ -173,7 +173,7 @@ def feature_map(
 
 
 def projected(features: Tensor, projection: Projection, seed: int) -> Tensor:
-    """Features ``(rows, dim)`` as points ``(rows, 2)``; features that are all alike are one point, one feature is a line."""
+    """Project features ``(rows, dim)`` to points ``(rows, 2)``; constant features give one point, a single feature a line."""
     points = torch.zeros(len(features), 2)
     if not (features != features[0]).any():
         return points
@@ -188,7 +188,7 @@ def projected(features: Tensor, projection: Projection, seed: int) -> Tensor:
 
 
 def _count(models: Any, inputs: Inputs | None, classes: Any, nuisance: Any) -> int:
-    """How many rows there are, where all agree about it."""
+    """Return the number of rows, after a check that all agree."""
     if not isinstance(models, Mapping) or not models:
         raise ValueError("`models` must name at least one model or its features, {name: model}")
     for name, model in models.items():

@@ -1,4 +1,4 @@
-"""Drawing of a feature map: a column per model, coloured by class above and by nuisance below."""
+"""Draws a feature map: a column per model, coloured by class above and by nuisance below."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ def feature_figure(found: "FeatureMap") -> Any:
 
 
 def _row(panels: Any, found: "FeatureMap", labels: "Labels", probes: list[Leakage | None], what: str) -> None:
-    """The panels of one label, with its legend beside them."""
+    """Draw the panels of one label, with a legend beside them."""
     styles = [(COLOURS[place % len(COLOURS)], MARKS[place // len(COLOURS)]) for place in range(len(labels.values))]
     for axes, own, probe in zip(panels[:-1], found.models, probes, strict=True):
         _scatter(axes, own.points, labels, styles)
@@ -64,7 +64,7 @@ def _mark(lines: Any, colour: str, mark: str, name: str) -> Any:
 
 
 def _scatter(axes: Any, points: Any, labels: "Labels", styles: list[tuple[str, str]]) -> None:
-    """All rows, those of one mark together and in their own order, so that no value covers another."""
+    """Draw all rows, in an order in which no value covers another."""
     codes = labels.codes.tolist()
     for mark in ("grey", *MARKS):
         rows = [row for row, code in enumerate(codes) if (styles[code][1] if code >= 0 else "grey") == mark]

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, in a folder that was tried before the work starts."""
+"""Writes files completely or not at all, in a folder that was tried before the work starts."""
 
 import tempfile
 from collections.abc import Iterator
@@ -44,6 +44,6 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write text as UTF-8, all of it or none; lone surrogates, which UTF-8 has not, become escape sequences."""
+    """Write text as UTF-8, completely or not at all; lone surrogates become escape sequences."""
     with whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")

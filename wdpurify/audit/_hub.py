@@ -1,4 +1,4 @@
-"""Whether the hub can be reached, asked once and briefly: its own libraries try again for most of a minute."""
+"""Checks once and briefly whether the hub can be reached; its own libraries retry for most of a minute."""
 
 from ._optional import optional
 
@@ -29,6 +29,6 @@ def check_hub(what: str, instead: str) -> None:
 
 
 def has_cached(repository: str, files: tuple[str, ...], revision: str | None = None) -> bool:
-    """Whether one of the files of a model on the hub lies in its cache."""
+    """Whether the hub's cache has one of the files of a model."""
     hub = optional("huggingface_hub", "a look into its cache")
     return any(isinstance(hub.try_to_load_from_cache(repository, name, revision=revision), str) for name in files)

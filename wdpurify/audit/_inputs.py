@@ -1,4 +1,4 @@
-"""Rows as a model reads them, in batches: read and collated as `GroupSampler` does it."""
+"""Reads rows in batches, collated like those of `GroupSampler`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -49,21 +49,21 @@ class Inputs:
         return len(self._chosen)
 
     def __getitem__(self, places: Tensor) -> Any:
-        """A batch of the rows at these places."""
+        """Return a batch of the rows at these places."""
         batch = batch_of(self._rows, self._chosen[places], self._collate_fn)
         return self._transform(batch) if self._transform else batch
 
     def part(self, places: Tensor) -> "Inputs":
-        """The rows at these places, or where this is true."""
+        """Select the rows at these places, or of this mask."""
         return Inputs(self._given, collate_fn=self._collate_fn, transform=self._transform, chosen=self._chosen[places.cpu()])
 
     def chunks(self) -> list[Tensor]:
-        """Places of all rows, in parts that are forwarded at once."""
+        """Yield the places of all rows, in parts for one forward each."""
         return list(torch.arange(len(self)).split(CHUNK if isinstance(self._given, Tensor) else RAGGED))
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Shape of a row, where all rows are one tensor."""
+        """Shape of a row, if all rows are one tensor."""
         return tuple(self._given.shape[1:]) if isinstance(self._given, Tensor) else None
 
 

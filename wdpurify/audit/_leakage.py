@@ -1,4 +1,4 @@
-"""How well a label can be read off features: the audit's "is it there", and "did it work" after purifying."""
+"""Measures how well a linear probe decodes a label from features."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -142,7 +142,7 @@ def read_features(
     device: torch.device | str | None,
     seed: int,
 ) -> Tensor:
-    """Features of rows ``(rows, dim)`` on the CPU; rows without a model are features themselves."""
+    """Compute the features of rows, ``(rows, dim)``, on the CPU; without a model the rows are the features."""
     with private_randomness(torch.device(device or "cpu"), derive_seed(seed, "leakage")):
         if model is None:
             return features_of(inputs)
@@ -157,7 +157,7 @@ def drawn(rows: Tensor, count: int, seed: int) -> Tensor:
 
 
 def decoded(features: Tensor, codes: Tensor, *, permutations: int, seed: int) -> Leakage:
-    """Leakage of labels ``(rows,)`` in features ``(rows, dim)``, both on the CPU."""
+    """Measure the leakage of labels ``(rows,)`` in features ``(rows, dim)``, both on the CPU."""
     counts = torch.bincount(codes)
     if int(counts[counts > 0].min()) < 5:
         raise ValueError(f"`groups` must have five rows per value among those drawn, got {counts.tolist()}: raise `max_rows`")

@@ -1,4 +1,4 @@
-"""The audit as one HTML page that needs nothing beside itself: no network, no scripts, its picture within."""
+"""Writes the audit as one HTML page without scripts, network or other files."""
 
 import base64
 import io
@@ -155,12 +155,12 @@ def page(
 
 
 def _printable(command: str) -> str:
-    """A command in full length: it is to be copied."""
+    """Write a command in full length, for copying."""
     return shown(command, max(1, len(command)))
 
 
 def _embedded(figure: Any) -> str:
-    """The figure as a data URI, the same bytes for the same figure."""
+    """Return the figure as a data URI; equal figures give equal bytes."""
     drawn = io.BytesIO()
     with optional("matplotlib", "the plot").rc_context({"svg.hashsalt": "wdpurify"}):
         figure.savefig(drawn, format="svg", metadata={"Date": None})

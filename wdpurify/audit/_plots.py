@@ -11,7 +11,7 @@ _COLOURS = {"use": "#0072b2", "use, with balance": "#56b4e9", "doubtful": "#e69f
 
 
 def audit_figure(entries: tuple[ColumnAudit, ...]) -> Any:
-    """A matplotlib ``Figure`` of the columns that could be audited."""
+    """Return a matplotlib ``Figure`` of the audited columns."""
     figure_class = optional("matplotlib.figure", "the plot").Figure
     judged = [entry for entry in entries if entry.transfer is not None]
     figure = figure_class(figsize=(9, 0.5 * max(1, len(judged)) + 1.6), layout="constrained")

@@ -16,7 +16,7 @@ FOLDS = 5
 
 
 def linear_probe() -> Any:
-    """An unfitted probe; classes weigh alike."""
+    """Make an unfitted probe with equal weights of classes."""
     regression = LogisticRegression(C=PENALTY, max_iter=2000, tol=1e-3, class_weight="balanced")
     return make_pipeline(StandardScaler(), regression)
 
@@ -27,13 +27,13 @@ def folds(seed: int) -> Any:
 
 
 def predicted(features: Tensor, labels: Tensor, others: Tensor) -> Tensor:
-    """Labels of ``others`` by a probe of ``features``."""
+    """Predict the labels of ``others`` by a probe of ``features``."""
     probe = linear_probe().fit(features.numpy(), labels.numpy())
     return torch.from_numpy(np.asarray(probe.predict(others.numpy())))
 
 
 def predicted_across(features: Tensor, labels: Tensor, weights: Tensor, *, seed: int) -> Tensor:
-    """Labels of all rows, each by a weighted probe of the other folds."""
+    """Predict the label of each row by a weighted probe of the other folds."""
     found = torch.empty_like(labels)
     for train, test in folds(seed).split(features, labels):
         probe = linear_probe()
@@ -43,7 +43,7 @@ def predicted_across(features: Tensor, labels: Tensor, weights: Tensor, *, seed:
 
 
 def balanced_weights(labels: Tensor) -> Tensor:
-    """Weights of rows with mean 1 under which every class that occurs weighs alike: weighted hits are balanced accuracy."""
+    """Return row weights with mean 1 and equal sums per class: the share of weighted hits is the balanced accuracy."""
     counts = torch.bincount(labels)
     return (1.0 / counts.double())[labels] * (len(labels) / int((counts > 0).sum()))
 

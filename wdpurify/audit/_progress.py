@@ -1,4 +1,4 @@
-"""A bar with the time that is left, in a terminal or notebook."""
+"""A progress bar with the remaining time, in a terminal or notebook."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ Entry = TypeVar("Entry")
 
 
 def watched(entries: Sequence[Entry], what: str) -> Iterable[Entry]:
-    """The entries, with a bar while there are many of them; without `rich`, or where nobody looks, none."""
+    """Yield the entries, with a progress bar if there are many; no bar without `rich` or outside a terminal."""
     if len(entries) < 2 or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         return entries
     try:

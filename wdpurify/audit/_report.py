@@ -1,4 +1,4 @@
-"""The audit as a record: to print, to write and to plot."""
+"""The audit's report, to print, write and plot."""
 
 import json
 import math
@@ -71,15 +71,15 @@ class Audit:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         return asdict(self)
 
     def json(self) -> str:
-        """Everything as JSON; what is not a number is null."""
+        """Return everything as JSON, with null for NaN."""
         return json.dumps(_finite(self.as_dict()), indent=1, ensure_ascii=False)
 
     def markdown(self) -> str:
-        """The table, the notes and the evaluation in Markdown."""
+        """Return the table, the notes and the evaluation as Markdown."""
         rows = [_HEADS, ("---",) * len(_HEADS), *(tuple(map(in_markdown, _row(entry))) for entry in self.columns)]
         table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
         notes = [f"- {in_markdown(name)}: {in_markdown(note)}" for name, note in self.notes()]
@@ -105,7 +105,7 @@ class Audit:
         )
 
     def print(self, console: Any = None) -> None:
-        """Print the table, to a rich ``Console`` of yours if given."""
+        """Print the table, to the given rich ``Console`` if any."""
         text = optional("rich.text", "the table in the terminal").Text
         console = console or optional("rich.console", "the table in the terminal").Console()
         console.print(table(self.columns))
@@ -121,7 +121,7 @@ class Audit:
 
 
 def ranked(entries: list[ColumnAudit], rank: Callable[[ColumnAudit], int]) -> tuple[ColumnAudit, ...]:
-    """Best first: by verdict, then by transfer effect; columns that could not be audited last."""
+    """Sort columns by verdict, then by transfer effect; columns without an audit come last."""
     return tuple(sorted(entries, key=lambda entry: (rank(entry), entry.transfer.effect if entry.transfer else math.inf)))
 
 

@@ -1,4 +1,4 @@
-"""Where rows come from: tensors, data sets in memory, and what `datasets.load_dataset` opens."""
+"""Opens rows: tensors, data sets in memory, and sources of `datasets.load_dataset`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from ._text import shown
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as the model reads them, and columns of one cell per row."""
+    """Rows in the model's form, and columns with one cell per row."""
 
     inputs: Inputs
     columns: Mapping[str, list[Any]]
@@ -153,7 +153,7 @@ def open_source(source: str, split: str) -> Any:
 
 
 def _check_hub(datasets: Any, identifier: str) -> None:
-    """Say at once that the hub is out of reach where a data set could only come from there."""
+    """Raise an error at once if a data set is only on the hub and the hub cannot be reached."""
     owner, slash, name = identifier.rpartition("/")
     folder = owner + slash.replace("/", "___") + datasets.naming.camelcase_to_snakecase(name)
     cached = Path(datasets.config.HF_DATASETS_CACHE) / folder
@@ -162,19 +162,19 @@ def _check_hub(datasets: Any, identifier: str) -> None:
 
 
 def _is_frame(value: Any) -> bool:
-    """Whether this is a pandas data frame, told without importing pandas."""
+    """Whether this is a pandas data frame, without an import of pandas."""
     return hasattr(value, "columns") and hasattr(value, "iloc")
 
 
 def _columns_of(given: Any, wanted: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns by name, each a list in the order of the rows; labels without a name are the first wanted column."""
+    """Return columns by name, each a list in the order of the rows; unnamed labels are the first wanted column."""
     if isinstance(given, Mapping) or _is_frame(given):
         return {str(name): labels_of_rows(given[name], str(name)) for name in (given.columns if _is_frame(given) else given)}
     return {name: labels_of_rows(given, name) for name in wanted[:1]}
 
 
 def _cells(dataset: Any, name: str) -> list[Any]:
-    """A column; the numbers of a ``ClassLabel`` become its names, its mark for unknown becomes None."""
+    """Return a column; numbers of a ``ClassLabel`` become its names, and its mark for unknown becomes None."""
     cells = list(dataset[name])
     names = getattr(dataset.features[name], "names", None)
     return cells if names is None else [None if cell is None or cell < 0 else names[cell] for cell in cells]
@@ -186,7 +186,7 @@ def _check_columns(name: str, wanted: Sequence[str], known: list[str]) -> None:
 
 
 def _prepared(name: str, cell: Any, size: int | None, transform: Callable[[Any], Any] | None) -> Any:
-    """An item as a batch is made of it: of a tuple the first member, an image as a floating point tensor."""
+    """Convert an item for a batch: the first member of a tuple, an image as a floating-point tensor."""
     cell = cell[0] if isinstance(cell, tuple) and cell else cell
     if transform is not None:
         cell = transform(cell)
@@ -212,7 +212,7 @@ def _prepared(name: str, cell: Any, size: int | None, transform: Callable[[Any],
 
 
 def _read(name: str, fetch: Callable[[int], Any], row: int, source: Any = None, image: str = "") -> Any:
-    """What ``fetch`` gives for a row; an image that cannot be read (cut short, or far too large) is said with row and file."""
+    """Call ``fetch`` for a row; the error for an unreadable image (cut short, far too large) has its row and file."""
     try:
         return fetch(row)
     except (TypeError, ValueError, KeyError):
@@ -223,7 +223,7 @@ def _read(name: str, fetch: Callable[[int], Any], row: int, source: Any = None, 
 
 
 def _file_of(source: Any, row: int, image: str) -> str:
-    """Where a row's image comes from, if its data set knows."""
+    """Return the file of a row's image, if its data set knows it."""
     features = getattr(source, "features", None)
     if not isinstance(features, Mapping) or not hasattr(features.get(image), "decode"):
         return ""

@@ -20,7 +20,7 @@ _NONE = ("-",) * (len(_HEADS) - 2)
 
 
 def table(entries: tuple[ColumnAudit, ...]) -> Any:
-    """A rich ``Table`` of all columns; effects are in points, accuracies in percent."""
+    """Return a rich ``Table`` of all columns, with effects in points and accuracies in percent."""
     rich = optional("rich.table", "the table in the terminal")
     box = optional("rich.box", "the table in the terminal").HORIZONTALS
     text = optional("rich.text", "the table in the terminal").Text

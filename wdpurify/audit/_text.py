@@ -1,4 +1,4 @@
-"""Text of other people's data, made harmless where it is shown: names and values may hold anything, of any length."""
+"""Makes text of foreign data harmless for display: names and values may have any content and length."""
 
 import re
 
@@ -7,16 +7,16 @@ LONGEST = 400
 
 
 def shown(text: str, longest: int = LONGEST) -> str:
-    """One line of printable characters: escape sequences and newlines are spelt out, the end of long text is cut off."""
+    """Return one line of printable characters: escape sequences and newlines are spelt out, long text is cut."""
     cut = text if len(text) <= longest else text[: longest - 1] + "…"
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)
 
 
 def in_markdown(text: str) -> str:
-    """The same where Markdown and HTML would read signs of it as their own."""
+    """Escape text for Markdown and HTML."""
     return re.sub(r"([\\`*_{}\[\]<>$|&])", r"\\\1", shown(text))
 
 
 def in_plots(text: str, longest: int = 40) -> str:
-    """The same where matplotlib would read mathematics."""
+    """Escape text for matplotlib, which reads mathematics."""
     return shown(text, longest).replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""What learning a label does for the task: the paper's measure of how irrelevant the label is (Li et al. 2021, Sec. II)."""
+"""Measures how learning a label first changes the task's accuracy, as the paper does (Li et al. 2021, Sec. II)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -192,7 +192,7 @@ def crossed_interval(gains: Tensor) -> tuple[float, float, float]:
 
 
 def _batches(count: int, plan: Plan, seed: int) -> list[Tensor]:
-    """Rows of every step: one permutation per epoch, its incomplete batch dropped."""
+    """Yield the rows of every step: one permutation per epoch, without its incomplete batch."""
     generator = torch.Generator().manual_seed(seed)
     size = min(plan.batch_size, count)
     found: list[Tensor] = []
@@ -203,6 +203,6 @@ def _batches(count: int, plan: Plan, seed: int) -> list[Tensor]:
 
 
 def _label_accuracy(found: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Mean balanced accuracy over repeats, with the standard error of a single one."""
+    """Return the mean balanced accuracy over repeats, and the standard error of a single one."""
     means = [float((balanced_weights(labels) * right).mean()) for right, labels in found]
     return sum(means) / len(means), recall_error(*found[0])

@@ -1,4 +1,4 @@
-"""From the numbers of a column to "use", "doubtful" or "do not use", with the reason."""
+"""Turns the numbers of a column into a verdict ("use", "doubtful", "do not use") with its reason."""
 
 from dataclasses import dataclass
 from typing import Literal

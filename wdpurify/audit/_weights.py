@@ -1,4 +1,4 @@
-"""Weights of a file into a model: nothing in the file is run, and every key must be the model's own."""
+"""Loads weights from a file into a model without running code, and only if every key is the model's."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -69,7 +69,7 @@ def _is_dense(value: object) -> bool:
 
 
 def _of_the_model(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a state dict that a larger module saved of the model, where all of the model is there under one name."""
+    """Return the model's part of a larger module's state dict, if all of the model is in it under one name."""
     first = next(iter(own), "")
     above = [key.removesuffix(first) for key in state if first and key.endswith("." + first)]
     whole = [name for name in above if all(name + key in state for key in own)]
@@ -79,7 +79,7 @@ def _of_the_model(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str,
 
 
 def _some(keys: Iterable[str], own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
-    """The first few keys, with both shapes where they have two."""
+    """List the first few keys, with both shapes if these differ."""
     named = sorted(keys)
     both = {key: f" {tuple(state[key].shape)} for {tuple(own[key].shape)}" for key in named if key in own and key in state}
     more = f" and {len(named) - 5} more" if len(named) > 5 else ""

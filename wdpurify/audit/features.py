@@ -58,7 +58,7 @@ class Arguments:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read, measure, draw, print."""
+    """Run the command."""
     given = sys.argv[1:] if arguments is None else arguments
     print_anything()
     chosen = optional("tyro", "the command").cli(Arguments, args=given, prog="python -m wdpurify.audit.features")
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(chosen: Arguments) -> FeatureMap:
-    """The features that the arguments ask for."""
+    """Make the feature map of the arguments."""
     files = pairs("--checkpoints", chosen.checkpoints)
     if not files:
         raise ValueError("--checkpoints needs at least one name=file")
