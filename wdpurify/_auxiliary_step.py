@@ -106,8 +106,8 @@ class AuxiliaryStep:
         check_features(features, None if callable(self.pool) else dim)
         features = plain(features)
         if isinstance(features, Tensor) and features.ndim > 2:  # features with two axes are measured in the backward pass
-            told = self._forward.channels_first is not None or features.shape[1] != features.shape[-1]
-            if told or callable(self.pool):
+            axes_known = self._forward.channels_first is not None or features.shape[1] != features.shape[-1]
+            if axes_known or callable(self.pool):
                 rows = pool_features(features.detach(), dim, **self._pooling)
                 keep = usable_rows(rows)
                 self._task_spread = feature_spread(blank_rows(rows, keep), keep)

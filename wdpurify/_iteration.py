@@ -33,14 +33,14 @@ class Iteration:
         model: the user's model, unwrapped.
 
     Attributes:
-        announced: whether ``critic_step()`` was called.
+        critic_stepped: whether ``critic_step()`` was called.
         batch: the auxiliary rows; None in an iteration without an auxiliary step.
         pull: the prepared pull, or None.
         carried: whether a term has carried a pull.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.announced = False
+        self.critic_stepped = False
         self.batch: GroupBatch | None = None
         self.pull: PreparedPull | None = None
         self.carried = False

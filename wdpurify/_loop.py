@@ -66,11 +66,11 @@ class Loop:
         """Whether the strength is 0."""
         return self._controller.strength.value == 0
 
-    def begin_pass(self, *, announced: bool = False) -> None:
+    def begin_pass(self, *, by_critic_step: bool = False) -> None:
         """Prepare for a backward pass: begin an iteration if there is none, and train the critic if it is due.
 
         Args:
-            announced: whether ``critic_step()`` calls this; otherwise a term does.
+            by_critic_step: whether ``critic_step()`` calls this; otherwise a term does.
         """
         if self._trainer.changed_by_others():
             self._diagnostics.warn("changed critic")
@@ -85,7 +85,7 @@ class Loop:
                 self._act(self._iteration)
         else:
             self._renew(self._iteration)
-        self._iteration.announced |= announced
+        self._iteration.critic_stepped |= by_critic_step
 
     def optimizer_stepped(self) -> None:
         """End the iteration after a step of the model's optimiser."""
@@ -112,9 +112,9 @@ class Loop:
             return None
         self._step.check(current.newest)
         self._forward.remember(current.newest)
-        if not current.announced:
+        if not current.has_term:
             self.begin_pass()
-            current.announced = True
+            current.has_term = True
         tap.place_probe(current.newest.device)
         return self._term(current, forwards)
 
@@ -124,7 +124,7 @@ class Loop:
         if not torch.is_grad_enabled():
             return torch.zeros((), dtype=features.dtype, device=features.device)
         self._forward.remember(features)
-        if self._iteration is not None and self._iteration.announced:
+        if self._iteration is not None and self._iteration.critic_stepped:
             self._renew(self._iteration)
         elif self._forward.model.training:
             self.begin_pass()
@@ -221,8 +221,8 @@ class Loop:
         iteration = self._iteration
         if iteration is None:
             return
-        came = iteration.carried and self._controller.task_gradients.current.passes > 0
-        if iteration.pull is not None and not came and self._controller.prepared_norm is not None:
+        applied = iteration.carried and self._controller.task_gradients.current.passes > 0
+        if iteration.pull is not None and not applied and self._controller.prepared_norm is not None:
             self._log(applied_norm=torch.zeros_like(self._controller.prepared_norm))
         self._controller.task_gradients.end()
         self._iteration = None

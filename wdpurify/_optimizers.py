@@ -42,7 +42,7 @@ class OptimizerSteps:
         self._known: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         _listen(self)
 
-    def announced(self, optimizer: torch.optim.Optimizer) -> None:
+    def observe(self, optimizer: torch.optim.Optimizer) -> None:
         """Receive a step of any optimiser."""
         if optimizer not in self._known:
             # Read at the first step of each optimiser, because FSDP exchanges parameters after this object is made.
@@ -74,4 +74,4 @@ def _listen(steps: OptimizerSteps) -> None:
 def _on_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     if optimizer not in _critics:
         for steps in list(_all):
-            steps.announced(optimizer)
+            steps.observe(optimizer)

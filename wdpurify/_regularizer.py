@@ -183,7 +183,7 @@ class PurifyRegularizer:
         :meth:`loss` does this by itself. A call before your forward pass saves memory, because no activations of the task
         exist yet.
         """
-        self._loop.begin_pass(announced=True)
+        self._loop.begin_pass(by_critic_step=True)
 
     def optimizer_stepped(self) -> None:
         """End the iteration, after a step of an optimiser that is not a ``torch.optim.Optimizer``; those need no call."""

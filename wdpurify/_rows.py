@@ -103,8 +103,8 @@ def refuse_reordered(make: Callable[[Tensor], Any], rows: Tensor, generators: Se
     # Bytes can be compared whatever the dtype, NaN too.
     first, second = [[_as_bytes(leaf, len(rows)) for leaf in batch] for batch in batches]
     pairs = list(zip(first, second, strict=False))
-    told = [pair for pair in pairs if 2 * len(pair[0].unique(dim=0)) > len(rows)]  # few different rows tell nothing
-    moved = [pair for pair in told if not torch.equal(*pair)] or told  # some entries are no rows but places
+    varied = [pair for pair in pairs if 2 * len(pair[0].unique(dim=0)) > len(rows)]  # few different rows tell nothing
+    moved = [pair for pair in varied if not torch.equal(*pair)] or varied  # some entries are no rows but places
     kept = any(len(one.unique(dim=0)) > 1 and torch.equal(one, other.flip(0)) for one, other in pairs)
     if not kept and moved and all(_has_the_same_rows(*pair) for pair in moved):
         raise ValueError(

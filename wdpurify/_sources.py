@@ -15,7 +15,7 @@ PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 class _Kind(NamedTuple):
     """A kind of unusable argument: a test that imports no library, the problem, and the line to write."""
 
-    came: Callable[[Any], bool]
+    matches: Callable[[Any], bool]
     wrong: str
     write: str
 
@@ -106,7 +106,7 @@ def refuse_rows(rows: Any, *, prepared: bool) -> None:
             f"data set and the names of its columns go to `{HF_SAMPLER}(dataset, image=..., group=...)`"
         )
     for kind in ROWS:
-        if kind.came(rows):
+        if kind.matches(rows):
             raise TypeError(f"`rows` must be indexed by row number, {kind.wrong}. {kind.write}")
     first = [] if prepared else _first(rows, 3)
     if first and all(isinstance(row, tuple) and row and _is_path(row[0]) for row in first):
@@ -128,7 +128,7 @@ def refuse_labels(labels: Any, name: str) -> None:
         TypeError, ValueError: with the problem and the line to write.
     """
     for kind in LABELS:
-        if kind.came(labels):
+        if kind.matches(labels):
             raise TypeError(f"`{name}` must hold one label per row, {kind.wrong}. {kind.write.replace('groups', name)}")
     if isinstance(labels, str) and (ending := PurePath(labels).suffix) in (".csv", ".tsv", ".parquet", ".json"):
         reader = f"read_{ending[1:].replace('tsv', 'csv')}"

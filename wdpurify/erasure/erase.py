@@ -45,17 +45,17 @@ class ErasureReport(NamedTuple):
     refitted: int
 
     def __str__(self) -> str:
-        told = f"A linear probe reads the label of {self.before:.1%} of the rows before erasing and {self.after:.1%} after it"
+        text = f"A linear probe reads the label of {self.before:.1%} of the rows before erasing and {self.after:.1%} after it"
         count = f"{self.directions} direction{'' if self.directions == 1 else 's'} removed"
-        told = f"{told} (chance {self.chance:.1%}; {count}, {self.rows} different auxiliary rows)."
+        text = f"{text} (chance {self.chance:.1%}; {count}, {self.rows} different auxiliary rows)."
         if self.before < self.chance + CLEAR:
-            told += (
+            text += (
                 " The label was hardly readable before erasing, as it should be after purifying. Check that the groups are in "
                 "the order of the rows if nothing was purified."
             )
         elif self.after > self.chance + CLEAR:
-            told += " The label is still readable, because the rows are too few for a better fit. Use more auxiliary rows."
-        return told
+            text += " The label is still readable, because the rows are too few for a better fit. Use more auxiliary rows."
+        return text
 
 
 class Erasing:

@@ -79,8 +79,8 @@ def reads_channels_first(module: nn.Module) -> bool | None:
         return False
     if isinstance(module, nn.Sequential):
         for part in module:
-            if (told := reads_channels_first(part)) is not None or isinstance(part, _RESHAPING):
-                return told
+            if (first := reads_channels_first(part)) is not None or isinstance(part, _RESHAPING):
+                return first
         return None
     # Other modules call their parts in any order: a linear layer may come after a pooling.
     kinds = {isinstance(part, _CHANNELS_FIRST) for part in module.modules() if isinstance(part, (*_CHANNELS_FIRST, *_TOKENS))}

@@ -42,9 +42,9 @@ def check_features(features: object, feature_dim: int | None) -> None:
         ValueError: if its shape is not a documented one or its width is not ``feature_dim``.
     """
     if not isinstance(features, Tensor) or not features.is_floating_point():
-        came = f"a {features.dtype} tensor" if isinstance(features, Tensor) else type(features).__name__
+        given = f"a {features.dtype} tensor" if isinstance(features, Tensor) else type(features).__name__
         raise TypeError(
-            f"`features` must be a floating point tensor, got {came}. Pass the classifier's input, or set `layer` to its name"
+            f"`features` must be a floating point tensor, got {given}. Pass the classifier's input, or set `layer` to its name"
         )
     if features.ndim < 2 or (feature_dim is not None and not (features.ndim < 6 and _axes_of_width(features, feature_dim))):
         width = "dim" if feature_dim is None else feature_dim
@@ -154,12 +154,12 @@ def _axes_of_width(features: Tensor, feature_dim: int) -> list[int]:
     return [axis for axis in sorted({1, features.ndim - 1}) if features.shape[axis] == feature_dim]
 
 
-def _is_channels_first(features: Tensor, feature_dim: int | None, told: bool | None) -> bool:
-    """Whether the width is the axis after the batch, by its length, else by what is told."""
+def _is_channels_first(features: Tensor, feature_dim: int | None, by_layer: bool | None) -> bool:
+    """Whether the width is the axis after the batch: by its length, or else by the layer that reads the features."""
     shape = tuple(features.shape)
     if feature_dim is None:
-        if len(shape) == 3 or told is not None:
-            return bool(told)
+        if len(shape) == 3 or by_layer is not None:
+            return bool(by_layer)
         if len(shape) > 3 and shape[2:] == (1,) * len(shape[2:]):
             return True
         raise ValueError(
@@ -169,7 +169,7 @@ def _is_channels_first(features: Tensor, feature_dim: int | None, told: bool | N
     axes = _axes_of_width(features, feature_dim)
     if len(axes) == 1:
         return axes == [1]
-    if told is None and len(shape) == 3:
+    if by_layer is None and len(shape) == 3:
         warnings.warn(
             f"`features` with two axes of {feature_dim} are read as (batch, tokens, {feature_dim}). "
             f"For (batch, {feature_dim}, time) give `pool=lambda features, mask: features.mean(2)`",
@@ -177,7 +177,7 @@ def _is_channels_first(features: Tensor, feature_dim: int | None, told: bool | N
             stacklevel=2,
         )
         return False
-    return told is not False
+    return by_layer is not False
 
 
 def _not_one_row_per_sample(features: Tensor, samples: int) -> str:
@@ -198,7 +198,7 @@ def _not_one_row_per_sample(features: Tensor, samples: int) -> str:
 def _checked_rows(rows: object, feature_dim: int | None, samples: int | None) -> Tensor:
     fits = isinstance(rows, Tensor) and rows.ndim == 2
     if not isinstance(rows, Tensor) or not fits or samples not in (None, len(rows)) or feature_dim not in (None, rows.shape[1]):
-        came = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+        given = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
         count, width = ("samples" if samples is None else samples), ("dim" if feature_dim is None else feature_dim)
-        raise ValueError(f"`pool` must return one row of features per sample, shape ({count}, {width}), got {came}")
+        raise ValueError(f"`pool` must return one row of features per sample, shape ({count}, {width}), got {given}")
     return rows

@@ -27,14 +27,14 @@ class Pass:
 
     Attributes:
         closed: whether a backward pass has freed the graph of the features.
-        announced: whether the pass already has a term.
+        has_term: whether the pass already has a term.
         weight: weak reference to the first parameter of the tapped layer in the last forward; None without a tapped layer.
         probe: measures the gradient at the features in a compiled graph; None if hooks measure it.
     """
 
     def __init__(self) -> None:
         self.closed = False
-        self.announced = False
+        self.has_term = False
         self.weight: weakref.ref[Tensor] | None = None
         self.probe: Probe | None = None
         self._newest: Tensor | None = None

@@ -38,11 +38,11 @@ class Spread:
             spread: spread of its rows, scalar.
             in_play: mask of valid rows, shape ``(batch,)``; a batch with fewer than two is ignored.
         """
-        says = in_play.sum() > 1
+        usable = in_play.sum() > 1
         largest = to_device(self.largest, spread.device)
-        self._spreads.record(torch.where(says, spread, torch.nan))
+        self._spreads.record(torch.where(usable, spread, torch.nan))
         steady = self._spreads.median(STEADY).nan_to_num()
-        self.largest = torch.where(says, torch.maximum(largest * (1.0 - 1.0 / MEMORY), steady), largest)
+        self.largest = torch.where(usable, torch.maximum(largest * (1.0 - 1.0 / MEMORY), steady), largest)
         self._read()
 
     def state_dict(self) -> dict[str, Any]:

@@ -49,8 +49,8 @@ class WeightedWindow:
 
     def record(self, value: Tensor, weight: Tensor) -> None:
         """Append a scalar value; the mean ignores non-finite values and values without a positive weight."""
-        says = torch.isfinite(value * weight) & (weight > 0)
-        pair = torch.where(says, torch.stack([value, weight.to(value)]), torch.nan)
+        usable = torch.isfinite(value * weight) & (weight > 0)
+        pair = torch.where(usable, torch.stack([value, weight.to(value)]), torch.nan)
         self._pairs = torch.cat([to_device(self._pairs, value.device)[:, 1:], pair.to(self._pairs.dtype)[:, None]], dim=1)
 
     def mean(self) -> Tensor:
