@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -239,7 +240,11 @@ def _is_shuffled(node: Any) -> bool:
 def _check_columns(dataset: Dataset | IterableDataset, name: str, columns: list[str]) -> None:
     absent = [column for column in columns if column not in (dataset.column_names or columns)]
     if absent or not columns:
-        chosen = f"`{name}={(dataset.column_names or ['...'])[0]!r}`"
+        known = dataset.column_names or ["..."]
+        alike = get_close_matches(str(absent[0]), known, 1) if absent else []
+        example: Any = (alike or known[: 1 if name == "image" else None])[-1]
+        example = known[-2:] if name == "one_hot" else example
         raise ValueError(
-            f"`{name}` must be columns of `dataset`, got {absent}. Choose from {dataset.column_names}, for example {chosen}"
+            f"`{name}` must be columns of `dataset`, got {absent}. Choose from {dataset.column_names}, for example "
+            f"`{name}={example!r}`"
         )

@@ -66,32 +66,41 @@ def test_the_closed_form_is_what_autograd_computes(seed, activation, hidden, row
         assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["tanh", "parametrized", "hook on the weight", "no linear layer", "no activation", "a subclass", "frozen", "clipping"],
-)
+def _shared(critic):
+    critic[2] = critic[0]
+
+
+CHANGES = {
+    "tanh": lambda critic: critic.__setitem__(1, nn.Tanh()),
+    "parametrized": lambda critic: nn.utils.parametrizations.spectral_norm(critic[0]),
+    "hook on the weight": lambda critic: nn.utils.spectral_norm(critic[0]),
+    "no linear layer": lambda critic: critic.__setitem__(0, nn.Sequential(nn.Linear(3, 3), nn.ReLU())),
+    "no activation": lambda critic: critic.__setitem__(1, nn.Linear(3, 3)),
+    "frozen": lambda critic: critic[0].weight.requires_grad_(False),
+    "no bias": lambda critic: critic.__setitem__(0, nn.Linear(3, 3, bias=False)),
+    "bias taken away": lambda critic: setattr(critic[2], "bias", None),
+    "shared layer": _shared,
+    "shared weight": lambda critic: setattr(critic[2], "weight", critic[0].weight),
+    "further parameter": lambda critic: critic.register_parameter("further", nn.Parameter(torch.zeros(1))),
+    "hook on the critic": lambda critic: critic.register_forward_hook(lambda _module, _inputs, scores: 3.0 * scores),
+    "hook on a layer": lambda critic: critic[2].register_forward_pre_hook(lambda _module, inputs: (3.0 * inputs[0],)),
+    "hook on a gradient": lambda critic: critic[0].weight.register_hook(lambda gradient: -gradient),
+    "forward of its own": lambda critic: setattr(critic[2], "forward", lambda rows: 3.0 * nn.Linear.forward(critic[2], rows)),
+}
+
+
+@pytest.mark.parametrize("kind", [*CHANGES, "a subclass", "clipping"])
 def test_where_the_closed_form_does_not_apply_autograd_is_used(kind):
-    critic = Subclass(3, 2, hidden=(4,)) if kind == "a subclass" else Critic(3, 2, hidden=(4,))
-    if kind == "tanh":
-        critic[1] = nn.Tanh()
-    elif kind == "parametrized":
-        nn.utils.parametrizations.spectral_norm(critic[0])
-    elif kind == "hook on the weight":
-        nn.utils.spectral_norm(critic[0])
-    elif kind == "no linear layer":
-        critic[0] = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
-    elif kind == "no activation":
-        critic[1] = nn.Linear(4, 4)
-    elif kind == "frozen":
-        critic[0].weight.requires_grad_(False)
+    critic = Subclass(3, 3, hidden=(3,)) if kind == "a subclass" else Critic(3, 3, hidden=(3,))
+    CHANGES.get(kind, id)(critic)
     constraint = WeightClipping(10.0) if kind == "clipping" else GradientPenalty()
-    features, weights, groups, population = batch = _batch(0, 8, 3, 2)
+    features, weights, groups, population = batch = _batch(0, 8, 3, 3)
     assert _closed(critic, batch, constraint) is None
     before = [parameter.clone() for parameter in critic.parameters()]
-    trainer = CriticTrainer(critic, 3, n_groups=2, constraint=constraint, lr=1e-2, steps=1, scale_features=False, seed=0)
+    trainer = CriticTrainer(critic, 3, n_groups=3, constraint=constraint, lr=1e-2, steps=1, scale_features=False, seed=0)
     trainer.fit(features, groups, population, weights=weights, step=0)
     changed = [not torch.equal(old, new) for old, new in zip(before, critic.parameters(), strict=True)]
-    assert sum(changed) >= len(changed) - 2  # the last bias has no gradient; a frozen weight stays
+    assert sum(changed) >= len(changed) - 2  # the last bias has no gradient; a frozen or further weight stays
 
 
 def test_both_ways_train_the_critic_alike_and_only_a_class_of_its_own_may_differ():

@@ -223,7 +223,9 @@ def test_transforms_that_make_no_batch_are_refused():
     ("options", "message"),
     [
         ({"group": "hair"}, r"`group` must be columns of `dataset`, got \['hair'\]. Choose from \['image', 'row', 'name'"),
-        ({"group": []}, r"`group` must be columns of `dataset`, got \[\]"),
+        ({"group": "nane"}, r"`group` must be columns of `dataset`, got \['nane'\]\. .* for example `group='name'`$"),
+        ({"group": []}, r"`group` must be columns of `dataset`, got \[\]\. .* for example `group='(?!image)\w+'`$"),
+        ({"one_hot": ["hair"]}, r"`one_hot` must be columns of `dataset`, .* for example `one_hot=\['\w+', '\w+'\]`$"),
         ({"group": ["bool", "hair"]}, r"`group` must be columns of `dataset`, got \['hair'\]"),
         ({"group": "bool", "image": "photo"}, r"`image` must be columns of `dataset`, got \['photo'\]"),
         ({"group": "bool", "unlabelled": "ignore"}, "`unlabelled` must be one of 'raise', 'drop', got 'ignore'"),

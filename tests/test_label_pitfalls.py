@@ -1,7 +1,9 @@
 """Labels that look right and are not: each is refused, or read as it is meant."""
 
 import sys
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -48,12 +50,49 @@ def test_names_of_rows_are_asked_for_where_a_mapping_has_no_row_numbers():
         GroupSampler(ROWS, dict(enumerate(SITE)))
 
 
-@pytest.mark.parametrize("name", ["camera.csv", "folder/camera.parquet"])
-def test_a_file_of_labels_is_to_be_read(name):
-    with pytest.raises(
-        TypeError, match=r"got the file '.*camera\..*'\. Read it, for example `pd\.read_\w+\(.*\)\['.*'\]\.tolist\(\)`"
-    ):
+@pytest.mark.parametrize(
+    "name", ["camera.csv", "Folder/CAMERA.CSV", "camera.tsv", "camera.json", "camera.jsonl", Path("folder", "camera.csv")]
+)
+def test_a_file_of_labels_is_to_be_read_by_a_line_that_reads_it(name, tmp_path, monkeypatch):
+    with pytest.raises(TypeError, match=r"got the file '.*'\. Read it, for example `pd\.read_\w+\(.*\)") as caught:
         GroupSampler(ROWS, name)
+    monkeypatch.chdir(tmp_path)
+    file = Path(name)
+    file.parent.mkdir(exist_ok=True)
+    frame = pd.DataFrame({"label": SITE, "sex": SEX})
+    if file.suffix.startswith(".json"):
+        frame.to_json(file, orient="records", lines=file.suffix == ".jsonl")
+    else:
+        frame.to_csv(file, sep="\t" if file.suffix == ".tsv" else ",", index=False)
+    assert eval(str(caught.value).split("`")[3], {"pd": pd}) == SITE
+
+
+def test_keys_of_numpy_are_row_numbers_and_a_set_has_no_order():
+    with pytest.raises(TypeError, match=r"`\[groups\[row\] for row in range\(len\(rows\)\)\]`"):
+        GroupSampler(ROWS, dict(pd.Series(SITE).items()) | {np.int64(40): "north"})
+    with pytest.raises(TypeError, match=r"got set\. Give a list of labels in the order of the rows$"):
+        GroupSampler(ROWS, set(SITE))
+
+
+def test_a_column_of_another_length_is_named():
+    for columns in ({"site": SITE, "sex": SEX[1:]}, [SITE, SEX[1:]]):
+        with pytest.raises(ValueError, match=r"must hold 40 labels per column, one per row, got 39 in column ('sex'|1)\."):
+            GroupSampler(ROWS, columns)
+
+
+def test_a_sampler_is_refused_as_rows_and_labels_because_it_never_ends():
+    sampler = GroupSampler(ROWS, SITE, batch_size=4)
+    for call in (
+        lambda: GroupSampler(sampler, SITE),
+        lambda: GroupSampler(ROWS, sampler),
+        lambda: GroupSampler(ROWS, SITE, balance=sampler),
+    ):
+        with pytest.raises(TypeError, match="got a sampler, whose batches never end"):
+            call()
+
+
+def test_weights_take_classes_that_are_read_once():
+    assert_close(balanced_weights(SITE, (row % 3 for row in range(40))), balanced_weights(SITE, [row % 3 for row in range(40)]))
 
 
 def test_objectives_of_ones_own_get_several_labels_and_the_gap_reads_them():

@@ -101,6 +101,14 @@ def test_ranks_share_what_one_process_would_draw(case, world_size):
         assert sorted(joint) == sorted(_rows(single.next_batch().images))
 
 
+@pytest.mark.parametrize("balance", [None, [0, 0, 1] * 4])
+def test_the_seed_of_a_sampler_cannot_change_under_its_order(balance):
+    sampler = GroupSampler(torch.arange(12), list("ab" * 6), balance=balance, batch_size=4, seed=2)
+    with pytest.raises(AttributeError):
+        sampler.seed = 3
+    assert sampler.seed == sampler.state_dict()["seed"] == 2
+
+
 def test_a_sampler_is_an_iterator_whose_position_is_its_state():
     first, second = (GroupSampler(torch.arange(12), list("ab" * 6), batch_size=4, seed=2) for _ in range(2))
     drawn = [_rows(batch.images) for batch in islice(first, 5)]

@@ -35,8 +35,9 @@ def balanced_weights(groups: Sequence[Hashable] | Tensor, classes: Sequence[Hash
     >>> balanced_weights(["a", "a", "a", "b"], [0, 0, 1, 1])
     tensor([0.1667, 0.1667, 0.3333, 0.3333], dtype=torch.float64)
     """
-    columns = columns_of_labels(groups, len(classes))
-    cells = cells_of_rows(labels_of_rows(groups) if columns is None else numbered(columns).combined, labels_of_rows(classes))
+    listed = labels_of_rows(classes)
+    columns = columns_of_labels(groups, len(listed))
+    cells = cells_of_rows(labels_of_rows(groups) if columns is None else numbered(columns).combined, listed)
     weights = 1.0 / cells.bincount().double()[cells]
     return weights / weights.sum()
 

@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Set
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -34,13 +35,15 @@ def labels_of_rows(groups: Any, name: str = "groups") -> list[Hashable]:
         ValueError: for more than one dimension.
     """
     if isinstance(groups, Mapping | Set):
-        by_number = all(isinstance(key, int) for key in groups)
-        remedy = f"`[{name}[row] for row in range(len(rows))]`"
-        if not by_number:
-            remedy = f"`[{name}[name] for name in names]`, with the rows' names in their order"
+        remedy = "Give a list of labels in the order of the rows"
+        if isinstance(groups, Mapping):
+            by_number = all(isinstance(key, Integral) for key in groups)
+            items = f"`[{name}[row] for row in range(len(rows))]`"
+            if not by_number:
+                items = f"`[{name}[name] for name in names]`, with the rows' names in their order"
+            remedy = f"For a mapping from rows to labels give {items}"
         raise TypeError(
-            f"`{name}` must hold one label per row, in the order of the rows, got {type(groups).__name__}. For a mapping "
-            f"from rows to labels give {remedy}"
+            f"`{name}` must hold one label per row, in the order of the rows, got {type(groups).__name__}. {remedy}"
         )
     if hasattr(groups, "ndim") and groups.ndim != 1:
         raise ValueError(f"`{name}` must have shape (rows,), got {tuple(groups.shape)}")

@@ -32,6 +32,9 @@ def columns_of_labels(groups: Any, rows: int) -> dict[Hashable, list[Hashable]] 
 
     Returns:
         The labels by the name or number of their column; None if there is one label per row.
+
+    Raises:
+        ValueError: if only some columns have one label per row.
     """
     if hasattr(groups, "columns") and hasattr(groups, "iloc"):
         return {name: labels_of_rows(groups[name]) for name in groups.columns}
@@ -44,8 +47,16 @@ def columns_of_labels(groups: Any, rows: int) -> dict[Hashable, list[Hashable]] 
     else:
         return None
     sized = [not isinstance(column, str) and hasattr(column, "__len__") for column in columns.values()]
-    if not (sized and all(sized) and all(len(column) == rows for column in columns.values())):
+    if not (sized and all(sized)):
         return None
+    lengths = {name: len(column) for name, column in columns.items()}
+    if rows not in lengths.values():
+        return None
+    if odd := [name for name, length in lengths.items() if length != rows]:
+        raise ValueError(
+            f"`groups` must hold {rows} labels per column, one per row, got {lengths[odd[0]]} in column {odd[0]!r}. "
+            "Give None for a row without one"
+        )
     return {name: labels_of_rows(column) for name, column in columns.items()}
 
 

@@ -124,7 +124,7 @@ class GroupSampler:
         self._share = check_share(rank, world_size)
         self.across_ranks = world_size != 1
         self._agreed = False
-        self.seed = seed
+        self._seed = seed
         self.fixed = fixed
         self._given = rows
         readable = by_position(rows)
@@ -178,6 +178,11 @@ class GroupSampler:
         self._warns = fixed == ALL and balance is None and nuisances is None
         self._warn_of_a_lone_group()
         self._drawn = 0
+
+    @property
+    def seed(self) -> int:
+        """Seed of the order, which is fixed when the sampler is made."""
+        return self._seed
 
     @property
     def rows(self) -> int:

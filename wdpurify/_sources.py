@@ -11,6 +11,15 @@ from torch.utils.data import DataLoader, Dataset, Subset
 HF_SAMPLER = "wdpurify.integrations.hf_datasets.group_sampler"
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
+#: How pandas reads a file of labels, by its ending.
+READERS = {
+    ".csv": "read_csv({})",
+    ".tsv": "read_csv({}, sep='\\t')",
+    ".parquet": "read_parquet({})",
+    ".json": "read_json({})",
+    ".jsonl": "read_json({}, lines=True)",
+}
+
 
 class _Kind(NamedTuple):
     """A kind of unusable argument: a test that imports no library, the problem, and the line to write."""
@@ -22,6 +31,11 @@ class _Kind(NamedTuple):
 
 #: Kinds of `rows` without rows by number; the first that fits is named.
 ROWS = (
+    _Kind(
+        lambda rows: hasattr(rows, "next_batch") and not hasattr(rows, "__getitem__"),
+        "got a sampler, whose batches never end",
+        "Give the rows that it was made of",
+    ),
     _Kind(lambda rows: isinstance(rows, DataLoader), "got a DataLoader, which gives batches", "Give `rows.dataset`"),
     _Kind(
         lambda rows: _is_a(rows, "IterableDataset"),
@@ -67,6 +81,11 @@ ROWS = (
 
 #: Kinds of `groups` and `balance` without one label per row.
 LABELS = (
+    _Kind(
+        lambda labels: hasattr(labels, "next_batch") and not hasattr(labels, "__getitem__"),
+        "got a sampler, whose batches never end",
+        "Give the labels that it was made of",
+    ),
     _Kind(
         lambda labels: isinstance(labels, DataLoader),
         "got a DataLoader, which gives batches in an order of its own",
@@ -127,15 +146,14 @@ def refuse_labels(labels: Any, name: str) -> None:
     Raises:
         TypeError, ValueError: with the problem and the line to write.
     """
+    if isinstance(labels, str | PurePath) and (reader := READERS.get(PurePath(labels).suffix.lower())):
+        raise TypeError(
+            f"`{name}` must hold one label per row, got the file {str(labels)!r}. Read it, for example "
+            f"`pd.{reader.format(repr(str(labels)))}['label'].tolist()`, in the order of the rows"
+        )
     for kind in LABELS:
         if kind.matches(labels):
             raise TypeError(f"`{name}` must hold one label per row, {kind.wrong}. {kind.write.replace('groups', name)}")
-    if isinstance(labels, str) and (ending := PurePath(labels).suffix) in (".csv", ".tsv", ".parquet", ".json"):
-        reader = f"read_{ending[1:].replace('tsv', 'csv')}"
-        raise TypeError(
-            f"`{name}` must hold one label per row, got the file {labels!r}. Read it, for example "
-            f"`pd.{reader}({labels!r})['label'].tolist()`, in the order of the rows"
-        )
     if isinstance(labels, str | bytes):
         raise TypeError(
             f"`{name}` must hold one label per row, got the text {labels!r}. Give `frame[{labels!r}].tolist()` for a column of "

@@ -71,10 +71,20 @@ def test_a_snapshot_of_the_hugging_face_cache_is_read_and_only_its_own_blobs(tmp
         link = snapshot / file.relative_to(plain)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(blob)
-    assert len(read_table("task", open_source(str(snapshot), "train"), ["label"]).inputs) == 6
+    for part in (snapshot, snapshot / "train"):
+        assert len(read_table("task", open_source(str(part), "train"), ["label"]).inputs) == 6
     (snapshot / "train" / "a" / "more.png").symlink_to(tmp_path / "private" / "9.png")
     with pytest.raises(ValueError, match=r"more\.png"):
         open_source(str(snapshot), "train")
+
+
+def test_a_folder_of_that_name_alone_is_no_cache(tmp_path):
+    folder = _folder(tmp_path)
+    (tmp_path / "snapshots").mkdir()
+    folder = folder.rename(tmp_path / "snapshots" / "pictures")
+    (folder / "train" / "a" / "more.png").symlink_to(tmp_path / "private" / "9.png")
+    with pytest.raises(ValueError, match=r"no links but those to its own files, got .*more\.png"):
+        open_source(str(folder), "train")
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -87,7 +97,15 @@ def test_metadata_that_leads_out_of_the_folder_is_refused_by_name(name, tmp_path
     gc.collect()  # what datasets leaves open of a broken file
 
 
-@pytest.mark.parametrize("name", ["{}/private/9.png", "http://127.0.0.1:9/9.png", "zip://9.png::http://127.0.0.1:9/9.zip"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{}/private/9.png",
+        "http://127.0.0.1:9/9.png",
+        "zip://9.png::http://127.0.0.1:9/9.zip",
+        "http://127.0.0.1:9/9.png::{}/own/faces.parquet",
+    ],
+)
 def test_a_table_whose_pictures_lie_elsewhere_is_refused_before_they_are_read(name, tmp_path, monkeypatch):
     _folder(tmp_path)
     name = name.format(tmp_path)
@@ -103,15 +121,44 @@ def test_a_table_whose_pictures_lie_elsewhere_is_refused_before_they_are_read(na
         read_table("task", open_source(str(file), "train"), ["label"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "nested"),
+    [
+        (datasets.Sequence(datasets.Image()), lambda cell: [cell]),
+        (datasets.Sequence(datasets.Image(), length=1), lambda cell: [cell]),
+        ({"front": datasets.Image()}, lambda cell: {"front": cell}),
+        (datasets.Sequence({"front": datasets.Image()}), lambda cell: {"front": [cell]}),
+    ],
+    ids=["list", "list of one length", "structure", "list of structures"],
+)
+def test_pictures_in_lists_and_structures_must_lie_in_the_folder_too(kind, nested, tmp_path):
+    _folder(tmp_path)
+    file = tmp_path / "own" / "faces.parquet"
+    file.parent.mkdir()
+    schema = datasets.Features({"image": kind, "label": datasets.Value("string")}).arrow_schema
+    for place, refused in ((file.parent, False), (tmp_path / "private", True)):
+        Image.new("RGB", (8, 8)).save(place / "9.png")
+        cells = [nested({"bytes": None, "path": str(place / "9.png")}), None]
+        pq.write_table(pa.table({"image": cells, "label": ["a", "b"]}, schema=schema), file)
+        if refused:
+            with pytest.raises(ValueError, match=r"'image' must name files in .*own, got .*private/9\.png"):
+                open_source(str(file), "train")
+        else:
+            assert len(open_source(str(file), "train")) == 2
+
+
 @pytest.mark.filterwarnings("ignore:Image size")
 def test_a_picture_that_pillow_warns_of_is_refused_by_name(tmp_path, monkeypatch):
     folder = _folder(tmp_path)
     Image.new("1", (20, 20)).save(folder / "train" / "b" / "3.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
-    with pytest.raises(
-        ValueError, match=r"cannot be read in row \d \(.*3\.png\): Image size \(400 pixels\) .* Leave the row out"
-    ):
-        read_table("task", open_source(str(folder), "train"), ["label"])
+    for limit in (300, 100):  # Pillow warns of the first, and raises an error for the second
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(
+            ValueError, match=r"cannot be read in row \d \(.*3\.png\): Image size \(400 pixels\) .*, or set `.*PIXELS = None`"
+        ):
+            read_table("task", open_source(str(folder), "train"), ["label"])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert len(read_table("task", open_source(str(folder), "train"), ["label"], image_size=8).inputs) == 6
 
 
 def _header(entries, length=None):

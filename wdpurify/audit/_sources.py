@@ -219,7 +219,9 @@ def _read(name: str, fetch: Callable[[int], Any], row: int, source: Any = None, 
         raise
     except Exception as error:
         where = shown(f"{row}{_file_of(source, row, image)}: {error}").rstrip(".")
-        raise ValueError(f"`{name}` cannot be read in row {where}. Leave the row out, or mend its file") from error
+        is_large = type(error).__name__.startswith("DecompressionBomb")
+        remedy = "set `PIL.Image.MAX_IMAGE_PIXELS = None` if you trust it" if is_large else "mend its file"
+        raise ValueError(f"`{name}` cannot be read in row {where}. Leave the row out, or {remedy}") from error
 
 
 def _file_of(source: Any, row: int, image: str) -> str:

@@ -11,6 +11,9 @@ from typing import Any
 from ._optional import optional
 from ._text import shown
 
+#: Kinds of archives whose members a table may name.
+ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "lz4", "zstd")
+
 
 def check_links(folder: Path) -> None:
     """Refuse links other than those to files of the folder; a snapshot of the Hugging Face cache links to its ``blobs``.
@@ -27,7 +30,7 @@ def check_links(folder: Path) -> None:
 
 
 def check_paths(dataset: Any, *folders: Path) -> None:
-    """Refuse rows whose picture or sound is in another place, such as on a server.
+    """Refuse rows whose picture or sound is in another place, such as on a server; also in lists and structures.
 
     Args:
         dataset: a Hugging Face data set.
@@ -36,21 +39,38 @@ def check_paths(dataset: Any, *folders: Path) -> None:
     Raises:
         ValueError: with the file.
     """
-    compute = optional("pyarrow.compute", "opening a data set by name")
-    for name in (name for name, feature in dataset.features.items() if hasattr(feature, "decode")):
-        cells = dataset.data.column(name)
-        unread = compute.is_null(compute.struct_field(cells, "bytes"))
-        for path in compute.filter(compute.struct_field(cells, "path"), unread).to_pylist():
-            if path is not None and not any(_inside(path.split("::")[-1], folder) for folder in folders):
+    for name in dataset.column_names:
+        for path in _paths(dataset.data.column(name)):
+            *members, file = path.split("::")
+            packed = all(member.partition("://")[0] in ARCHIVES for member in members)
+            if not (packed and any(_inside(file, folder) for folder in folders)):
                 raise ValueError(
                     f"column {name!r} must name files in {folders[0]}, got {path}. Leave the row out, or move the file there"
                 )
 
 
+def _paths(cells: Any) -> Iterator[str]:
+    """Yield the files that are read for cells of Arrow: where there is a path and no bytes."""
+    types, compute = (optional(f"pyarrow.{part}", "opening a data set by name") for part in ("types", "compute"))
+    if types.is_struct(cells.type):
+        parts = {field.name: compute.struct_field(cells, field.name) for field in cells.type}
+        if parts.keys() == {"bytes", "path"}:
+            named = compute.filter(parts["path"], compute.is_null(parts["bytes"])).to_pylist()
+            yield from (path for path in named if path is not None)
+        else:
+            for part in parts.values():
+                yield from _paths(part)
+    elif types.is_list(cells.type) or types.is_large_list(cells.type) or types.is_fixed_size_list(cells.type):
+        yield from _paths(compute.list_flatten(cells))
+
+
 def _inside(path: str, folder: Path) -> bool:
     whole = folder.resolve()
-    whole = whole.parents[1] if whole.parent.name == "snapshots" else whole
-    return "://" not in path and Path(os.path.realpath(path)).is_relative_to(whole)
+    places = [whole]
+    for place in (whole, *whole.parents):
+        if place.parent.name == "snapshots":
+            places.append(place.parents[1] / "blobs")
+    return "://" not in path and any(map(Path(os.path.realpath(path)).is_relative_to, places))
 
 
 @contextmanager

@@ -32,8 +32,8 @@ def loss_gradients(
 
     Returns:
         The gradient of each parameter, in the order of ``critic.parameters()``; None where the formula does not apply: for
-        another constraint than :class:`GradientPenalty`, for activations that are not linear on both sides of 0, and for
-        layers other than plain trained ``nn.Linear``.
+        another constraint than :class:`GradientPenalty`, for activations that are not linear on both sides of 0, for layers
+        other than plain trained ``nn.Linear`` with a bias, for shared or further parameters, and for hooks.
     """
     layers = _layers(critic)
     if layers is None or type(constraint) is not GradientPenalty:
@@ -49,16 +49,27 @@ def loss_gradients(
 
 
 def _layers(critic: nn.Module) -> tuple[list[nn.Linear], list[float]] | None:
-    """The linear layers of a critic, and the slopes of its activations below 0; None if it has other layers."""
+    """The linear layers of a critic, and the slopes of its activations below 0; None if anything else may act on its loss."""
     layers = list(critic) if type(critic) is Critic else []
-    linears = [layer for layer in layers[::2] if type(layer) is nn.Linear and "weight" in layer._parameters]
+    linears = [layer for layer in layers[::2] if type(layer) is nn.Linear and layer._parameters.keys() == {"weight", "bias"}]
     slopes = [
         float(layer.negative_slope) if isinstance(layer, nn.LeakyReLU) else 0.0
         for layer in layers[1::2]
         if type(layer) in (nn.LeakyReLU, nn.ReLU)
     ]
-    is_plain = len(linears) + len(slopes) == len(layers) and all(parameter.requires_grad for parameter in critic.parameters())
-    return (linears, slopes) if layers and is_plain else None
+    if not layers or len(linears) + len(slopes) < len(layers):
+        return None
+    parameters = list(critic.parameters())
+    expected = [parameter for linear in linears for parameter in (linear.weight, linear.bias)]
+    is_plain = list(map(id, parameters)) == list(map(id, expected)) and all(each.requires_grad for each in parameters)
+    is_hooked = any(parameter._backward_hooks for parameter in parameters) or any(map(_is_changed, (critic, *layers)))
+    return (linears, slopes) if is_plain and not is_hooked else None
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Whether a module has hooks, or a ``forward`` of its own."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(module)
 
 
 def _forward(linears: Sequence[nn.Linear], slopes: Sequence[float], rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
