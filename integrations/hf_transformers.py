@@ -80,7 +80,9 @@ def purify_trainer(
             "`model_init=`"
         )
     if any(isinstance(callback, _Keeper) for callback in trainer.callback_handler.callbacks):
-        raise ValueError("`trainer` already has a regularizer, and the pulls of two would add up. Call this once per trainer")
+        raise ValueError(
+            "`trainer` already has a regularizer, and the pulls of two would add up. Make another Trainer for another one"
+        )
     purify = PurifyRegularizer.for_model(trainer.model, sampler, layer=layer, **options)
     keeper = _Keeper(purify)
     trainer.add_callback(keeper)

@@ -54,8 +54,11 @@ def test_a_link_that_leads_out_of_the_folder_or_in_circles_is_refused_by_name(ta
         open_source(str(folder), "train")
 
 
-def test_a_link_to_a_file_of_the_folder_and_a_link_that_is_the_folder_are_followed(tmp_path):
+def test_a_link_to_a_file_of_the_folder_and_a_link_that_is_the_folder_are_followed_and_hidden_ones_never_read(tmp_path):
     folder = _folder(tmp_path)
+    (folder / ".git").symlink_to("../private")
+    (folder / "train" / ".hidden").mkdir()
+    (folder / "train" / ".hidden" / "8.png").symlink_to("../../../private/9.png")
     (folder / "train" / "a" / "link.png").symlink_to("../b/1.png")
     (tmp_path / "short").symlink_to(folder)
     assert len(read_table("task", open_source(str(tmp_path / "short"), "train"), ["label"]).inputs) == 7

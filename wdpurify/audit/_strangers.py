@@ -16,13 +16,14 @@ ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "lz4", "zstd")
 
 
 def check_links(folder: Path) -> None:
-    """Refuse links other than those to files of the folder; a snapshot of the Hugging Face cache links to its ``blobs``.
+    """Refuse links that leave the folder, hidden ones apart. A snapshot of the Hugging Face cache links to its ``blobs``.
 
     Raises:
         ValueError: with the link.
     """
     for here, folders, files in os.walk(folder):
-        for path in (Path(here, name) for name in (*folders, *files)):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # `datasets` reads nothing hidden
+        for path in (Path(here, name) for name in (*folders, *files) if not name.startswith(".")):
             if path.is_symlink() and not (path.is_file() and _inside(str(path), folder)):
                 raise ValueError(
                     f"{folder} must have no links but those to its own files, got {path}. Put a copy of its target in its place"
