@@ -51,8 +51,11 @@ def read(stores: tuple[Path, ...]) -> list[Record]:
         if not paths:
             raise SystemExit(f"{given}: no results.jsonl in it; the benchmarks write one to their --out")
         for path in paths:
-            runs = ResultsStore(path).records()
-            if not all(isinstance(run, dict) and {"key", "accuracy"} <= run.keys() for run in runs) or not runs:
+            try:
+                runs = ResultsStore(path).records()
+            except ValueError as error:
+                raise SystemExit(str(error)) from error
+            if not all("accuracy" in run for run in runs) or not runs:
                 raise SystemExit(f"{path}: holds no results of a benchmark")
             found |= {key_digest(run["key"]): run for run in runs if run["key"].get("test", True)}
     return list(found.values())

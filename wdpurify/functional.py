@@ -137,19 +137,20 @@ def pair_with_population(features: Tensor, groups: Tensor, population: Tensor, *
         features: shape ``(batch, dim)``.
         groups: group index of each row, shape ``(batch,)``; the function uses only its length.
         population: whether a row stands for the whole set, bool, shape ``(batch,)``.
-        mix: position on the line per row, in [0, 1] (1: the row itself), shape ``(batch,)``.
-        order: random numbers in [0, 1) that pick the partners, shape ``(batch,)``.
+        mix: position on the line per row, in [0, 1] (1: the row itself), shape ``(..., batch)`` for several sets of points.
+        order: random numbers in [0, 1) that pick the partners, of the same shape.
 
     Returns:
-        Tensor of shape ``(batch, dim)``.
+        Tensor of shape ``(..., batch, dim)``.
 
     Source: Gulrajani et al. 2017, arXiv:1704.00028, Alg. 1 line 6, with the population as the second sample.
     """
     # With the population rows sorted first, row i takes partner i modulo their number, so no count needs the host.
     ranking = torch.argsort(torch.where(population, order, order + 1.0))
     position = torch.arange(len(groups), device=groups.device) % population.sum().clamp(min=1)
-    partner = features[ranking[position]]
-    return mix[:, None] * features + (1.0 - mix[:, None]) * partner
+    partner = features[ranking[..., position]]
+    mix = mix[..., None]
+    return mix * features + (1.0 - mix) * partner
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], points: Tensor, groups: Tensor, *, target: float = 1.0) -> Tensor:
@@ -184,15 +185,10 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], points: Tensor, groups:
     with torch.enable_grad():
         chosen = critic(points).gather(1, groups.clamp(min=0)[:, None])
         (gradients,) = torch.autograd.grad(chosen.sum(), points, create_graph=True)
-        return penalty_of_gradients(gradients, groups, target=target)
-
-
-def penalty_of_gradients(gradients: Tensor, groups: Tensor, *, target: float = 1.0) -> Tensor:
-    """Compute :func:`gradient_penalty` from the gradients of output ``groups[i]`` at point i, shape ``(batch, dim)``."""
-    kept = (groups >= 0).float()
-    # The gradient of sqrt is infinite at 0, the slope of a dead critic; the small constant makes it finite.
-    slopes = (gradients.square().sum(1) + 1e-12).sqrt()
-    return ((slopes - target).square() * kept).sum() / kept.sum().clamp(min=1)
+        # The gradient of sqrt is infinite at 0, the slope of a dead critic; the small constant makes it finite.
+        slopes = (gradients.square().sum(1) + 1e-12).sqrt()
+        kept = (groups >= 0).float()
+        return ((slopes - target).square() * kept).sum() / kept.sum().clamp(min=1)
 
 
 def task_norms(norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

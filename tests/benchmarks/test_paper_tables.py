@@ -94,7 +94,8 @@ def test_report_puts_stores_together_beside_the_papers_figures(stored, monkeypat
     [
         (None, ["nowhere"], "nowhere: there is no such file or folder"),
         (None, ["."], "no results.jsonl in it"),
-        ('{"a": 1}\n', ["."], "results.jsonl: holds no results of a benchmark"),
+        ('{"a": 1}\n', ["."], "line 1 of results.jsonl is no record of a run"),
+        ('{"key": {}}\n', ["."], "results.jsonl: holds no results of a benchmark"),
         ("", ["results.jsonl"], "results.jsonl: holds no results of a benchmark"),
         (
             json.dumps(_record("photo", "plain", 0, clean=1.0, shifted=1.0)),

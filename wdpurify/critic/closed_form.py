@@ -11,7 +11,94 @@ from .network import Critic
 _leaky_relu_backward = torch.ops.aten.leaky_relu_backward
 
 
-def loss_gradients(
+class ClosedForm:
+    """The loss ``penalty - (scores * weights).sum()`` of the default critic on one batch, for a number of updates.
+
+    Make it with :func:`closed_form`. Everything that does not depend on the critic's weights is computed once.
+
+    Args:
+        linears: the critic's linear layers; updates must change their weights in place.
+        slopes: slopes below 0 of the activations between them.
+        features: shape ``(batch, dim)``.
+        weights: factors of the scores, shape ``(batch, n_groups)``.
+        points, outputs: where the slope is penalised in each update, and of which output (-1: none), as from
+            ``GradientPenalty.points``.
+        penalty: factor of the penalty.
+    """
+
+    def __init__(
+        self,
+        linears: Sequence[nn.Linear],
+        slopes: Sequence[float],
+        features: Tensor,
+        weights: Tensor,
+        points: Tensor,
+        outputs: Tensor,
+        penalty: float,
+    ) -> None:
+        self._slopes = slopes
+        self._weights = [linear.weight.detach() for linear in linears]
+        self._transposed = [weight.T for weight in self._weights]
+        self._biases = [linear.bias.detach() for linear in linears]
+        self._features = features
+        self._at_scores = -weights
+        self._points = points.unbind()
+        self._outputs = outputs.clamp(min=0).unbind()
+        kept = (outputs >= 0).float()
+        self._shares = (kept * penalty / kept.sum(1, keepdim=True).clamp(min=1)).unbind()
+
+    @torch.no_grad()
+    def gradients(self, update: int) -> list[Tensor]:
+        """Compute the gradient of each parameter, in the order of ``critic.parameters()``; equal to autograd's.
+
+        Args:
+            update: number of the update, from 0.
+        """
+        gradients = self._of_scores()
+        for number, gradient in enumerate(self._of_penalty(update)):
+            gradients[2 * number] = gradients[2 * number] + gradient
+        return gradients
+
+    def _forward(self, rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Compute the input of each linear layer, and the input of each activation."""
+        inputs, before = [rows], []
+        for bias, transposed, slope in zip(self._biases[:-1], self._transposed, self._slopes, strict=False):
+            before.append(torch.addmm(bias, inputs[-1], transposed))
+            inputs.append(nn.functional.leaky_relu(before[-1], slope))
+        return inputs, before
+
+    def _of_scores(self) -> list[Tensor]:
+        """Back-propagate the gradient at the scores to all parameters."""
+        inputs, before = self._forward(self._features)
+        gradient, gradients = self._at_scores, list[Tensor]()
+        for number in reversed(range(len(inputs))):
+            gradients = [gradient.T @ inputs[number], gradient.sum(0), *gradients]
+            if number > 0:
+                at, slope = before[number - 1], self._slopes[number - 1]
+                gradient = _leaky_relu_backward(gradient @ self._weights[number], at, slope, False)
+        return gradients
+
+    def _of_penalty(self, update: int) -> list[Tensor]:
+        """Compute the penalty's gradients at the weight matrices.
+
+        The activations are linear on both sides of 0. So their slopes are constants, and the biases have no gradient.
+        """
+        _, before = self._forward(self._points[update])
+        slope_rows, at_layers = self._weights[-1][self._outputs[update]], list[Tensor]()
+        for weight, at, slope in reversed(list(zip(self._weights[:-1], before, self._slopes, strict=True))):
+            at_layers.append(_leaky_relu_backward(slope_rows, at, slope, False))
+            slope_rows = at_layers[-1] @ weight
+        norms = (slope_rows.square().sum(1) + 1e-12).sqrt()
+        rows = slope_rows * (self._shares[update] * (2.0 * (norms - 1.0)) / norms)[:, None]
+        gradients = []
+        for transposed, at, slope, above in zip(self._transposed, before, self._slopes, reversed(at_layers), strict=False):
+            gradients.append(above.T @ rows)
+            rows = _leaky_relu_backward(rows @ transposed, at, slope, False)
+        last = torch.zeros_like(self._weights[-1])
+        return [*gradients, last.index_put((self._outputs[update],), rows, accumulate=True)]
+
+
+def closed_form(
     critic: nn.Module,
     features: Tensor,
     weights: Tensor,
@@ -20,8 +107,9 @@ def loss_gradients(
     population: Tensor,
     *,
     generator: torch.Generator | None,
-) -> list[Tensor] | None:
-    """Compute the gradients of ``penalty - (scores * weights).sum()`` for the default critic; equal to autograd's.
+    updates: int,
+) -> ClosedForm | None:
+    """Make the closed form of a critic's loss on one batch, for a number of updates.
 
     Args:
         critic: the critic.
@@ -29,23 +117,18 @@ def loss_gradients(
         weights: factors of the scores, shape ``(batch, n_groups)``.
         constraint: gives the penalty.
         groups, population: as in ``Constraint.penalty``, and so is ``generator``.
+        updates: number of updates on this batch, at least 1.
 
     Returns:
-        The gradient of each parameter, in the order of ``critic.parameters()``; None where the formula does not apply: for
-        another constraint than :class:`GradientPenalty`, for activations that are not linear on both sides of 0, for layers
-        other than plain trained ``nn.Linear`` with a bias, for shared or further parameters, and for hooks.
+        None where the formula does not apply: for another constraint than :class:`GradientPenalty`, for activations that are
+        not linear on both sides of 0, for layers other than plain trained ``nn.Linear`` with a bias, for shared or further
+        parameters, and for hooks.
     """
     layers = _layers(critic)
     if layers is None or type(constraint) is not GradientPenalty:
         return None
-    linears, slopes = layers
-    points, outputs = constraint.points(features, groups, population, generator=generator)
-    with torch.no_grad():
-        gradients = _gradients_of_scores(linears, slopes, features, -weights)
-        of_penalty = _gradients_of_penalty(linears, slopes, points, outputs, constraint.weight)
-        for number, gradient in enumerate(of_penalty):
-            gradients[2 * number] = gradients[2 * number] + gradient
-    return gradients
+    points, outputs = constraint.points(features, groups, population, generator=generator, count=updates)
+    return ClosedForm(*layers, features, weights, points, outputs, constraint.weight)
 
 
 def _layers(critic: nn.Module) -> tuple[list[nn.Linear], list[float]] | None:
@@ -70,48 +153,3 @@ def _is_changed(module: nn.Module) -> bool:
     """Whether a module has hooks, or a ``forward`` of its own."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or "forward" in vars(module)
-
-
-def _forward(linears: Sequence[nn.Linear], slopes: Sequence[float], rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Compute the input of each linear layer, and the input of each activation."""
-    inputs, before = [rows], []
-    for linear, slope in zip(linears[:-1], slopes, strict=True):
-        before.append(linear(inputs[-1]))
-        inputs.append(nn.functional.leaky_relu(before[-1], slope))
-    return inputs, before
-
-
-def _gradients_of_scores(linears: Sequence[nn.Linear], slopes: Sequence[float], rows: Tensor, gradient: Tensor) -> list[Tensor]:
-    """Back-propagate a gradient at the scores to the parameters."""
-    inputs, before = _forward(linears, slopes, rows)
-    gradients: list[Tensor] = []
-    for number in reversed(range(len(linears))):
-        gradients = [gradient.T @ inputs[number], gradient.sum(0), *gradients]
-        if number > 0:
-            gradient = _leaky_relu_backward(gradient @ linears[number].weight, before[number - 1], slopes[number - 1], False)
-    return gradients
-
-
-def _gradients_of_penalty(
-    linears: Sequence[nn.Linear], slopes: Sequence[float], points: Tensor, outputs: Tensor, weight: float
-) -> list[Tensor]:
-    """Compute the gradients of ``weight * gradient_penalty`` at the weight matrices; it does not depend on the last bias.
-
-    The activations are linear on both sides of 0, so their slopes are constants, and the biases have no gradient either.
-    """
-    _, before = _forward(linears, slopes, points)
-    last = linears[-1].weight
-    chosen = outputs.clamp(min=0)
-    slope_rows, at_layers = last[chosen], []
-    for linear, at, slope in reversed(list(zip(linears[:-1], before, slopes, strict=True))):
-        at_layers.append(_leaky_relu_backward(slope_rows, at, slope, False))
-        slope_rows = at_layers[-1] @ linear.weight
-    kept = (outputs >= 0).float()
-    norms = (slope_rows.square().sum(1) + 1e-12).sqrt()
-    factors = kept * weight / kept.sum().clamp(min=1) * (2.0 * (norms - 1.0)) / norms
-    rows = slope_rows * factors[:, None]
-    gradients = []
-    for linear, at, slope, above in zip(linears[:-1], before, slopes, reversed(at_layers), strict=True):
-        gradients.append(above.T @ rows)
-        rows = _leaky_relu_backward(rows @ linear.weight.T, at, slope, False)
-    return [*gradients, torch.zeros_like(last).index_put((chosen,), rows, accumulate=True)]

@@ -136,18 +136,24 @@ class GradientPenalty:
         generator: torch.Generator | None,
     ) -> Tensor:
         """Return the mean squared distance of the slope from 1, times the weight."""
-        points, outputs = self.points(features, groups, population, generator=generator)
-        return self.weight * gradient_penalty(critic, points, outputs)
+        points, outputs = self.points(features, groups, population, generator=generator, count=1)
+        return self.weight * gradient_penalty(critic, points[0], outputs[0])
 
     def points(
-        self, features: Tensor, groups: Tensor, population: Tensor, *, generator: torch.Generator | None
+        self, features: Tensor, groups: Tensor, population: Tensor, *, generator: torch.Generator | None, count: int
     ) -> tuple[Tensor, Tensor]:
-        """Draw the points whose slopes are penalised, ``(batch, dim)``, and the critic's output for each (-1: none)."""
-        if groups.ndim == 2:  # the slope of one output per row: that of one of its labels, at random
-            label = torch.randint(groups.shape[1], (len(groups), 1), device=groups.device, generator=generator)
-            groups = groups.gather(1, label)[:, 0]
-        mix, order = torch.rand((2, len(features)), device=features.device, dtype=features.dtype, generator=generator)
-        return pair_with_population(features, groups, population, mix=mix, order=order), groups
+        """Draw sets of points whose slopes are penalised, and the critic's output for each point (-1: none).
+
+        Returns:
+            Shapes ``(count, batch, dim)`` and ``(count, batch)``; equal to ``count`` draws of one set.
+        """
+        numbers, outputs = [], []
+        for _ in range(count):
+            outputs.append(groups if groups.ndim == 1 else _one_label(groups, generator))
+            shape, dtype = (2, len(features)), features.dtype
+            numbers.append(torch.rand(shape, device=features.device, dtype=dtype, generator=generator))
+        mix, order = torch.stack(numbers, dim=1)
+        return pair_with_population(features, groups, population, mix=mix, order=order), torch.stack(outputs)
 
     def project_(self, critic: nn.Module) -> None:
         """Do nothing: the penalty acts through the critic's loss."""
@@ -155,6 +161,12 @@ class GradientPenalty:
     def saturation(self, critic: nn.Module) -> Tensor:
         """Return 0: the constraint does not bound weights."""
         return _none_saturated(critic)
+
+
+def _one_label(groups: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Choose one of the labels of each row at random, shape ``(batch,)``."""
+    label = torch.randint(groups.shape[1], (len(groups), 1), device=groups.device, generator=generator)
+    return groups.gather(1, label)[:, 0]
 
 
 def _none_saturated(critic: nn.Module) -> Tensor:

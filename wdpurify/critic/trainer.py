@@ -18,7 +18,7 @@ from wdpurify._torch import (
 )
 from wdpurify.lipschitz import lipschitz_bound
 
-from .closed_form import loss_gradients
+from .closed_form import closed_form
 from .constraints import Constraint
 
 
@@ -143,19 +143,21 @@ class CriticTrainer:
         features = features / self._unit(features.device)
         generator = private_generator(features.device, derive_seed(self._seed, "penalty", step))
         parameters = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
+        roles: dict[str, Any] = {"groups": groups, "population": population, "generator": generator}
         with full_precision(features.device.type), torch.enable_grad():
-            for _ in range(self._steps):
-                gradients: Sequence[Tensor] | None = loss_gradients(
-                    self.critic, features, weights, self.constraint, groups, population, generator=generator
-                )
-                if gradients is None:
+            loss = closed_form(self.critic, features, weights, self.constraint, **roles, updates=self._steps)
+            for update in range(self._steps):
+                if loss is not None:
+                    gradients: Sequence[Tensor] = loss.gradients(update)
+                else:
                     gap = (self.critic(features) * weights).sum()
-                    penalty = self.constraint.penalty(self.critic, features, groups, population, generator=generator)
+                    penalty = self.constraint.penalty(self.critic, features, **roles)
                     gradients = torch.autograd.grad(penalty - gap, parameters, allow_unused=True)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
                 self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
+                for parameter in parameters:
+                    parameter.grad = None
                 self.constraint.project_(self.critic)
 
     def differentiate(self, features: Tensor, formula: Callable[[Tensor], Tensor]) -> Differentiated:
