@@ -216,6 +216,7 @@ class AuxiliaryStep:
     def _figures(self, rows: _Rows, gradient: Tensor, estimate: Tensor, keep: Tensor) -> dict[str, Tensor]:
         controller = self._controller
         task_spread = controller.task_spread if self._task_spread is None else self._task_spread
+        dropped = (~keep).sum()
         return {
             "estimate": estimate,
             "separation": controller.separation.value,
@@ -227,8 +228,8 @@ class AuxiliaryStep:
             "gain": controller.gain.applied,
             "apart": torch.where(controller.gain.at_limit & controller.separation.is_high, controller.separation.value, 0.0),
             "feature_norm": rows.features.norm(dim=1).mean(),
-            "dropped_rows": (~keep).sum(),
-            "dropped_share": 1.0 - keep.float().mean(),
+            "dropped_rows": dropped,
+            "dropped_share": dropped / len(keep),
         }
 
 

@@ -132,6 +132,8 @@ def replace_rows(inputs: Tensor, keep: Tensor) -> Tensor:
     Repeats a valid row, because a row of zeros would shift the batch statistics. The result never shares memory with
     ``inputs``, which a model may change in place and which may come from inference mode.
     """
+    if is_free_to_read(keep) and bool(keep.all()):
+        return inputs.clone()
     rows = torch.arange(len(keep), device=keep.device)
     replaced = inputs[torch.where(keep, rows, keep.float().argmax())]
     return torch.where(keep.any(), replaced, torch.zeros_like(replaced))

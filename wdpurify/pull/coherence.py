@@ -123,22 +123,12 @@ class Coherence:
 
     Attributes:
         means: of the task gradient and of the pull, shape ``(2,)``; 0 before the first value.
+        ratio: coherence of the pull over the task gradient's, scalar; not finite until both have a value.
+        excess: ratio over the tolerance, at least 1, scalar; continuous at 1, so the pull does not jump at the tolerance.
     """
 
     def __init__(self) -> None:
-        self.means = torch.zeros(2, dtype=torch.float32, device="cpu")
-        self._counts = self.means
-
-    @property
-    def ratio(self) -> Tensor:
-        """Coherence of the pull over the task gradient's; not finite until both have a value."""
-        task, pull = self.means.unbind()
-        return pull / task
-
-    @property
-    def excess(self) -> Tensor:
-        """Ratio over the tolerance, at least 1; continuous at 1, so the pull does not jump at the tolerance."""
-        return (self.ratio / TOLERANCE).nan_to_num(nan=1.0, posinf=1.0).clamp(min=1.0)
+        self._set(*torch.zeros((2, 2), dtype=torch.float32, device="cpu"))
 
     def record(self, task: Tensor, features: Tensor, gradient: Tensor, in_play: Tensor) -> None:
         """Record a pull and the task gradients before it; a coherence that is not finite is ignored.
@@ -155,10 +145,9 @@ class Coherence:
         pairs = [torch.stack([each, torch.full_like(each, torch.nan)]) for each in earlier]
         for values in (*pairs, torch.stack([last, of_pull])):
             means, counts = to_device(self.means, values.device), to_device(self._counts, values.device)
-            usable = torch.isfinite(values)
+            usable = values < torch.inf  # none is negative
             share = (1.0 / (counts + 1.0)).clamp(min=1.0 - DECAY)
-            self.means = torch.lerp(means, torch.where(usable, values, means), share)
-            self._counts = counts + usable
+            self._set(torch.lerp(means, torch.where(usable, values, means), share), counts + usable)
 
     def state_dict(self) -> dict[str, Any]:
         figures = torch.cat([self.means, self._counts]).detach().cpu()
@@ -166,8 +155,14 @@ class Coherence:
         return {name: value.clone() for name, value in zip(names, figures, strict=True)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.means = torch.stack([state["task"], state["pull"]])
-        self._counts = torch.stack([state["task_count"], state["pull_count"]])
+        names = ("task", "pull", "task_count", "pull_count")
+        self._set(*torch.stack([state[name] for name in names]).split(2))
+
+    def _set(self, means: Tensor, counts: Tensor) -> None:
+        self.means, self._counts = means, counts
+        task, pull = means.unbind()
+        self.ratio = pull / task
+        self.excess = (self.ratio / TOLERANCE).nan_to_num(nan=1.0, posinf=1.0).clamp(min=1.0)
 
 
 def _parts(sums: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:

@@ -138,7 +138,7 @@ class BalancedStrength:
         if self.keep > 0:
             wanted = wanted * (2.0 * kept / self.keep - 1.0).clamp(0.0, 1.0)
         # The gradient of a dead critic is rounding noise, so its factor is 0 and not huge.
-        return torch.where(torch.isfinite(wanted) & (norm > 0), wanted, torch.zeros_like(wanted))
+        return torch.where((wanted < torch.inf) & (norm > 0), wanted, 0.0)
 
     def record(self, task_norm: Tensor, weight: Tensor) -> None:
         # A GradScaler skips a step with an infinite gradient, and the window ignores its norm.
