@@ -37,9 +37,9 @@ class ClosedForm:
         penalty: float,
     ) -> None:
         self._slopes = slopes
-        self._weights = [linear.weight.detach() for linear in linears]
+        self._weights = [linear.weight for linear in linears]
         self._transposed = [weight.T for weight in self._weights]
-        self._biases = [linear.bias.detach() for linear in linears]
+        self._biases = [linear.bias for linear in linears]
         self._features = features
         self._at_scores = -weights
         self._points = points.unbind()
@@ -128,7 +128,8 @@ def closed_form(
     if layers is None or type(constraint) is not GradientPenalty:
         return None
     points, outputs = constraint.points(features, groups, population, generator=generator, count=updates)
-    return ClosedForm(*layers, features, weights, points, outputs, constraint.weight)
+    with torch.no_grad():
+        return ClosedForm(*layers, features, weights, points, outputs, constraint.weight)
 
 
 def _layers(critic: nn.Module) -> tuple[list[nn.Linear], list[float]] | None:

@@ -48,8 +48,8 @@ class WeightedWindow:
         self._pairs = torch.full((2, size), torch.nan, dtype=torch.float32, device="cpu")  # values above, weights below
 
     def record(self, value: Tensor, weight: Tensor) -> None:
-        """Append a scalar, at least 0; the mean ignores non-finite values and values without a positive weight."""
-        usable = (value * weight < torch.inf) & (weight > 0)
+        """Append a scalar value; the mean ignores non-finite values and values without a positive weight."""
+        usable = ((value * weight).abs() < torch.inf) & (weight > 0)
         pair = torch.where(usable, torch.stack([value, weight.to(value)]), torch.nan)
         self._pairs = torch.cat([to_device(self._pairs, value.device)[:, 1:], pair.to(self._pairs.dtype)[:, None]], dim=1)
 
