@@ -59,6 +59,16 @@ class PrefetchedSampler:
         self._drawn = self._drawn + 1
         return batch._replace(images=images)
 
+    def __iter__(self) -> Iterator[GroupBatch]:
+        """Draw batches without end; the sampler is its own iterator, because its position is part of its state."""
+        return self
+
+    def __next__(self) -> GroupBatch:
+        return self.next_batch()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._source!r}, num_workers={self._workers})"
+
     def _start(self) -> None:
         share = self._take_share()
         self._share = share

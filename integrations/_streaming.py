@@ -163,6 +163,10 @@ class StreamSource:
         roles = ("population",) if plan.fixed == "all" else ("group", "population")
         self._readers = {role: Reader(dataset, plan, role) for role in roles}
 
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value}" for name, value in self.identity().items())
+        return f"StreamSource({self.plan.labels.columns}, {settings})"
+
     def next_batch(self) -> GroupBatch:
         """Draw ``batch_size`` rows from each reader, with the rows of the fixed value first."""
         drawn = {role: [reader.take() for _ in range(self.plan.batch_size)] for role, reader in self._readers.items()}

@@ -112,6 +112,19 @@ def test_columns_of_group_are_labels_of_their_own_with_missing_ones():
         group_sampler(dataset, group=["sex", "race"], fixed="a")
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_sampler_is_an_iterator_and_prints_its_options(streamed):
+    rows = Dataset.from_dict({"x": torch.rand(24, 3).tolist(), "camera": ["old", "new"] * 12})
+    options = {"group": "camera", "image": "x", "batch_size": 4, "seed": 7, "values": ["old", "new"] if streamed else None}
+    sampler, again = (group_sampler(rows.to_iterable_dataset() if streamed else rows, **options) for _ in range(2))
+    for batch, _ in zip(sampler, range(3), strict=False):
+        assert torch.equal(batch.images, again.next_batch().images)
+    shown = repr(again)
+    assert "batch_size=4" in shown
+    assert "seed=7" in shown
+    assert "num_workers=0" in shown
+
+
 def test_the_former_form_of_one_hot_columns_works_with_a_warning():
     columns = {name: [int(row % 3 == place) for row in range(12)] for place, name in enumerate(HAIR)}
     for dataset in (faces(12, **columns), faces(12, **columns).to_iterable_dataset()):

@@ -194,6 +194,42 @@ def test_options_out_of_range_are_refused(options, message):
         PurifyRegularizer(small_network().features, small_sampler(), **({"feature_dim": 6} | options))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"extract": torch.zeros(3)}, "`extract` must have `__call__`, got Tensor. Give the module"),
+        ({"extract": nn.Linear}, "`extract` must be an object, got the class Linear. Give the module"),
+        ({"sampler": nn.Linear(1, 1)}, "`sampler` must have `next_batch`, got Linear. Give `GroupSampler"),
+        ({"sampler": [small_sampler(), small_sampler()]}, "`sampler` must have `next_batch`, got list"),
+        ({"sampler": GroupSampler}, "`sampler` must be an object, got the class GroupSampler"),
+        ({"objective": wdpurify.TwoSided}, r"`objective` must be an object, got the class TwoSided. Give .* `TwoSided\(\)`"),
+        ({"objective": "two-sided"}, "`objective` must have `acts_on`, got str"),
+        ({"strength": wdpurify.FixedStrength}, "`strength` must be an object, got the class FixedStrength. Give a number"),
+        ({"strength": None}, "`strength` must have `factor`, got NoneType. Give a number"),
+        ({"constraint": wdpurify.WeightClipping}, "`constraint` must be an object, got the class WeightClipping"),
+        ({"constraint": "clip"}, "`constraint` must have `penalty`, got str"),
+        ({"critic_lr": "0.1"}, "`critic_lr` must be a number, got str"),
+        ({"seed": "a"}, "`seed` must have `__index__`, got str. Give an integer"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_with_what_to_give(arguments, message):
+    given = {"extract": small_network().features, "sampler": small_sampler(), "feature_dim": 6} | arguments
+    with pytest.raises(TypeError, match=message):
+        PurifyRegularizer(given.pop("extract"), given.pop("sampler"), **given)
+
+
+def test_a_model_a_layer_and_a_criterion_of_another_kind_are_refused_with_what_to_give():
+    network, sampler = small_network(), small_sampler()
+    with pytest.raises(TypeError, match="`model` must have `named_modules`, got GroupSampler"):
+        PurifyRegularizer.for_model(sampler, network)
+    name, layer = list(network.named_modules())[-1]
+    with pytest.raises(ValueError, match=f"got {type(layer).__name__}; give its name, `layer='{name}'`"):
+        PurifyRegularizer.for_model(network, sampler, layer=layer)
+    purify = PurifyRegularizer.for_model(network, sampler)
+    with pytest.raises(TypeError, match=r"got the class CrossEntropyLoss. Give for example `nn.CrossEntropyLoss\(\)`"):
+        purify.criterion(nn.CrossEntropyLoss)
+
+
 def test_a_plain_function_needs_its_model():
     network = small_network()
 
@@ -265,8 +301,10 @@ def test_a_compiled_model_whose_backward_names_its_inputs_is_told_so():
 
 
 def test_what_is_no_objective_is_refused():
-    with pytest.raises(TypeError, match=r"`objective` must be an objective such as TwoSided\(\).*got 'three-sided'"):
-        PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, objective="three-sided")
+    objective = lambda scores, groups, population: scores.mean()  # noqa: E731
+    objective.acts_on = "features"
+    with pytest.raises(ValueError, match="`acts_on` must be one of 'auxiliary', 'task', got 'features'"):
+        PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, objective=objective)
     with pytest.raises(ValueError, match="`toward` must be one of 'population', 'group', got 'up'"):
         OneSided("up")
 
@@ -284,11 +322,9 @@ def test_a_critic_of_other_widths_is_refused(critic, message):
         PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, critic=critic)
 
 
-def test_strength_takes_any_real_number_and_refuses_what_is_none():
+def test_strength_takes_any_real_number():
     purify = PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, strength=np.float32(2.0))
     assert purify.strength.value == 2.0
-    with pytest.raises(TypeError, match="`strength` must be a number or a strength object, got NoneType"):
-        PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6, strength=None)
 
 
 def test_a_width_that_cannot_be_told_is_asked_for():

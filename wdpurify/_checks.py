@@ -1,6 +1,19 @@
 """Argument checks; each message states the argument, the need and the value that the caller gave."""
 
 import math
+from numbers import Real
+
+
+def check_object(name: str, value: object, members: tuple[str, ...], remedy: str) -> None:
+    """Check that an argument has some attributes or methods, and is no class in place of an object of it.
+
+    Raises:
+        TypeError: if not; with the remedy.
+    """
+    if isinstance(value, type):
+        raise TypeError(f"`{name}` must be an object, got the class {value.__name__}. {remedy}")
+    if lacking := [member for member in members if not hasattr(value, member)]:
+        raise TypeError(f"`{name}` must have `{lacking[0]}`, got {type(value).__name__}. {remedy}")
 
 
 def check_positive_integer(name: str, value: object) -> int:
@@ -15,6 +28,8 @@ def check_positive_integer(name: str, value: object) -> int:
 
 def check_not_negative(name: str, value: float) -> float:
     """Return ``value`` as a finite number of at least 0."""
+    if not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a number, got {type(value).__name__}")
     if not 0 <= value < math.inf:
         raise ValueError(f"`{name}` must be a finite number of at least 0, got {value}")
     return float(value)

@@ -140,8 +140,7 @@ def refuse_single_rows(values: int, *, rows: int, name: str = "`groups`") -> Non
     if values > max(FEW_GROUPS, rows / 2):
         raise ValueError(
             f"{name} has {values} values in {rows} rows, so most groups are a single row. Leave out names and numbers of "
-            "rows. Cut a continuous column into ranges, for example by `torch.bucketize(column, "
-            "column.quantile(torch.tensor([0.25, 0.5, 0.75])))`"
+            "rows. Cut a continuous column into ranges, for example by `pd.qcut(numpy.asarray(column), 4).astype(str)`"
         )
 
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ._auxiliary_step import AuxiliaryStep
-from ._checks import check_positive_integer
+from ._checks import check_object, check_positive_integer
 from ._loop import Loop
-from ._sampler import Sampler
+from ._sampler import Sampler, check_sampler
 from ._state import Checkpoint
 from ._torch import owner_of, refuse_some_of_the_ranks
 from .critic import Constraint, CriticTrainer, build_critic
@@ -54,6 +54,9 @@ def assemble(
     seed: int,
 ) -> Parts:
     """Assemble the parts; arguments and errors are those of ``PurifyRegularizer``."""
+    check_sampler(sampler)
+    check_object("extract", extract, ("__call__",), "Give the module, or a function of its inputs that returns features")
+    check_object("seed", seed, ("__index__",), "Give an integer")
     owner = extract.model if isinstance(extract, FeatureTap) else model if model is not None else owner_of(extract)
     if owner is None:
         raise ValueError("`extract` is a plain function: say with `model=...` whose BatchNorm statistics it runs through")

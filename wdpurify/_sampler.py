@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._balance import cells_to_balance, classes_at_hand, warn_if_confounded
-from ._checks import check_positive_integer
+from ._checks import check_object, check_positive_integer
 from ._labels import cut_into_ranges, labels_of_rows, numbers_of, refuse_single_rows, warn_of_a_lone_group, warn_of_many
 from ._nuisances import columns_of_labels, numbered
 from ._order import CellOrder, EpochOrder, Order
@@ -48,6 +48,12 @@ class Sampler(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def check_sampler(sampler: object) -> None:
+    """Check the ``sampler`` argument; TypeError with the remedy for anything else."""
+    members = ("next_batch", "n_groups", "state_dict", "load_state_dict")
+    check_object("sampler", sampler, members, "Give `GroupSampler(rows, groups)`; several labels are columns of one sampler")
 
 
 class GroupSampler:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wdpurify._checks import check_positive_integer
+from wdpurify._checks import check_not_negative, check_object, check_positive_integer
 from wdpurify._torch import (
     copy_from_first_rank,
     derive_seed,
@@ -68,8 +68,9 @@ class CriticTrainer:
         scale_features: bool,
         seed: int,
     ) -> None:
-        if not lr > 0:
+        if not check_not_negative("critic_lr", lr) > 0:
             raise ValueError(f"`critic_lr` must be positive, got {lr}")
+        check_object("constraint", constraint, ("penalty", "project_", "saturation"), "Give for example `GradientPenalty()`")
         check_positive_integer("critic_steps", steps)
         self.critic = critic
         self.feature_dim = feature_dim

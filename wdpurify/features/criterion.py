@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wdpurify._checks import check_object
 from wdpurify.pull import add_term
 
 #: Returns the term of the forward pass behind a loss, or None if there is no term.
@@ -95,7 +96,8 @@ class PurifiedModule(PurifiedCriterion, nn.Module):
 
 
 def wrap_criterion(criterion: Callable[..., Any], term: TermSource) -> PurifiedCriterion:
-    """Wrap a criterion."""
+    """Wrap a criterion; TypeError for what is none."""
+    check_object("criterion", criterion, ("__call__",), "Give for example `nn.CrossEntropyLoss()`")
     return wrap_module(criterion, term) if isinstance(criterion, nn.Module) else PurifiedCriterion(criterion, term)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wdpurify._checks import check_object
 from wdpurify._torch import in_backward, in_functional_transform, refuse_some_of_the_ranks, unwrap
 from wdpurify.exceptions import PullNotAppliedWarning
 from wdpurify.pull import Pass, Probe, measure_gradient
@@ -119,6 +120,7 @@ class FeatureTap:
     """
 
     def __init__(self, model: nn.Module, layer: str | None = None) -> None:
+        check_object("model", model, ("named_modules", "parameters"), "Give a `torch.nn.Module` first, and then the sampler")
         refuse_some_of_the_ranks(model)
         self.model = unwrap(model)
         if isinstance(self.model, torch.jit.ScriptModule):
@@ -139,7 +141,10 @@ class FeatureTap:
                 f"name the layer that reads the features with `layer=...`; {candidates(self.model)}"
             )
         if layer not in layers:
-            raise ValueError(f"`layer` must be one of the model's layers, got {layer!r}; {candidates(self.model)}")
+            named = next((name for name, module in layers.items() if module is layer), None)
+            remedy = candidates(self.model) if named is None else f"give its name, `layer={named!r}`"
+            given = type(layer).__name__ if isinstance(layer, nn.Module) else repr(layer)
+            raise ValueError(f"`layer` must be the name of one of the model's layers, got {given}; {remedy}")
         self.layer = layer
         self._module = layers[layer]
         self.feature_dim: int | None = input_width(self._module)

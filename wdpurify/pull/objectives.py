@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from wdpurify._checks import check_choice
+from wdpurify._checks import check_choice, check_object
 from wdpurify.functional import Toward, group_gap, one_sided_loss
 
 
@@ -72,7 +72,7 @@ def check_objective(objective: object) -> None:
     """Check the ``objective`` argument.
 
     Raises:
-        TypeError: if ``objective`` does not have the members of :class:`Objective`.
+        TypeError, ValueError: if ``objective`` does not have the members of :class:`Objective`.
     """
-    if not callable(objective) or getattr(objective, "acts_on", None) not in ("auxiliary", "task"):
-        raise TypeError(f"`objective` must be an objective such as TwoSided() or OneSided(), got {objective!r}")
+    check_object("objective", objective, ("acts_on", "__call__"), "Give for example `TwoSided()`")
+    check_choice("acts_on", getattr(objective, "acts_on", None), ("auxiliary", "task"))

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from wdpurify._checks import check_not_negative
+from wdpurify._checks import check_not_negative, check_object
 from wdpurify._torch import to_device
 
 from .window import WeightedWindow
@@ -161,6 +161,5 @@ def as_strength(strength: float | Strength) -> Strength:
     """
     if isinstance(strength, int | float | Real):
         return BalancedStrength(check_not_negative("strength", float(strength)))
-    if not hasattr(strength, "factor"):
-        raise TypeError(f"`strength` must be a number or a strength object, got {type(strength).__name__}")
+    check_object("strength", strength, ("factor",), "Give a number, or an object such as `BalancedStrength(0.5)`")
     return strength
