@@ -10,6 +10,7 @@ from small_loop import equal_states, state_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
+from versions import sharded_on_cpus
 
 from wdpurify import BalancedStrength, FixedStrength, GroupSampler, OneSided, PurifyRegularizer, TwoSided
 
@@ -206,6 +207,7 @@ def sharded():
     return {"critic": state_of(purify.critic), "drawn": purify.sampler.state_dict()["drawn"], "moved": moved.detach()}
 
 
+@sharded_on_cpus
 def test_a_sharded_model_trains_with_one_critic(tmp_path):
     first, second = run_on_ranks(sharded, tmp_path)
     assert equal_states(first["critic"], second["critic"])
@@ -240,6 +242,7 @@ def sharded_and_loaded():
     return ends
 
 
+@sharded_on_cpus
 def test_a_sharded_model_goes_on_inside_an_iteration(tmp_path):
     for whole, loaded in run_on_ranks(sharded_and_loaded, tmp_path):
         assert all(map(torch.equal, whole, loaded))
@@ -273,6 +276,7 @@ def sharded_in_all_ways():
     return [trained("ddp", 0.0), trained("ddp", 2.0), trained("layers", 2.0), trained("whole", 2.0)]
 
 
+@sharded_on_cpus
 def test_a_sharded_model_is_pulled_like_one_that_is_not(tmp_path):
     for none, *pulled in run_on_ranks(sharded_in_all_ways, tmp_path):
         assert max((one - other).abs().max() for one, other in zip(none, pulled[0], strict=True)) > 0.01

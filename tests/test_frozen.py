@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_loop import equal_states, small_network, small_sampler, state_of
 from torch import nn
+from versions import names_kept_by_export
 
 import wdpurify
 from wdpurify import BalancedStrength, PurifyRegularizer
@@ -103,6 +104,7 @@ def test_auxiliary_rows_leave_no_trace_in_the_statistics():
     assert _changed(state_of(again), state_of(moved)) == {"0.1.running_mean", "0.1.running_var", "0.1.num_batches_tracked"}
 
 
+@names_kept_by_export
 def test_an_exported_program_is_the_one_without_the_plugin():
     model, images = _model(), torch.rand(12, 3, 8, 8)
     plain = torch.export.export(copy.deepcopy(model), (images,))
@@ -112,6 +114,7 @@ def test_an_exported_program_is_the_one_without_the_plugin():
     assert purify.tap.current() is None
 
 
+@names_kept_by_export
 def test_onnx_export_gives_the_same_graph():
     pytest.importorskip("onnxscript")
     model, images = _model().eval(), torch.rand(12, 3, 8, 8)

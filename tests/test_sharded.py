@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
+from versions import sharded_on_cpus
 
 from wdpurify import FixedStrength, GroupSampler, PurifyRegularizer
 
@@ -142,6 +143,7 @@ def refused():
     return said
 
 
+@sharded_on_cpus
 def test_ranks_that_train_something_else_are_refused_by_what_they_do(tmp_path):
     for said in run_on_ranks(refused, tmp_path):
         assert [text.split(" ", 1)[0] for text in said] == ["`model`", "`model`", "`rank`"]
@@ -149,6 +151,7 @@ def test_ranks_that_train_something_else_are_refused_by_what_they_do(tmp_path):
         assert "tensor parallelism" in said[1]
 
 
+@sharded_on_cpus
 def test_a_sharded_model_is_pulled_like_one_that_is_not_in_every_order_of_the_loop(tmp_path):
     for ends in run_on_ranks(in_all_ways, tmp_path):
         for loop, (plain, (expected, *others)) in zip(LOOPS, ends, strict=True):
@@ -158,6 +161,7 @@ def test_a_sharded_model_is_pulled_like_one_that_is_not_in_every_order_of_the_lo
                 assert_close(other, expected, rtol=0, atol=2e-6, msg=lambda text, way=way, loop=loop: f"{way}, {loop}: {text}")
 
 
+@sharded_on_cpus
 def test_copies_half_precision_and_activation_checkpoints_change_nothing_of_the_pull(tmp_path):
     for (expected, plain), ends in run_on_ranks(with_all_settings, tmp_path):
         pull = max((one - other).abs().max() for one, other in zip(expected, plain, strict=True))

@@ -114,7 +114,7 @@ def test_the_memory_is_saved():
 
 
 def test_what_is_no_strength_is_named():
-    with pytest.raises(TypeError, match="`strength` must be a number or a strength object, got str"):
+    with pytest.raises(TypeError, match="`strength` must have `factor`, got str"):
         as_strength("strong")
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
+from versions import names_kept_by_export
 
 import wdpurify
 from wdpurify import BalancedStrength, FixedStrength, GroupSampler, PurifyRegularizer
@@ -131,6 +132,7 @@ def test_copies_pickles_and_state_dicts_carry_no_tap():
     assert torch.load(buffer, weights_only=False)(torch.rand(2, 3, 8, 8)).shape == (2, 4)
 
 
+@names_kept_by_export
 def test_exported_and_traced_models_equal_the_plain_ones():
     model = _model().eval()
     images = torch.rand(2, 3, 8, 8)
@@ -253,7 +255,7 @@ def test_a_users_own_wrapper_is_not_looked_through():
     ("make", "error", "message"),
     [
         (lambda: FeatureTap(nn.Sequential(nn.Conv2d(1, 1, 1))), ValueError, r"has no nn\.Linear.*layer="),
-        (lambda: FeatureTap(_model(), "nine"), ValueError, "`layer` must be one of the model's layers, got 'nine'"),
+        (lambda: FeatureTap(_model(), "nine"), ValueError, "`layer` must be the name of one of the model's layers, got 'nine'"),
         (
             lambda: PurifyRegularizer(nn.Linear(3, 3), small_sampler(), feature_dim=3).criterion(nn.MSELoss()),
             ValueError,

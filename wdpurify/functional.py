@@ -185,10 +185,15 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], points: Tensor, groups:
     with torch.enable_grad():
         chosen = critic(points).gather(1, groups.clamp(min=0)[:, None])
         (gradients,) = torch.autograd.grad(chosen.sum(), points, create_graph=True)
-        # The gradient of sqrt is infinite at 0, the slope of a dead critic; the small constant makes it finite.
-        slopes = (gradients.square().sum(1) + 1e-12).sqrt()
-        kept = (groups >= 0).float()
-        return ((slopes - target).square() * kept).sum() / kept.sum().clamp(min=1)
+        return penalty_of_gradients(gradients, groups, target=target)
+
+
+def penalty_of_gradients(gradients: Tensor, groups: Tensor, *, target: float = 1.0) -> Tensor:
+    """Compute :func:`gradient_penalty` from the gradients of output ``groups[i]`` at point i, shape ``(batch, dim)``."""
+    kept = (groups >= 0).float()
+    # The gradient of sqrt is infinite at 0, the slope of a dead critic; the small constant makes it finite.
+    slopes = (gradients.square().sum(1) + 1e-12).sqrt()
+    return ((slopes - target).square() * kept).sum() / kept.sum().clamp(min=1)
 
 
 def task_norms(norms: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+#: Whether a device type has autocast. A table, because torch before 2.7 cannot compile the question.
+AVAILABLE = {kind: torch.amp.is_autocast_available(kind) for kind in ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "meta")}
+
 
 class AutocastState(NamedTuple):
     """The autocast setting of a forward pass."""
@@ -27,4 +30,4 @@ def replay_autocast(state: AutocastState | None) -> AbstractContextManager[Any]:
 
 def full_precision(device_type: str) -> AbstractContextManager[Any]:
     """Switch autocast off, on devices that support it."""
-    return torch.autocast(device_type, enabled=False) if torch.amp.is_autocast_available(device_type) else nullcontext()
+    return torch.autocast(device_type, enabled=False) if AVAILABLE.get(device_type, False) else nullcontext()

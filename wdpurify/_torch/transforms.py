@@ -31,8 +31,7 @@ def graph_is_kept() -> bool:
     """Whether the current backward pass retains its graph, so another pass may follow through the same graph."""
     if in_compiled_backward() or not in_backward():
         return False
-    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # from torch 2.6 on
-    return ask is not None and bool(ask())
+    return bool(torch._C._autograd._get_current_graph_task_keep_graph())
 
 
 def is_accumulated(nodes: Iterable[Any]) -> bool:

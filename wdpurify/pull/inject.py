@@ -47,7 +47,8 @@ class _Inject(torch.autograd.Function):
         if batched or not (is_free_to_read(factor) and factor == 1):
             scaled = [None if gradient is None else gradient * factor.to(gradient) for gradient in scaled]
         if not batched:
-            sent = {number: gradient for number, gradient in zip(ctx.numbers, scaled, strict=False) if gradient is not None}
+            at_features = enumerate(scaled[: len(ctx.numbers)])
+            sent = {ctx.numbers[place]: gradient for place, gradient in at_features if gradient is not None}
             gradients: TaskGradients = ctx.gradients
             counts = compiled or is_accumulated(node for node, _ in ctx.next_functions)
             into = gradients.accumulated if counts else gradients.asked_for
