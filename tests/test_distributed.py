@@ -60,7 +60,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
     metrics = purify.metrics()
-    figures = {"separation": metrics.separation, "excess": metrics.coherence_excess}
+    figures = {"separation": metrics.separation, "excess": metrics.coherence_excess, "ratio": metrics.gradient_ratio}
     return {"model": state_of(model), "critic": state_of(purify.critic), **figures}
 
 
@@ -80,6 +80,7 @@ def test_two_ranks_do_what_one_process_does_with_batches_twice_as_large(tmp_path
     assert equal_states(first["model"], second["model"])
     assert_close(first["model"], alone["model"], rtol=0, atol=1e-6)
     assert_close(first["separation"], alone["separation"], rtol=1e-3, atol=1e-5)
+    assert_close(first["ratio"], alone["ratio"], rtol=0.1, atol=0)  # ranks know the joint task gradient a step later
     assert max((without["model"][name] - alone["model"][name]).abs().max() for name in alone["model"]) > 1e-4
 
 

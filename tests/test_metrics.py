@@ -81,6 +81,34 @@ def test_gradient_ratio_reports_what_was_applied():
     assert_close(purify.metrics().gradient_ratio, 0.25, rtol=1e-4, atol=0)
 
 
+def test_gradient_ratio_between_micro_batches_is_that_of_whole_iterations():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
+    sampler = GroupSampler(torch.randn(64, 8), [0, 1] * 32, batch_size=64)
+    purify = PurifyRegularizer.for_model(model, sampler, strength=BalancedStrength(0.5, fade=0, most=1, keep=0))
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    optimizer = torch.optim.SGD(model.parameters(), 0.02)
+    images, labels = torch.randn(64, 8), torch.randint(3, (64,))
+    for _ in range(3):
+        optimizer.zero_grad()
+        ratios = []
+        for part in range(8):
+            (criterion(model(images[part::8]), labels[part::8]) / 8).backward()
+            ratios.append(purify.metrics().gradient_ratio)
+        optimizer.step()
+    assert_close(ratios, ratios[:1] * 8, rtol=2e-2, atol=0)  # of the last iteration, and of this one after its last pass
+
+
+def test_feature_norm_counts_the_rows_that_are_used():
+    images = torch.full((40, 4), 2.0)
+    images[::5] = math.nan
+    sampler = GroupSampler(images, [0, 1] * 20, batch_size=20)
+    purify = PurifyRegularizer(nn.Identity(), sampler, feature_dim=4, strength=0.0)
+    purify.critic_step()
+    assert purify.metrics().dropped_rows > 0
+    assert_close(purify.metrics().feature_norm, 4.0)
+
+
 def test_groups_that_are_apart_have_an_advice_and_others_none():
     network = small_network(norm=False)
     purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6)

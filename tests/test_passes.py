@@ -189,6 +189,25 @@ def test_losses_made_after_all_forwards_carry_the_term_of_their_own_forward(toge
     assert_close(_pulled(both), _pulled(_once), rtol=1e-4, atol=1e-6)
 
 
+def test_each_of_several_forwards_keeps_its_term_until_its_own_backward():
+    def one_by_one(model, criterion, images, labels):
+        scores = [model(each) for each in images.chunk(4)]
+        for score, label in zip(scores, labels.chunk(4), strict=True):
+            (criterion(score, label) / 4).backward()
+
+    assert_close(_pulled(one_by_one), _pulled(_once), rtol=1e-4, atol=1e-6)
+
+
+def test_a_logged_result_before_another_forward_leaves_the_term_to_the_next():
+    def logged(model, criterion, images, labels):
+        weak = model(images[:8])
+        criterion(weak, labels[:8]).item()
+        strong = model(images[8:])
+        ((criterion(weak, labels[:8]) + criterion(strong, labels[8:])) / 2).backward()
+
+    assert_close(_pulled(logged), _pulled(_once), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_masked_second_loss_leaves_the_term_to_the_first(compiled):
     if compiled:

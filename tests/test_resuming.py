@@ -1,4 +1,4 @@
-"""States saved between iterations: before a step that a loss scaler skips, between steps of SAM, before the first pass."""
+"""States saved between iterations and between micro-batches go on bit for bit, whatever kind of loop saves them."""
 
 import copy
 
@@ -8,6 +8,7 @@ from small_loop import equal_states, small_network, small_sampler, state_of
 from torch import nn
 
 from wdpurify import PurifyRegularizer
+from wdpurify.pull.task_gradient import TaskGradients
 
 
 class _Model(nn.Module):
@@ -90,3 +91,44 @@ def test_a_state_saved_between_iterations_goes_on_bit_for_bit(loop, every, saved
         loop(resumed, step)
     assert equal_states(state_of(resumed[0]), state_of(whole[0]))
     assert equal_states(state_of(resumed[1].critic), state_of(whole[1].critic))
+
+
+def _accumulated_by_hand(run, step, part):
+    """One of two micro-batches whose gradients `autograd.grad` returns."""
+    if part == 0:
+        run[2].zero_grad()
+    images, labels = _data(10 * step + part)
+    loss = run[1].criterion(nn.CrossEntropyLoss())(run[0](images), labels)
+    parameters = list(run[0].parameters())
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+    if part == 1:
+        run[2].step()
+
+
+def test_gradients_accumulated_by_hand_go_on_from_between_two_micro_batches():
+    whole, resumed = _made(1), _made(1)
+    for step in range(12):
+        for part in range(2):
+            _accumulated_by_hand(whole, step, part)
+            _accumulated_by_hand(resumed, step, part)
+            if (step, part) == (8, 0):
+                first, resumed = resumed, _made(1)
+                for there, here in zip(resumed, first, strict=True):
+                    there.load_state_dict(copy.deepcopy(here.state_dict()))
+                for there, here in zip(resumed[0].parameters(), first[0].parameters(), strict=True):
+                    there.grad = here.grad.clone()
+    assert equal_states(state_of(resumed[0]), state_of(whole[0]))
+    assert equal_states(state_of(resumed[1].critic), state_of(whole[1].critic))
+
+
+def test_an_iteration_without_a_backward_pass_keeps_its_place_among_the_others():
+    """As in a loop that filters a loss out and steps nevertheless."""
+    first, resumed = TaskGradients(6, every=3), TaskGradients(6, every=3)
+    for has_gradient in (True, False):
+        if has_gradient:
+            first.accumulated.add_weight(torch.ones(()), first=True)
+            first.accumulated.add_norm(torch.ones(()), None, first.nothing)
+        first.end()
+    resumed.load_state_dict(first.state_dict())
+    assert torch.equal(resumed.pop_ended().nan_to_num(7.0), first.pop_ended().nan_to_num(7.0))

@@ -142,7 +142,7 @@ DAMAGED = {
         lambda: PurifyRegularizer(small_network().features, small_sampler(batch_size=8), feature_dim=6).state_dict(),
         "`batch_size` 8, this sampler has 16",
     ),
-    "another version": (lambda: _purified().state_dict() | {"version": 99}, "version 99, this wdpurify reads 7"),
+    "another version": (lambda: _purified().state_dict() | {"version": 99}, "version 99, this wdpurify reads 8"),
     "no critic": (lambda: _without(_purified().state_dict(), "critic"), "it lacks 'critic'"),
     "no state": (lambda: [1, 2], "got list"),
     "a NaN": (lambda: _with_nan(_purified().state_dict()), "damaged in its entry 'critic.0.weight'"),

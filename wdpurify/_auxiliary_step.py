@@ -182,7 +182,7 @@ class AuxiliaryStep:
         if learn:
             trainer.fit(rows.features, rows.groups, rows.population, weights=weights, step=self.count - 1)
         estimate = scored.value if is_gap else (scored.scores * weights).sum()
-        return self._figures(rows, scored.gradient, estimate, keep) if learn else {}
+        return self._figures(rows, in_play, scored.gradient, estimate, keep) if learn else {}
 
     def _own_rows(self, raw: Any, mask: Tensor | None, finite: Tensor | None, batch: GroupBatch) -> tuple[_Rows, Tensor]:
         """Return the pooled features with their roles, and the mask of usable rows."""
@@ -213,7 +213,7 @@ class AuxiliaryStep:
             scaled_value(value, factor), gradients, [isolation.names[id(parameter)] for parameter, _ in gradients]
         )
 
-    def _figures(self, rows: _Rows, gradient: Tensor, estimate: Tensor, keep: Tensor) -> dict[str, Tensor]:
+    def _figures(self, rows: _Rows, in_play: Tensor, gradient: Tensor, estimate: Tensor, keep: Tensor) -> dict[str, Tensor]:
         controller = self._controller
         task_spread = controller.task_spread if self._task_spread is None else self._task_spread
         dropped = (~keep).sum()
@@ -227,7 +227,7 @@ class AuxiliaryStep:
             "coherence_excess": controller.coherence.excess,
             "gain": controller.gain.applied,
             "apart": torch.where(controller.gain.at_limit & controller.separation.is_high, controller.separation.value, 0.0),
-            "feature_norm": rows.features.norm(dim=1).mean(),
+            "feature_norm": rows.features.norm(dim=1).sum() / in_play.sum(),
             "dropped_rows": dropped,
             "dropped_share": dropped / len(keep),
         }

@@ -105,17 +105,18 @@ class Loop:
         """
         tap = self._forward.tap
         assert tap is not None
-        current = tap.current()
-        forwards = [] if current is None else current.forwards if loss is None else current.forwards_behind(loss)
-        if current is None or not forwards:
+        asked = tap.behind(loss)
+        if asked is None:
             self._checks.record_no_features(tap)
             return None
-        self._step.check(current.newest)
-        self._forward.remember(current.newest)
+        current, forwards = asked
+        features = forwards[-1][1]
+        self._step.check(features)
+        self._forward.remember(features)
         if not current.has_term:
             self.begin_pass()
             current.has_term = True
-        tap.place_probe(current.newest.device)
+        tap.place_probe(features.device)
         return self._term(current, forwards)
 
     def term_for_features(self, features: Tensor) -> Tensor:
@@ -176,14 +177,14 @@ class Loop:
         if state["open"]:
             self._iteration = Iteration(self._forward.model)
         if self._iteration is not None and "pull.value" in state:
-            parameters = dict(self._forward.model.named_parameters())
             saved = {key.removeprefix("pull.gradient."): value for key, value in state.items() if "pull.gradient." in key}
-            gradients = [(parameters[name], shard_like(parameters[name], gradient)) for name, gradient in saved.items()]
+            own = dict(self._forward.model.named_parameters())
+            gradients = [(own[name], shard_like(own[name], gradient)) for name, gradient in saved.items()]
             self._iteration.pull = PreparedPull(state["pull.value"].clone(), gradients, list(saved))
 
     def _counts(self, number: int, *, is_open: bool) -> dict[str, Any]:
-        seen, climbs = self.steps.seen, self.steps.climbs
-        return {"number": number, "open": is_open, "seen": seen, "climbs": climbs, "acted": self._step.count}
+        steps = self.steps
+        return {"number": number, "open": is_open, "seen": steps.seen, "climbs": steps.climbs, "acted": self._step.count}
 
     def _act(self, iteration: Iteration) -> None:
         """Do the auxiliary step. A signal handler that saves a state during it gets the state before it."""
@@ -234,7 +235,7 @@ class Loop:
         if not newest.requires_grad:
             self._diagnostics.warn("features without grad")
             return nothing
-        if self.measures_only or not self._checks.can_apply(current, self._forward):
+        if self.measures_only or not self._checks.can_apply(current, newest, self._forward):
             return nothing
         iteration = self._iteration
         assert iteration is not None
@@ -264,12 +265,11 @@ class Loop:
         return [pair for pair in pull.parameters if is_shard(pair[0]) or id(pair[0]) in reachable]
 
     def _log(self, **figures: Tensor | None) -> None:
-        latest = self._controller.task_gradients.latest
-        named = {"task_norm": latest.norm, "prepared_norm": self._controller.prepared_norm, **figures}
-        if self._step.pool == "mean":
-            named["tokens_read"] = latest.tokens
-        if self._forward.tap is None:
-            named["term_factor"] = latest.factor
+        controller, latest = self._controller, self._controller.task_gradients.latest
+        task_norm = latest.norm if self._step.world == 1 else controller.joint_norm  # the ranks meet in auxiliary steps only
+        named = {"task_norm": task_norm, "prepared_norm": controller.prepared_norm, **figures}
+        named["tokens_read"] = latest.tokens if self._step.pool == "mean" else None
+        named["term_factor"] = latest.factor if self._forward.tap is None else None
         if self._checks.trains_others:
             named = {name: figure for name, figure in named.items() if name not in ("applied_norm", "prepared_norm")}
         self._diagnostics.log(**{name: figure for name, figure in named.items() if figure is not None})

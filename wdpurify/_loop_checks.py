@@ -38,23 +38,23 @@ class LoopChecks:
         self._terms = False
         self._are_own = False
 
-    def can_apply(self, current: Pass, forward: AuxiliaryForward) -> bool:
-        """Whether a term of this pass would reach the trained parameters; warns if not."""
+    def can_apply(self, current: Pass, features: Tensor, forward: AuxiliaryForward) -> bool:
+        """Whether a term of this pass at these features would reach the trained parameters; warns if not."""
         if in_functional_transform():
             self._diagnostics.warn("functional transform")
             return False
-        if not self._acts_on_task_rows and self._swapped(current, forward):
+        if not self._acts_on_task_rows and self._swapped(current, features, forward):
             self._diagnostics.warn("other weights")
             return False
         self._terms = True
         return True
 
-    def _swapped(self, current: Pass, forward: AuxiliaryForward) -> bool:
+    def _swapped(self, current: Pass, features: Tensor, forward: AuxiliaryForward) -> bool:
         """Whether the features come from another model's parameters; checked until they once come from this model's."""
         if forward.tap is not None and (current.weight is not None or current.probe is not None):
             return forward.tap.was_swapped(current)
         if not self._are_own:
-            self._are_own = is_sharded(forward.model) or not _only_of_others(current.newest, forward.model)
+            self._are_own = is_sharded(forward.model) or not _only_of_others(features, forward.model)
         return not self._are_own
 
     def check_optimizers(self, *, counts_passes: bool) -> None:

@@ -14,7 +14,7 @@ from .exceptions import ResumeWarning
 from .features import AuxiliaryForward
 
 #: Version of the format; increases whenever entries change their meaning.
-VERSION = 7
+VERSION = 8
 #: Prefix of the entries of a prepared pull.
 PULL = "loop.pull."
 #: Suffixes of entries with NaN for missing measurements; among these, task gradients may be infinite.

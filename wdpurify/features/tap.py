@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wdpurify._checks import check_object
 from wdpurify._torch import in_backward, in_functional_transform, refuse_some_of_the_ranks, unwrap
 from wdpurify.exceptions import PullNotAppliedWarning
-from wdpurify.pull import Pass, Probe, measure_gradient
+from wdpurify.pull import Forward, Pass, Probe, measure_gradient
 
 from .branches import other_heads
 from .classifier import candidates, find_classifier, input_width, reads_channels_first
@@ -74,7 +74,7 @@ class _CaptureHook(_InertHook):
         return ((seen, *arguments[1:]), named) if keyword is None else (arguments, {**named, keyword: seen})
 
     def _catch(self, module: nn.Module, features: Any) -> None:
-        if self.caught is not None and self.caught.closed:  # its loss had no term: another pass begins
+        if self.caught is not None and self.caught.was_through:  # its loss had no term: another pass begins
             self.passed_by = True
             self.caught = None
         if self.caught is None:
@@ -150,7 +150,7 @@ class FeatureTap:
         self.feature_dim: int | None = input_width(self._module)
         self.channels_first = reads_channels_first(self._module)
         self._hook = _CaptureHook(self.feature_dim)
-        self._asked: Pass | None = None
+        self._asked: list[Pass] = []
         handle = self._module.register_forward_pre_hook(self._hook, with_kwargs=True)
         self._finalizer = weakref.finalize(self, handle.remove)
         self._finalizer.atexit = False
@@ -162,23 +162,41 @@ class FeatureTap:
         return module
 
     def current(self) -> Pass | None:
-        """Return the current pass: the training forwards since the last term, or those of the last term before their backward.
+        """Return the newest open pass: the training forwards since the last term, or those of the last term.
 
         Raises:
             TypeError: if the layer's input is not a tensor.
         """
+        return next(iter(self._open_passes()), None)
+
+    def behind(self, loss: Tensor | None) -> tuple[Pass, list[Forward]] | None:
+        """Return the newest open pass that a loss depends on, and its forwards behind the loss; a loss of None has all of them.
+
+        Raises:
+            TypeError: if the layer's input is not a tensor.
+        """
+        for current in self._open_passes():
+            forwards = current.forwards if loss is None else current.forwards_behind(loss)
+            if forwards:
+                if current is self._hook.caught:  # the next forward begins another pass
+                    for earlier in self._asked:
+                        earlier.let_go()
+                    self._asked.append(current)
+                    self._let_go()
+                return current, forwards
+        return None
+
+    def _open_passes(self) -> list[Pass]:
         hook = self._hook
         if hook.unseen is not None:
             check_features(hook.unseen, None)
             hook.caught = Pass()
             hook.caught.probe = hook.probe
             hook.caught.add(hook.unseen)
-        if hook.caught is not None:
-            self._asked = hook.caught
-            self._let_go()
-        if self._asked is not None and self._asked.closed:
-            self._asked = None
-        return self._asked
+            hook.unseen = None
+        self._asked = [each for each in self._asked if not each.closed and each.forwards]
+        caught = [] if hook.caught is None else [hook.caught]
+        return [each for each in caught + self._asked[::-1] if not each.closed]
 
     def was_evaluated(self) -> bool:
         """Whether the layer ran outside training forwards since the last call."""
@@ -189,7 +207,7 @@ class FeatureTap:
     def was_passed_by(self) -> bool:
         """Whether the layer may have had a backward pass without a term since the last release."""
         hook = self._hook
-        return hook.passed_by or hook.unseen is not None or (hook.caught is not None and hook.caught.closed)
+        return hook.passed_by or hook.unseen is not None or (hook.caught is not None and hook.caught.was_through)
 
     def was_swapped(self, current: Pass) -> bool:
         """Whether the layer ran with a parameter that is not its own in this pass; sharding may exchange parameters."""
@@ -203,7 +221,7 @@ class FeatureTap:
 
     def release(self) -> None:
         """Release the captured features."""
-        self._asked = None
+        self._asked = []
         self._let_go()
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:

@@ -33,6 +33,7 @@ class StrengthController:
         coherence: the coherence of the pull and of the task gradient.
         gain: the multiple of the strength.
         prepared_norm: norm of the last scaled pull at the features, scalar; None before the first.
+        joint_norm: norm of the last task gradient that :meth:`read_task_gradients` has read, scalar; None before the first.
     """
 
     def __init__(self, strength: Strength, feature_dim: int, *, every: int) -> None:
@@ -44,6 +45,7 @@ class StrengthController:
         self.gain = Gain()
         self._task_sums = self.task_gradients.nothing[None]
         self.prepared_norm: Tensor | None = None
+        self.joint_norm: Tensor | None = None
         self._feature_dim = feature_dim
 
     @property
@@ -56,6 +58,7 @@ class StrengthController:
         rows = self.task_gradients.pop_ended()
         joint = gather_ranks(to_device(rows, device)) if world > 1 else rows[None]
         norms, weights, self._task_sums = combine_ranks(joint)
+        self.joint_norm = norms[-1]
         for task_norm, weight in zip(norms, weights, strict=True):
             self.strength.record(task_norm, weight)
 

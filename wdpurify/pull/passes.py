@@ -22,18 +22,18 @@ class Pass:
     """The training forwards of one backward pass. The object lives until that backward pass ends.
 
     Hooks on the features hold a weak reference to the pass, because a hook that holds the features would keep them alive. The
-    tap (or the loop) and the term hold strong references. The pass holds only the newest features; earlier features live as
-    long as the caller's graph.
+    tap (or the loop) and the term hold strong references. The pass holds only the newest features, until :meth:`let_go`;
+    other features live as long as the caller's graph.
 
     Attributes:
-        closed: whether a backward pass has freed the graph of the features.
+        was_through: whether a backward pass has freed the graph of any of its forwards.
         has_term: whether the pass already has a term.
         weight: weak reference to the first parameter of the tapped layer in the last forward; None without a tapped layer.
         probe: measures the gradient at the features in a compiled graph; None if hooks measure it.
     """
 
     def __init__(self) -> None:
-        self.closed = False
+        self.was_through = False
         self.has_term = False
         self.weight: weakref.ref[Tensor] | None = None
         self.probe: Probe | None = None
@@ -59,18 +59,23 @@ class Pass:
                 self._projected[number] = project(features, of_features), of_gradients
         if features.grad_fn is not None:
             # Not a tensor hook: `autograd.grad(loss, features)` calls tensor hooks too, and frees no graph behind the features.
-            features.grad_fn.register_hook(_ThroughHook(self))
+            features.grad_fn.register_hook(_ThroughHook(self, number))
+
+    @property
+    def closed(self) -> bool:
+        """Whether no further loss can depend on the features."""
+        return self.was_through and not self.forwards
 
     @property
     def forwards(self) -> list[Forward]:
-        """The forwards whose features are alive, the newest last."""
+        """The forwards whose features and graph are alive, the newest last."""
         self._drop_freed()
         numbered = [(number, reference()) for number, reference in self._features.items()]
         return [(number, features) for number, features in numbered if features is not None]
 
     @property
     def newest(self) -> Any:
-        """Features of the newest forward; None in a closed pass."""
+        """Features of the newest forward; None after :meth:`let_go` and after their backward pass."""
         return self._newest
 
     def forwards_behind(self, loss: Tensor) -> list[Forward]:
@@ -128,18 +133,25 @@ class Pass:
             backward.into.tokens = torch.where(count > 0, count, torch.nan)
         backward.add(task.norm(), None if projection is None else sums_over_rows(projection[0], task, projection[1]))
 
-    def close(self) -> None:
-        """Release the features after their graph was freed."""
-        self.closed = True
+    def close(self, number: int) -> None:
+        """Release the features of a forward after a backward pass has freed their graph."""
+        self.was_through = True
+        self._features.pop(number, None)
+        self._projected.pop(number, None)
+        if number == self._count - 1:
+            self._newest = None
+
+    def let_go(self) -> None:
+        """Hold no features any more; those that live on still count."""
         self._newest = None
-        self._projected = {}
 
     def _record_probe(self, norm: Tensor | None, sums: Tensor | None) -> None:
         if self._backward is not None:
             self._backward.done = True
             if norm is not None:
                 self._backward.add(norm, sums)
-        self.close()
+        for number in range(self._count):
+            self.close(number)
 
     def _drop_freed(self) -> None:
         for number in [number for number, reference in self._features.items() if reference() is None]:
@@ -184,12 +196,13 @@ class _GradientHook:
 
 
 class _ThroughHook:
-    """Hook of the autograd node of the features; closes the pass after the node has run."""
+    """Hook of the autograd node of the features; ends their forward after the node has run."""
 
-    def __init__(self, owner: Pass) -> None:
+    def __init__(self, owner: Pass, number: int) -> None:
         self._pass = weakref.ref(owner)
+        self._number = number
 
     def __call__(self, *_: Any) -> None:
         owner = self._pass()
         if owner is not None and not graph_is_kept():
-            owner.close()
+            owner.close(self._number)

@@ -68,9 +68,10 @@ class TaskGradient:
 
     @classmethod
     def from_row(cls, row: Tensor, passes: int) -> "TaskGradient":
-        """Restore a task gradient from its :meth:`row` and its number of passes."""
+        """Restore a task gradient from its :meth:`row`, NaN without a gradient, and its number of passes."""
         made = cls()
-        made._norm, made._weight, made._sums = row[0].clone(), row[1].clone(), row[2:].clone()
+        if not row.isnan().all():
+            made._norm, made._weight, made._sums = row[0].clone(), row[1].clone(), row[2:].clone()
         made.passes = passes
         return made
 
@@ -99,7 +100,7 @@ class TaskGradients:
         self.accumulated = TaskGradient()
         self.asked_for = TaskGradient()
         self._ended: list[TaskGradient] = []
-        self._passes_before = 1
+        self._last = TaskGradient()
 
     @property
     def current(self) -> TaskGradient:
@@ -109,12 +110,13 @@ class TaskGradients:
     @property
     def passes_before(self) -> int:
         """Number of passes in the last ended iteration, at least 1."""
-        return max(1, self._ended[-1].passes) if self._ended else self._passes_before
+        return max(1, self._last.passes)
 
     @property
     def latest(self) -> TaskGradient:
-        """The gradient of the current iteration, or of the last ended one before the first backward pass."""
-        return self._ended[-1] if self._ended and self.current.norm is None else self.current
+        """The gradient of the last ended iteration, or of the current one once it has as many passes."""
+        is_whole = self.current.norm is not None and self.current.passes >= self.passes_before
+        return self.current if is_whole or self._last.norm is None else self._last
 
     def begin(self) -> None:
         """Begin an iteration, or restart it after its gradients were set to None before an optimiser step."""
@@ -123,7 +125,8 @@ class TaskGradients:
 
     def end(self) -> None:
         """End the iteration; one without a backward pass is recorded too, so that all ranks record the same number."""
-        self._ended.append(self.current)
+        self._last = self.current
+        self._ended.append(self._last)
         self.begin()
 
     def pop_ended(self) -> Tensor:
@@ -133,23 +136,30 @@ class TaskGradients:
             Shape ``(every, 2 + sums)``.
         """
         rows = self._rows(self._ended)
-        self._passes_before = self.passes_before
         self._ended = []
         return rows
 
     def state_dict(self) -> dict[str, Any]:
         """Return the recorded iterations and the current one in a tensor of fixed shape, and the numbers of passes."""
         rows = torch.cat([self._rows(self._ended), self._rows([self.current])[-1:]])
-        return {"rows": rows.cpu(), "passes": self.current.passes, "passes_before": self.passes_before}
+        return {
+            "rows": rows.cpu(),
+            "ended": len(self._ended),
+            "passes": self.current.passes,
+            "asked_for": self.current is self.asked_for,
+            "passes_before": self.passes_before,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved state."""
         *ended, current = state["rows"]
         self.begin()
-        self._passes_before = state["passes_before"]
-        self._ended = [TaskGradient.from_row(row, state["passes_before"]) for row in ended if not row.isnan().all()]
+        self._ended = [TaskGradient.from_row(row, state["passes_before"]) for row in ended[self._every - state["ended"] :]]
+        self._last = self._ended[-1] if self._ended else TaskGradient()
+        self._last.passes = state["passes_before"]
         if state["passes"]:
-            self.accumulated = TaskGradient.from_row(current, state["passes"])
+            kind = "asked_for" if state["asked_for"] else "accumulated"
+            setattr(self, kind, TaskGradient.from_row(current, state["passes"]))
 
     def _rows(self, gradients: list[TaskGradient]) -> Tensor:
         """Return the last ``every`` gradients as rows; rows of NaN come first if there are fewer."""
