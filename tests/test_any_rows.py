@@ -279,6 +279,28 @@ def test_rows_that_are_not_finite_are_found_in_every_floating_tensor(form):
     assert purify.metrics().dropped_rows == 2
 
 
+def test_a_model_that_changes_its_inputs_in_place_reads_the_same_rows_again():
+    """SAM repeats the forward of auxiliary rows at other weights."""
+    given = {"ids": torch.arange(8), "numbers": NUMBERS[:8].clone()}
+
+    class InPlace(_Table):
+        def forward(self, ids, numbers):
+            assert ids.max() == 7
+            ids.add_(1)
+            return self.head(self.body(numbers.mul_(0.5) + ids[:, None]))
+
+    model = InPlace()
+    purify = PurifyRegularizer.for_model(model, _Batches(given, 8), layer="head")
+    criterion = purify.criterion(nn.CrossEntropyLoss())
+    for change in (0.0, 0.1):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(change)
+        criterion(model(torch.arange(8), NUMBERS[:8].clone()), torch.arange(8) % 2).backward()
+    assert torch.equal(given["ids"], torch.arange(8))
+    assert torch.equal(given["numbers"], NUMBERS[:8])
+
+
 @pytest.mark.parametrize("form", [dict, tuple], ids=["by name", "by position"])
 def test_padding_is_left_out_however_the_mask_is_given(form):
     class Tokens(nn.Module):

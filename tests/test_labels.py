@@ -1,6 +1,7 @@
 """Labels of auxiliary rows: what is taken for one, what is refused, and what is warned of."""
 
 import datetime
+import decimal
 import re
 import warnings
 
@@ -51,6 +52,34 @@ def test_a_rare_value_by_itself_or_in_most_batches_is_no_reason_to_warn(groups, 
 def test_labels_may_be_tensors_arrays_or_sequences(make):
     sampler = GroupSampler(np.arange(6, dtype=np.float32), make([0, 0, 1, 1, 1, 1]), fixed=1, batch_size=2)
     assert all(row >= 2 for row in _rows(sampler.next_batch().images[:2]))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32, int, float, decimal.Decimal, "arrow"])
+def test_a_quantity_is_cut_into_ranges_in_whatever_numbers_it_comes(kind):
+    ages = [row % 45 + 20 for row in range(90)]
+    column = pytest.importorskip("pyarrow").chunked_array([ages]) if kind == "arrow" else [kind(age) for age in ages]
+    with pytest.warns(AuxiliaryDataWarning, match="45 different numbers, which are cut into ranges: 20 to"):
+        assert GroupSampler(torch.arange(90), column).n_groups == 4
+
+
+def test_a_null_of_an_arrow_table_is_a_missing_label():
+    pyarrow = pytest.importorskip("pyarrow")
+    column = pyarrow.table({"hair": ["black", "fair", None] * 4})["hair"]
+    for labels in (column, column.combine_chunks()):
+        with pytest.raises(ValueError, match="no label in row 2"):
+            GroupSampler(torch.arange(12), labels)
+
+
+def test_labels_of_another_shape_are_named_with_the_line_that_reads_them():
+    groups = [torch.tensor([row % 2]) for row in range(12)]
+    with pytest.raises(ValueError, match=r"tensor of shape \(1,\) in row 0.*`\[int\(label\) for label in groups\]`"):
+        GroupSampler(torch.arange(12), groups)
+    assert GroupSampler(torch.arange(12), [int(label) for label in groups], batch_size=2).values == (0, 1)
+
+
+def test_a_list_is_no_value_to_fix():
+    with pytest.raises(TypeError, match='`fixed` must be one label value or "all", got list'):
+        GroupSampler(torch.arange(12), [0, 1] * 6, fixed=[0])
 
 
 def test_zero_dimensional_tensors_are_labels_by_their_value():

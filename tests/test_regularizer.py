@@ -130,6 +130,34 @@ def test_constraint_holds_at_the_start_after_steps_and_after_loading(constraint)
     assert holds(purify.critic)
 
 
+def test_a_critic_that_is_loaded_is_the_saved_one_bit_for_bit():
+    def made():
+        torch.manual_seed(0)
+        return PurifyRegularizer(
+            small_network().features, small_sampler(), feature_dim=6, constraint=SpectralClipping(1.0), critic_lr=3e-2
+        )
+
+    first, second = made(), made()
+    for _ in range(12):
+        first.critic_step()
+        second.load_state_dict(first.state_dict())
+        assert equal_states(state_of(first.critic), state_of(second.critic))
+
+
+@pytest.mark.parametrize("option", ["strength", "sampler", "objective", "every", "critic_lr"])
+def test_an_option_that_is_set_later_is_refused_with_what_can_be_set(option):
+    purify = PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6)
+    with pytest.raises(AttributeError, match=f"`{option}` is fixed .*`purify.strength.value = 0.1`"):
+        setattr(purify, option, 0.1)
+    purify.strength.value = 0.1
+    assert purify.metrics().strength == 0.1
+
+
+def test_a_regularizer_made_in_inference_mode_is_refused():
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="Make the regularizer outside"):
+        PurifyRegularizer(small_network().features, small_sampler(), feature_dim=6)
+
+
 def test_rare_values_and_values_missing_from_a_batch_are_handled():
     images = torch.randn(400, 4)
     sampler = GroupSampler(images, [str(row % 100) for row in range(400)], batch_size=8)

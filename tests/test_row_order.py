@@ -50,7 +50,19 @@ def _shuffled(batch):
     return batch[torch.randperm(len(batch))]
 
 
+TEXTS = ["word " * (row % 5) + str(row) for row in range(ROWS)]
+
+
+def _texts(rows):
+    return sorted(rows, key=len)
+
+
 REORDERING = {
+    "texts sorted by length": (TEXTS, {"collate_fn": _texts}),
+    "texts sorted by length in a dict": (
+        TEXTS,
+        {"collate_fn": lambda rows: {"text": _texts(rows), "language": ["en"] * len(rows)}},
+    ),
     "sorted by length": (RAGGED, {"collate_fn": _sorted}),
     "sorted by length in a dict": (RAGGED, {"collate_fn": _as_dict}),
     "shuffled": (TABLE, {"transform": _shuffled}),
@@ -72,6 +84,8 @@ def test_rows_in_another_order_are_refused_at_the_first_draw(name):
 
 
 KEEPING = {
+    "texts": (TEXTS, {"collate_fn": lambda rows: {"text": list(rows), "sorted": "no"}}),
+    "pairs of texts": (TEXTS, {"collate_fn": lambda rows: [{"one": row, "other": row[:1]} for row in rows]}),
     "padded": (RAGGED, {"collate_fn": _padded}),
     "noise": (TABLE, {"transform": lambda batch: batch + torch.rand_like(batch)}),
     "rows without entries": (TABLE, {"transform": lambda batch: batch[:, :0]}),

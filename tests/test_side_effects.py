@@ -101,11 +101,12 @@ def test_evaluation_adds_nothing_and_keeps_nothing():
     assert not term.requires_grad
 
 
-def test_feature_width_is_found_by_a_forward_that_leaves_no_trace():
+@pytest.mark.parametrize("update_statistics", [False, True])
+def test_feature_width_is_found_by_a_forward_that_leaves_no_trace(update_statistics):
     network = small_network(dropout=0.5)
     sampler = small_sampler()
     before, random_state = state_of(network), torch.get_rng_state()
-    purify = PurifyRegularizer(network.features, sampler)
+    purify = PurifyRegularizer(network.features, sampler, update_statistics=update_statistics)
     assert purify.critic[0].in_features == 6
     assert equal_states(before, state_of(network))
     assert torch.equal(random_state, torch.get_rng_state())

@@ -8,6 +8,7 @@ import pandas
 import pytest
 import scipy.sparse
 import torch
+from numpy.lib.recfunctions import unstructured_to_structured
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
@@ -35,6 +36,7 @@ def _masked():
 
 #: Name: what comes as `rows`, what the message says of it.
 SOURCES = {
+    "records": (lambda: unstructured_to_structured(NUMBERS.numpy()), "a structured array"),
     "loader": (lambda: DataLoader(TensorDataset(NUMBERS), batch_size=4), "a DataLoader"),
     "stream": (_Stream, "a stream"),
     "iterator": (lambda: iter(NUMBERS), "cannot be indexed"),
@@ -51,7 +53,7 @@ def _written(error, **names):
     """The remedy of a message, carried out: its line behind `Give`."""
     message = str(error.value)
     assert re.fullmatch(r"(?s)[^.]*(\.\w[^.]*)*\. Give .*[^.]", message), message  # two sentences
-    return eval(re.search(r"Give `(.+?)`", message)[1], {"torch": torch, "np": np, "GroupSampler": GroupSampler, **names})
+    return eval(re.search(r"Give `(.+?)`", message)[1], {"torch": torch, "numpy": np, "GroupSampler": GroupSampler, **names})
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -65,6 +67,11 @@ def test_what_has_no_rows_by_number_is_refused_at_once_and_the_line_given_runs(n
     batch = GroupSampler(images, GROUPS, batch_size=8).next_batch()
     assert batch.images.shape == (8, 3)
     assert torch.equal(batch.images, GroupSampler(NUMBERS, GROUPS, batch_size=8).next_batch().images)
+
+
+def test_numbers_of_another_byte_order_are_rows():
+    given = NUMBERS.numpy().astype(">f4")
+    assert torch.equal(GroupSampler(given, GROUPS, batch_size=ROWS).next_batch().images.sort(0).values, NUMBERS)
 
 
 def test_ragged_tensors_are_refused_with_the_collator_that_takes_them():

@@ -1,7 +1,9 @@
-"""A forward that writes to parameters: fenced where that is possible, and said where it is not."""
+"""Forwards that write to parameters and attributes, or reach parameters in other ways: fenced, or named."""
 
 import warnings
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from small_loop import equal_states, state_of
@@ -48,16 +50,51 @@ class _Momentum(nn.Module):
 class _Counting(nn.Module):
     """Writes to a trained parameter in its forward."""
 
-    def __init__(self):
+    def __init__(self, *, through_data=False):
         super().__init__()
         self.embedding, self.head = nn.Embedding(50, 16), nn.Linear(16, 50)
         self.scale = nn.Parameter(torch.ones(()))
+        self.through_data = through_data
 
     def forward(self, tokens):
         if self.training:
             with torch.no_grad():
-                self.scale.mul_(0.99)
+                (self.scale.data if self.through_data else self.scale).mul_(0.99)
         return self.head(self.embedding(tokens).mean(1))
+
+
+class _Array(nn.Module):
+    """Counts its forwards in an array of NumPy."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(50, 16), nn.Linear(16, 50)
+        self.seen, self.several = np.zeros(1), {"seen": np.zeros(())}
+
+    def forward(self, tokens):
+        self.seen[0] += 1
+        self.several["seen"] += 1
+        return self.head(self.embedding(tokens).mean(1) * (1 + 0.01 * float(self.seen[0] + self.several["seen"])))
+
+
+class _Scripted(nn.Module):
+    """Its extractor is compiled by TorchScript, or reached past the attributes of modules."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(50, 16), nn.Linear(16, 50)
+        body = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer versions of torch recommend others
+            if way == "scripted":
+                body = torch.jit.script(body)
+            if way == "traced":
+                body = torch.jit.trace(body, torch.rand(4, 16), check_trace=False)
+        self.body = body
+        self.first = partial(nn.functional.linear, weight=body[0].weight) if way == "a function of its weight" else body
+
+    def forward(self, tokens):
+        return self.head(self.first(self.embedding(tokens).mean(1)))
 
 
 def _trained(make, strength):
@@ -80,6 +117,9 @@ FENCED = {
     "an embedding that rescales its weight": lambda: _Rescaled(tied=False),
     "a slow copy that is exchanged": lambda: _Momentum(in_place=False),
     "a slow copy that is written to": lambda: _Momentum(in_place=True),
+    "arrays that count forwards": _Array,
+    "a scripted extractor": lambda: _Scripted("scripted"),
+    "a traced extractor": lambda: _Scripted("traced"),
 }
 
 
@@ -102,7 +142,21 @@ def test_a_tied_embedding_that_rescales_its_weight_fails_or_trains_as_without_th
     assert watched == plain if isinstance(plain, str) else equal_states(watched, plain)
 
 
+@pytest.mark.parametrize("way", ["plain", "scripted", "traced", "a function of its weight"])
+def test_the_pull_reaches_parameters_however_the_forward_does(way):
+    gradients = []
+    for strength in (FixedStrength(1.0), 0.0):
+        torch.manual_seed(0)
+        model, tokens = _Scripted(way), torch.randint(50, (64, 6))
+        sampler = GroupSampler(tokens, ["a", "b"] * 32, batch_size=16)
+        purify = PurifyRegularizer.for_model(model, sampler, layer="head", strength=strength)
+        purify.criterion(nn.CrossEntropyLoss())(model(tokens[:8]), tokens[:8, 0]).backward()
+        gradients.append(dict(model.named_parameters())["body.0.weight"].grad)
+    assert not torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("through_data", [False, True])
 @pytest.mark.parametrize("strength", [0.0, 0.5])
-def test_a_trained_parameter_that_a_forward_writes_to_is_named(strength):
+def test_a_trained_parameter_that_a_forward_writes_to_is_named(strength, through_data):
     with pytest.warns(PurifyWarning, match=r"writes to its parameters in place \(scale\)"):
-        _trained(_Counting, strength)
+        _trained(lambda: _Counting(through_data=through_data), strength)

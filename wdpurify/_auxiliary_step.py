@@ -8,10 +8,9 @@ from torch import Tensor
 
 from ._iteration import Iteration, PreparedPull
 from ._sampler import GroupBatch, Sampler
-from ._torch import gather_ranks, is_free_to_read, leaves_of, local_part, map_leaves, plain, rank_and_world, to_device
+from ._torch import gather_ranks, is_free_to_read, local_part, plain, rank_and_world, to_device
 from .critic import CriticTrainer
 from .features import (
-    LARGEST_INPUT,
     AuxiliaryForward,
     Isolation,
     Pool,
@@ -19,8 +18,8 @@ from .features import (
     check_features,
     check_pool,
     pool_features,
-    replace_rows,
     unpool,
+    usable_inputs,
     usable_rows,
 )
 from .functional import feature_spread, gap_weights
@@ -151,15 +150,15 @@ class AuxiliaryStep:
             return self._step(iteration, isolation, learn=learn)
 
         with torch.inference_mode(False):
-            figures = self._forward.run_isolated(work, with_grad=self._pulls)
-        self.written = used[0].written_parameters() if self.count == 1 else []
+            figures = self._forward.run_isolated(work, with_grad=self._pulls, watch=self.count == 1)
+        self.written = used[0].written_parameters()
         return figures
 
     def _step(self, iteration: Iteration, isolation: Isolation, *, learn: bool) -> dict[str, Tensor]:
         assert iteration.batch is not None
         controller, trainer, objective = self._controller, self._trainer, self._objective
         batch = iteration.batch
-        inputs, finite = _finite_rows(self._forward.to_model(batch.images), len(batch.groups))
+        inputs, finite = usable_inputs(self._forward.to_model(batch.images), len(batch.groups))
         raw = self._forward(inputs, step=self.count - 1, with_grad=self._pulls)
         mask = self._forward.attention_mask(inputs)
         local, keep = self._own_rows(raw, mask, finite, batch)
@@ -245,19 +244,6 @@ def _gap(weights: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _formula(objective: Objective, rows: _Rows) -> Callable[[Tensor], Tensor]:
     return lambda scores: objective(scores, rows.groups, rows.population)
-
-
-def _finite_rows(inputs: Any, count: int) -> tuple[Any, Tensor | None]:
-    """Replace unusable rows; returns the inputs and the mask of unchanged rows, or None if no tensor can be checked."""
-
-    def is_checked(leaf: Any) -> bool:
-        return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 0 and len(leaf) == count
-
-    checked = [leaf for leaf in leaves_of(inputs) if is_checked(leaf)]
-    if not checked or any(tensor.is_nested for tensor in checked):
-        return inputs, None
-    keep = torch.stack([usable_rows(tensor, largest=LARGEST_INPUT) for tensor in checked]).all(0)
-    return map_leaves(lambda leaf: replace_rows(leaf, keep) if is_checked(leaf) else leaf, inputs), keep
 
 
 def _of_all_ranks(local: _Rows) -> _Rows:

@@ -3,7 +3,8 @@
 import math
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Set
-from numbers import Integral
+from decimal import Decimal
+from numbers import Integral, Number
 from typing import Any
 
 import torch
@@ -47,8 +48,21 @@ def labels_of_rows(groups: Any, name: str = "groups") -> list[Hashable]:
         )
     if hasattr(groups, "ndim") and groups.ndim != 1:
         raise ValueError(f"`{name}` must have shape (rows,), got {tuple(groups.shape)}")
-    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
-    return [label.item() if isinstance(label, Tensor) and label.ndim == 0 else label for label in labels]
+    read = getattr(groups, "to_pylist", getattr(groups, "tolist", None))  # the first of Arrow's columns
+    labels = [_plain(label) for label in (read() if callable(read) else groups)]
+    wrong = next((row for row, label in enumerate(labels) if isinstance(label, Tensor)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"`{name}` must hold one number or text per row, got a tensor of shape {tuple(labels[wrong].shape)} in row "
+            f"{wrong}. Give one number, for example `[int(label) for label in {name}]`"
+        )
+    return labels
+
+
+def _plain(label: Any) -> Any:
+    """Return the Python number of a NumPy number or of a tensor with no dimensions."""
+    is_number = isinstance(label, Number) and hasattr(label, "item")
+    return label.item() if is_number or (isinstance(label, Tensor) and label.ndim == 0) else label
 
 
 def is_missing(label: Any) -> bool:
@@ -107,7 +121,7 @@ def cut_into_ranges(labels: list[Hashable], name: str = "`groups`") -> list[Hash
         labels: one label per row, none missing.
         name: what the labels are, for the warning.
     """
-    numbers = [label for label in labels if isinstance(label, int | float) and not isinstance(label, bool)]
+    numbers = [label for label in labels if isinstance(label, int | float | Decimal) and not isinstance(label, bool)]
     if len(numbers) < len(labels) or len(set(numbers)) <= MANY_NUMBERS or not all(map(math.isfinite, numbers)):
         return labels
     ordered = sorted(numbers)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from ._auxiliary_step import AuxiliaryStep
@@ -54,6 +55,8 @@ def assemble(
     seed: int,
 ) -> Parts:
     """Assemble the parts; arguments and errors are those of ``PurifyRegularizer``."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("the critic cannot be trained under `torch.inference_mode()`. Make the regularizer outside of it")
     check_sampler(sampler)
     check_object("extract", extract, ("__call__",), "Give the module, or a function of its inputs that returns features")
     check_object("seed", seed, ("__index__",), "Give an integer")

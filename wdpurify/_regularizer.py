@@ -193,9 +193,11 @@ class PurifyRegularizer:
     def loss(self, features: Tensor | None = None) -> Tensor:
         """Return the purify term of this pass. Add it to the task loss.
 
-        The value is the objective times the applied factor, so it is near 0 when the pull is weak. If you multiply the term by
-        a number, only the magnitude of the number counts. With several losses in one iteration, call this for each and add
-        each result to its loss. The first call of an iteration trains the critic, unless :meth:`critic_step` has done so.
+        The value is the objective times the applied factor, so it is near 0 when the pull is weak. A constant
+        number that multiplies the term cancels for a :class:`BalancedStrength`, which measures the task gradient in its units.
+        To pull less, more or by a schedule, set ``purify.strength.value``. With several losses in one iteration, call this
+        for each and add each result to its loss. The first call of an iteration trains the critic, unless
+        :meth:`critic_step` has done so.
 
         Args:
             features: the input of the task's head, with its graph (no copy and no second forward). Shape ``(batch, dim)``,
@@ -293,6 +295,14 @@ class PurifyRegularizer:
         """Former name of ``loss()`` without an argument."""
         warnings.warn("`term()` is now `loss()` without an argument. Write that.", DeprecationWarning, stacklevel=2)
         return self.loss()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self).get("_arguments", ()):
+            raise AttributeError(
+                f"`{name}` is fixed when the regularizer is made. Make another one with it. Only a strength can change during "
+                "the training, by its number: `purify.strength.value = 0.1`"
+            )
+        super().__setattr__(name, value)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PurifyRegularizer":
         extract = self._arguments["extract"]

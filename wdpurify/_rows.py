@@ -48,7 +48,7 @@ def batch_of(rows: Any, numbers: Tensor, collate_fn: Collator | None = None) -> 
         return rows[numbers.to(rows.device)]
     if type(rows).__module__ == "numpy" and not rows.dtype.hasobject:
         drawn = rows[numbers.numpy()]
-        return drawn.tolist() if drawn.dtype.kind in "US" else torch.from_numpy(drawn)
+        return drawn.tolist() if drawn.dtype.kind in "US" else torch.from_numpy(drawn.astype(drawn.dtype.newbyteorder("=")))
     items = [rows[row] for row in numbers.tolist()]
     if all(isinstance(item, PurePath) for item in items):
         return items
@@ -97,7 +97,7 @@ def refuse_reordered(make: Callable[[Tensor], Any], rows: Tensor, generators: Se
     batches = []
     for order in (rows, rows.flip(0)):
         with private_randomness(torch.device("cpu"), 0, generators):
-            batches.append(leaves_of(make(order)))
+            batches.append(_entries(make(order), len(rows)))
     if not all(_has_rows(leaf, len(rows)) for leaf in batches[0] + batches[1]):
         return
     # Bytes can be compared whatever the dtype, NaN too.
@@ -111,6 +111,14 @@ def refuse_reordered(make: Callable[[Tensor], Any], rows: Tensor, generators: Se
             "`collate_fn` and `transform` must keep the order of the rows, got rows in another order, so rows and groups no "
             "longer correspond. Leave out what sorts or shuffles, for example by `enforce_sorted=False` for packed sequences"
         )
+
+
+def _entries(batch: Any, count: int) -> list[Any]:
+    """Return the leaves of a batch; texts become numbers, in one tensor per list with one text per row."""
+    leaves = leaves_of(batch)
+    texts = [hash(leaf) for leaf in leaves if isinstance(leaf, str)]
+    others = [leaf for leaf in leaves if not isinstance(leaf, str)]
+    return others + (texts if len(texts) % count else list(torch.tensor(texts, device="cpu").view(-1, count)))
 
 
 def _as_bytes(leaf: Tensor, count: int) -> Tensor:

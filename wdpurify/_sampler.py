@@ -131,6 +131,8 @@ class GroupSampler:
         self.across_ranks = world_size != 1
         self._agreed = False
         self._seed = seed
+        if not isinstance(fixed, Hashable):
+            raise TypeError(f'`fixed` must be one label value or "all", got {type(fixed).__name__}. Give the value itself')
         self.fixed = fixed
         self._given = rows
         readable = by_position(rows)

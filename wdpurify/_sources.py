@@ -58,6 +58,11 @@ ROWS = (
         "Give `torch.tensor(rows.toarray(), dtype=torch.float32)`",
     ),
     _Kind(
+        lambda rows: type(rows).__module__ == "numpy" and rows.dtype.names is not None,
+        "got a structured array, whose rows are records",
+        "Give `numpy.lib.recfunctions.structured_to_unstructured(rows)` for fields of numbers",
+    ),
+    _Kind(
         lambda rows: isinstance(rows, Tensor) and rows.is_nested,
         "got a nested tensor, whose rows differ in length",
         "Give `list(rows.unbind())` with a `collate_fn` that pads them",

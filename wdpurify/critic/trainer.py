@@ -205,8 +205,19 @@ class CriticTrainer:
         self.critic.load_state_dict(state["critic"])
         self.optimizer.load_state_dict(_copied(state["optimizer"]))
         self.spread = state["spread"].clone()
-        self.constraint.project_(self.critic)
+        self._project_loaded()
         self._versions = self._current_versions()
+
+    @torch.no_grad()
+    def _project_loaded(self) -> None:
+        """Project the weights, unless they were projected before: twice would differ from once by rounding."""
+        parameters = list(self.critic.parameters())
+        loaded = [parameter.clone() for parameter in parameters]
+        self.constraint.project_(self.critic)
+        pairs = list(zip(parameters, loaded, strict=True))
+        if all(torch.allclose(parameter, value, rtol=1e-5, atol=0) for parameter, value in pairs):
+            for parameter, value in pairs:
+                parameter.copy_(value)
 
     def _tensors(self) -> list[Tensor]:
         """Return every tensor that critic training changes."""

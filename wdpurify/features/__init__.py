@@ -2,16 +2,14 @@
 
 from .auxiliary import AuxiliaryForward
 from .criterion import PurifiedCriterion, term_sources, wrap_criterion
-from .inputs import attention_mask_of, call_with, takes_several
+from .inputs import attention_mask_of, call_with, takes_several, usable_inputs
 from .isolation import Isolation
 from .pooling import (
-    LARGEST_INPUT,
     Pool,
     blank_rows,
     check_features,
     check_pool,
     pool_features,
-    replace_rows,
     unpool,
     usable_rows,
 )

@@ -24,8 +24,9 @@ from wdpurify._torch import (
 from wdpurify.exceptions import AuxiliaryDataWarning
 
 from .inputs import attention_mask_of, call_with, takes_several
-from .isolation import Isolation, Result, refuse_gradients_per_sample, run_isolated
+from .isolation import Isolation, Result, run_isolated
 from .pooling import Pool, pool_features
+from .refusals import refuse_gradients_per_sample
 from .tap import FeatureTap
 
 
@@ -113,9 +114,9 @@ class AuxiliaryForward:
                 stacklevel=4,
             )
 
-    def run_isolated(self, work: Callable[[Isolation], Result], *, with_grad: bool) -> Result:
+    def run_isolated(self, work: Callable[[Isolation], Result], *, with_grad: bool, watch: bool = False) -> Result:
         """Call ``work`` while the model is isolated, and return its result."""
-        return run_isolated(self.model, work, update_buffers=self._update_statistics, with_grad=with_grad)
+        return run_isolated(self.model, work, update_buffers=self._update_statistics, with_grad=with_grad, watch=watch)
 
     def __call__(self, inputs: Any, *, step: int, with_grad: bool) -> Any:
         """Compute the features of inputs from :meth:`to_model`; records a graph only if ``with_grad``."""
@@ -158,7 +159,7 @@ class AuxiliaryForward:
         sampler.load_state_dict(position)
         few = self._first_rows(inputs, 2, len(batch.groups))
         inputs = inputs if few is None else few
-        features = self.run_isolated(lambda _: self(inputs, step=-1, with_grad=False), with_grad=False)
+        features = self._without_a_trace(inputs)
         return int(pool_features(features, None, pool=pool, channels_first=self.channels_first).shape[1])
 
     def check_first_axis(self, inputs: Any, features: Tensor, samples: int, *, pool: Pool) -> None:
@@ -178,11 +179,15 @@ class AuxiliaryForward:
             few = self._first_rows(inputs, half, samples)
             if few is not None:
                 reached = self._reached
-                work: Callable[[Isolation], Any] = lambda _: self(few, step=-1, with_grad=False)  # noqa: E731
-                few_features = run_isolated(self.model, work, update_buffers=False, with_grad=False)
+                few_features = self._without_a_trace(few)
                 self._reached = reached
                 pool_features(few_features, None, pool=pool, channels_first=self.channels_first or False, samples=half)
         self._is_checked = True
+
+    def _without_a_trace(self, inputs: Any) -> Any:
+        """Compute features for a check: without a graph, and without an update of running statistics."""
+        work: Callable[[Isolation], Any] = lambda _: self(inputs, step=-1, with_grad=False)  # noqa: E731
+        return run_isolated(self.model, work, update_buffers=False, with_grad=False)
 
     def _first_rows(self, inputs: Any, count: int, samples: int) -> Any:
         """Return the first rows of a batch; None if a leaf does not have one entry per sample."""

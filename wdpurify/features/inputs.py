@@ -4,8 +4,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from wdpurify._torch import leaves_of, map_leaves
+
+from .pooling import LARGEST_INPUT, replace_rows, usable_rows
 from .tap import FeatureTap
 
 #: Entry that tells tokens from padding.
@@ -39,6 +43,27 @@ def attention_mask_of(function: Callable[..., Any], inputs: Any) -> Tensor | Non
         inputs = signature.bind(*positional, **named).arguments
     masks = _masks(inputs)
     return masks[0] if len(masks) == 1 else None
+
+
+def usable_inputs(inputs: Any, count: int) -> tuple[Any, Tensor | None]:
+    """Return a batch that a model may change in place, with its unusable rows replaced.
+
+    Returns:
+        The inputs, and the mask of the rows that are usable, bool, shape ``(count,)``; None if no tensor can be checked.
+    """
+
+    def is_checked(leaf: Any) -> bool:
+        return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 0 and len(leaf) == count
+
+    checked = [leaf for leaf in leaves_of(inputs) if is_checked(leaf)]
+    if not checked or any(tensor.is_nested for tensor in checked):
+        return map_leaves(_own, inputs), None
+    keep = torch.stack([usable_rows(tensor, largest=LARGEST_INPUT) for tensor in checked]).all(0)
+    return map_leaves(lambda leaf: replace_rows(leaf, keep) if is_checked(leaf) else _own(leaf), inputs), keep
+
+
+def _own(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.layout == torch.strided else leaf
 
 
 def _arguments(function: Callable[..., Any], inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:

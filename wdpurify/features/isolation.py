@@ -5,7 +5,7 @@ and containers in attributes. Lists without the user's hooks replace the lists o
 replace trainable parameters. Afterwards every attribute of every module is the original one.
 """
 
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
@@ -13,10 +13,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from wdpurify._torch import is_sharded, root_library, shards_of
+
+from .attributes import PLAIN, AttributeCopies
+from .refusals import HOOKS, refuse_gradients_per_sample, refuse_lazy
+from .writes import WatchedParameters
 
 #: Libraries whose hooks are part of what a module computes (weight norm, sharding, placement); other hooks are the user's.
 STRUCTURAL = (
@@ -31,33 +34,10 @@ STRUCTURAL = (
     "lightning",
     "lightning_fabric",
 )
-#: Libraries whose hooks take a gradient per sample.
-PER_SAMPLE = ("opacus",)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 Result = TypeVar("Result")
-#: Number of entries from which a container is copied without a look at what its entries hold.
-LONG = 1000
-#: Number of containers in each other from which what they hold is left alone.
-DEEPEST = 100
-_CONTAINERS = (list, dict, set, OrderedDict, defaultdict, deque, Counter)
-#: Types of most attributes, which need no copy; and containers of torch's own in every module, whose entries need none.
-_PLAIN = frozenset({bool, int, float, str, type(None)})
+#: Containers of torch's own in every module, whose entries need no copy.
 _OF_TORCH = vars(nn.Module()).items()
 _BOOKKEEPING = {name for name, value in _OF_TORCH if isinstance(value, dict | set)} - {"_parameters", "_buffers", "_modules"}
-
-
-def refuse_gradients_per_sample(model: nn.Module) -> None:
-    """Refuse a model with hooks for per-sample gradients, because the purify term belongs to no sample.
-
-    Raises:
-        ValueError: with the alternative.
-    """
-    hooks = (hook for part in model.modules() for name in _HOOKS for hook in getattr(part, name, {}).values())
-    if any(root_library(hook) in PER_SAMPLE for hook in hooks):
-        raise ValueError(
-            "`model` has hooks that take a gradient per sample (Opacus): the purify term belongs to no sample, so it would be "
-            "lost or break them; train without those hooks, or purify in a run of its own before the private one"
-        )
 
 
 class Isolation:
@@ -71,6 +51,7 @@ class Isolation:
         model: the user's module, unwrapped.
         update_buffers: keep the forward's changes of buffers, as after a training forward.
         with_grad: whether the forward records a graph.
+        watch: let :meth:`written_parameters` find parameters that the forward changes; waits for the device.
 
     Attributes:
         names: names of the model's parameters, by their ``id``; of a sharded model, those of whole parameters and of shards.
@@ -79,13 +60,13 @@ class Isolation:
         ValueError: if a layer has no weights yet, because auxiliary rows would initialise it.
     """
 
-    def __init__(self, model: nn.Module, *, update_buffers: bool, with_grad: bool) -> None:
+    def __init__(self, model: nn.Module, *, update_buffers: bool, with_grad: bool, watch: bool = False) -> None:
         refuse_gradients_per_sample(model)
         sharded = is_sharded(model)
         self._sharded = with_grad and sharded
         self._shards = shards_of(model) if self._sharded else []
         named = list(model.named_parameters())
-        _refuse_lazy(named)
+        refuse_lazy(named)
         self.names = {id(parameter): name for name, parameter in named}
         self._model = model
         if self._sharded:
@@ -93,16 +74,19 @@ class Isolation:
             named = list(model.named_parameters())
             self.names |= {id(parameter): name for name, parameter in named}
         parameters = [parameter for _, parameter in named]
-        self._modules = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
+        parts = list(model.modules())
+        self._modules = [part for part in parts if not isinstance(part, torch.jit.ScriptModule)]
+        # Scripted parts have no attributes to exchange: their buffers get their values back.
+        self._scripted = [] if update_buffers or len(self._modules) == len(parts) else _buffers_of_scripted(parts)
         self._originals = [vars(part) for part in self._modules]
         self._update_buffers = update_buffers
         self._trainable = [parameter for parameter in parameters if parameter.requires_grad] if with_grad else []
         self._stand_ins: dict[int, Tensor] = {}
-        self._containers: dict[int, Any] = {}
         if not sharded:
             self._stand_ins = _stand_ins_of(self._modules, parameters)
-        self._versions = [(name, parameter, parameter._version) for name, parameter in named]
+        self._copies = AttributeCopies(self._stand_ins)
         self._isolated = [self._isolated_dict(part) for part in self._modules]
+        self._watched = WatchedParameters(named) if watch and not sharded else None
 
     def enter(self) -> None:
         """Install the temporary attributes."""
@@ -111,15 +95,15 @@ class Isolation:
     def leave(self) -> None:
         """Restore the original attributes; idempotent."""
         _exchange(self._modules, self._originals)
+        for buffer, value in self._scripted:
+            buffer.data.copy_(value)
 
     def written_parameters(self) -> list[str]:
-        """Return the names of parameters that were changed in place; call this after :meth:`leave`.
+        """Return the names of parameters that were changed in place, if ``watch``; call this after :meth:`leave`.
 
         Empty for a sharded model, because FSDP exchanges its parameters around each forward.
         """
-        if not self._stand_ins:
-            return []
-        return [name for name, parameter, version in self._versions if parameter._version != version]
+        return [] if self._watched is None else self._watched.written()
 
     def take_over_buffers(self) -> None:
         """Copy the forward's changes into the model's buffers if ``update_buffers``; call this after :meth:`leave`."""
@@ -143,6 +127,8 @@ class Isolation:
         if not self._trainable:
             return []
         inputs = [self._stand_ins.get(id(parameter), parameter) for parameter in self._trainable]
+        # A scripted part, a closure or an object of another kind reaches the parameters themselves.
+        replaced = [parameter for parameter in self._trainable if id(parameter) in self._stand_ins]
         if self._sharded:
             self._gather()  # the outermost module may have been sharded again after its forward
             # After the backward pass of a part, FSDP reduces its gradient into the shard. Parameters of the outermost module
@@ -156,20 +142,24 @@ class Isolation:
                 if whole[1] is not None or shard[1] is not None
             ]
         try:
-            gradients = list(torch.autograd.grad(outputs, inputs, gradient, allow_unused=True))
+            gradients = list(torch.autograd.grad(outputs, [*inputs, *replaced], gradient, allow_unused=True))
         except RuntimeError as error:
             if "heckpoint" not in str(error):
                 raise
-            gradients = _by_backward(inputs, outputs, gradient)
-        pairs = zip(self._trainable, gradients, strict=True)
-        return [(parameter, reached.detach()) for parameter, reached in pairs if reached is not None]
+            gradients = _by_backward([*inputs, *replaced], outputs, gradient)
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for parameter, reached in zip([*self._trainable, *replaced], gradients, strict=True):
+            if reached is not None:
+                _, before = found.get(id(parameter), (parameter, None))
+                found[id(parameter)] = parameter, reached.detach() if before is None else before + reached.detach()
+        return list(found.values())
 
     def _isolated_dict(self, module: nn.Module) -> dict[str, Any]:
         attributes = dict(vars(module))
         for name, value in vars(module).items():
-            if name in _BOOKKEEPING and not (value and name in _HOOKS):
+            if name in _BOOKKEEPING and not (value and name in HOOKS):
                 attributes[name] = value.copy()
-            elif name != "_modules" and type(value) not in _PLAIN:
+            elif name != "_modules" and type(value) not in PLAIN:
                 attributes[name] = self._isolated_value(name, value)
         attributes["state_dict"] = partial(self._saved_outside, module)  # hides the method of the class
         return attributes
@@ -183,7 +173,7 @@ class Isolation:
             self.enter()
 
     def _isolated_value(self, name: str, value: Any) -> Any:
-        if name in _HOOKS:
+        if name in HOOKS:
             return OrderedDict((key, hook) for key, hook in value.items() if root_library(hook) in STRUCTURAL)
         if name == "_compiled_call_impl":  # of `module.compile()`, which would compile again for the temporary tensors
             return None
@@ -191,39 +181,8 @@ class Isolation:
             stand_ins = self._stand_ins
             return {key: stand_ins.get(id(each), each) for key, each in value.items()} if stand_ins else value
         if name == "_buffers":
-            return {key: self._copied(buffer) for key, buffer in value.items()}
-        return self._within(value)
-
-    def _copied(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.requires_grad or is_lazy(value):
-            return value
-        return self._stand_ins.setdefault(id(value), value.clone())  # tied buffers stay tied
-
-    def _within(self, value: Any, depth: int = 0) -> Any:
-        """Return a copy of an attribute: containers, nested ones too, and the tensors in them are copied."""
-        kind = type(value)
-        if depth > DEEPEST:
-            return value
-        if kind is Tensor:
-            return self._copied(value)
-        if kind is tuple and all(type(part) in _PLAIN for part in value):
-            return value
-        if kind is tuple:
-            parts = tuple(self._within(part, depth + 1) for part in value)
-            return parts if any(part is not original for part, original in zip(parts, value, strict=True)) else value
-        if kind not in _CONTAINERS:
-            return self._stand_ins.get(id(value), value) if kind is nn.Parameter else value
-        if id(value) in self._containers:
-            return self._containers[id(value)]
-        copied = self._containers[id(value)] = value.copy()
-        if not value or len(value) > LONG or kind in (set, Counter):
-            return copied
-        if isinstance(copied, dict):
-            copied.update({key: self._within(part, depth + 1) for key, part in value.items()})
-        else:
-            for place, part in enumerate(value):  # recurrent layers keep their weights in a list
-                copied[place] = self._within(part, depth + 1)
-        return copied
+            return {key: self._copies.of_tensor(buffer) for key, buffer in value.items()}
+        return self._copies.of(value)
 
 
 def _stand_ins_of(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> dict[int, Tensor]:
@@ -247,9 +206,16 @@ def _stand_ins_of(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) ->
     }
 
 
-def run_isolated(model: nn.Module, work: Callable[[Isolation], Result], *, update_buffers: bool, with_grad: bool) -> Result:
+def run_isolated(
+    model: nn.Module,
+    work: Callable[[Isolation], Result],
+    *,
+    update_buffers: bool,
+    with_grad: bool,
+    watch: bool = False,
+) -> Result:
     """Call ``work`` while the model is isolated, see :class:`Isolation`, and return its result."""
-    isolation = Isolation(model, update_buffers=update_buffers, with_grad=with_grad)
+    isolation = Isolation(model, update_buffers=update_buffers, with_grad=with_grad, watch=watch)
     cache = parametrize._cache  # of the user's `parametrize.cached()`, if one is under way
     try:
         try:
@@ -266,13 +232,10 @@ def run_isolated(model: nn.Module, work: Callable[[Isolation], Result], *, updat
     return result
 
 
-def _refuse_lazy(named: Sequence[tuple[str, Tensor]]) -> None:
-    lazy = [name for name, parameter in named if is_lazy(parameter)]
-    if lazy:
-        raise ValueError(
-            f"`model` has lazy layers without weights ({', '.join(lazy[:3])}), which auxiliary rows would initialise. Call the "
-            "model once with a batch of the task, before the optimiser and the regularizer are made; remove unused ones"
-        )
+def _buffers_of_scripted(parts: Sequence[nn.Module]) -> list[tuple[Tensor, Tensor]]:
+    """Return each buffer of the TorchScript parts, with a copy of its value."""
+    scripted = [part for part in parts if isinstance(part, torch.jit.ScriptModule)]
+    return [(buffer, buffer.clone()) for part in scripted for buffer in part.buffers(recurse=False)]
 
 
 def _exchange(modules: Sequence[nn.Module], attributes: Sequence[dict[str, Any]]) -> None:
