@@ -190,7 +190,7 @@ class Loop:
         """Do the auxiliary step. A signal handler that saves a state during it gets the state before it."""
         self._log()
         gradients = self._controller.task_gradients
-        if gradients.batched and gradients.latest.norm is None and self._controller.strength.needs_task_gradient:
+        if gradients.batched and not gradients.latest.is_recorded and self._controller.strength.needs_task_gradient:
             self._diagnostics.warn("batched gradients")
         self.before_step = {
             "critic": {"spread": self._trainer.spread},

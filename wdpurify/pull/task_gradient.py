@@ -34,6 +34,11 @@ class TaskGradient:
         self._sums: Tensor | None = None
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether a gradient is recorded."""
+        return self._norm is not None and self._weight is not None
+
+    @property
     def norm(self) -> Tensor | None:
         """Norm in units of the unscaled loss, scalar; None before a gradient is recorded."""
         return None if self._norm is None or self._weight is None else self._norm / self._weight
@@ -115,8 +120,8 @@ class TaskGradients:
     @property
     def latest(self) -> TaskGradient:
         """The gradient of the last ended iteration, or of the current one once it has as many passes."""
-        is_whole = self.current.norm is not None and self.current.passes >= self.passes_before
-        return self.current if is_whole or self._last.norm is None else self._last
+        is_whole = self.current.is_recorded and self.current.passes >= self.passes_before
+        return self.current if is_whole or not self._last.is_recorded else self._last
 
     def begin(self) -> None:
         """Begin an iteration, or restart it after its gradients were set to None before an optimiser step."""
