@@ -234,16 +234,17 @@ def test_rows_drawn_evenly_over_cells_are_weighed_so():
     assert of_class > 0.7
 
 
-def test_a_tied_weight_is_copied_and_the_other_layer_stays():
+@pytest.mark.parametrize("tied", ["weight", "bias"])
+def test_a_tied_parameter_is_copied_and_the_other_layer_stays(tied):
     (images, labels), (auxiliary, groups, _) = _biased()
-    model = _Classifier(nn.Linear(16, 2, bias=False))
-    model.other = nn.Linear(16, 2, bias=False)
-    model.other.weight = model.head.weight
+    model = _Classifier(nn.Linear(16, 2))
+    model.other = nn.Linear(16, 2)
+    setattr(model.other, tied, getattr(model.head, tied))
     _fitted(model, images, labels)
-    before = model.other.weight.clone()
-    PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups), layer="head").erase()
-    assert torch.equal(model.other.weight, before)
-    assert not torch.equal(model.head.weight, before)
+    before = getattr(model.other, tied).clone()
+    PurifyRegularizer.for_model(model, GroupSampler(auxiliary + 1.0, groups), layer="head").erase()
+    assert torch.equal(getattr(model.other, tied), before)
+    assert not torch.equal(getattr(model.head, tied), before)
 
 
 class _Adapter(nn.Module):
@@ -279,6 +280,11 @@ REFUSED = {
         "head.1",
         "larger than 1",
     ),
+    "a 1x1 convolution with padding": (
+        lambda: nn.Sequential(nn.Unflatten(1, (16, 1, 1)), nn.Conv2d(16, 2, 1, padding=1)),
+        "head.1",
+        "or with padding",
+    ),
     "a parametrised weight": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(16, 2)), "head", "no plain weight"),
     "a head that is not affine": (lambda: _Cosine(16, 2), "head", "does not compute the affine map"),
 }
@@ -296,19 +302,33 @@ def test_other_heads_are_refused_by_name_and_nothing_changes(kind):
     assert equal_states(state_of(model), before)
 
 
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_large_bias_costs_no_digit_of_the_weights(dtype, adapted):
+    layer = nn.Linear(16, 2)
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([100.0, -100.0]))
+    layer = (_Adapter(layer) if adapted else layer).to(dtype)
+    expected = layer.base_layer.weight + layer.up.weight @ layer.down.weight if adapted else layer.weight
+    found = AffineLayer(layer)
+    assert_close(found.weight, expected.double(), rtol=0, atol=torch.finfo(dtype).eps)
+    assert_close(found.bias, torch.tensor([100.0, -100.0], dtype=torch.float64), rtol=0, atol=0)
+
+
 def test_a_layer_that_forgets_what_is_written_is_given_its_weights_back():
     class Stubborn(nn.Linear):
         def forward(self, features):
             return nn.functional.linear(features, first, self.bias)
 
     layer, other = Stubborn(4, 2), nn.Linear(4, 2)
-    other.weight = layer.weight
+    other.weight, other.bias = layer.weight, layer.bias
     first = layer.weight.detach().clone()
     affine = AffineLayer(layer, nn.ModuleList([layer, other]))
     with pytest.raises(ValueError, match="does not compute"):
         affine.write(affine.weight + 1.0, affine.bias)
     assert torch.equal(layer.weight, first)
     assert layer.weight is other.weight
+    assert layer.bias is other.bias
     assert_close(affine.weight, first.double(), rtol=0, atol=1e-6)
 
 
