@@ -123,6 +123,28 @@ def test_erasing_and_fitting_anew_mends_a_biased_classifier():
     assert "1 direction removed" in str(report)
 
 
+def test_rows_that_are_not_finite_are_left_out_wherever_they_stand():
+    (images, labels), (auxiliary, groups, _) = _biased()
+    model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
+    images[3] = torch.nan
+    report = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups)).erase([(images, labels)])
+    assert report.refitted == 599
+
+
+def test_inference_mode_changes_nothing():
+    (images, labels), (auxiliary, groups, _) = _biased()
+    found = []
+    for inference in (False, True):
+        torch.manual_seed(0)
+        model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels, steps=10)
+        purify = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups))
+        with torch.inference_mode(inference):
+            purify.erase([(images.clone(), labels.clone())])
+            eraser = purify.eraser()
+        found.append((model.head.weight.detach(), eraser(model.body(images)).detach()))
+    assert_close(found[0], found[1], rtol=0, atol=0)
+
+
 def test_groups_in_another_order_than_the_rows_are_suspected_in_the_report():
     (images, labels), (auxiliary, groups, _) = _biased()
     model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
@@ -146,7 +168,7 @@ def test_a_head_that_does_not_read_these_features_is_named():
         purify.erase([(images, labels)], head=model.head[0])
 
 
-@pytest.mark.parametrize("form", ["mappings", "a classifier with one output", "a function", "floats"])
+@pytest.mark.parametrize("form", ["mappings", "a classifier with one output", "a function", "a function to lists", "floats"])
 def test_rows_come_as_loaders_give_them(form):
     (images, labels), (auxiliary, groups, free) = _biased()
     one = form == "a classifier with one output"
@@ -162,9 +184,10 @@ def test_rows_come_as_loaders_give_them(form):
         "mappings": [{"images": images, "labels": labels}],
         "a classifier with one output": [(images, labels[:, None].float())],
         "a function": [{"x": images, "y": labels}],
+        "a function to lists": [{"x": images, "y": labels.tolist()}],
         "floats": [(images, labels.double())],
     }[form]
-    unpack = (lambda batch: (batch["x"], batch["y"])) if form == "a function" else None
+    unpack = (lambda batch: (batch["x"], batch["y"])) if form.startswith("a function") else None
     PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups)).erase(batches, unpack=unpack)
     found = (model(auxiliary)[:, 0] > 0).long() if one else model(auxiliary).argmax(1)
     assert (found == free).float().mean() > 0.88
@@ -337,6 +360,9 @@ BAD = {
     "no batch": ([], "at least one batch"),
     "labels that are no classes": ([(torch.rand(4, 8), torch.rand(4))], "class numbers from 0 to 1"),
     "classes out of range": ([(torch.rand(4, 8), torch.tensor([0, 1, 2, 1]))], "class numbers from 0 to 1"),
+    "labels that are text": ([(torch.rand(4, 8), ["sad", "glad"] * 2)], "got text.*Number the classes.*unpack=lambda batch"),
+    "labels that are no numbers": ([(torch.rand(4, 8), [None] * 4)], "got list.*Number the classes"),
+    "no finite row": ([(torch.full((4, 8), torch.nan), torch.tensor([0, 1, 0, 1]))], "finite features, got none in 4 rows"),
     "labels of other rows": ([(torch.rand(4, 8), torch.tensor([0, 1]))], "2 labels for 4 rows"),
 }
 

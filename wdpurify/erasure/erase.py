@@ -74,10 +74,12 @@ class Erasing:
         self._of_features: dict[str, Any] = {"feature_dim": feature_dim, "pool": pool}
         self._seed = seed
 
+    @torch.inference_mode(False)
     def eraser(self, *, max_rows: int, through_origin: bool) -> Eraser:
         """Fit the map, see :func:`fit_eraser`, on at most ``max_rows`` auxiliary rows."""
         return fit_eraser(*self._rows(max_rows), through_origin=through_origin)
 
+    @torch.inference_mode(False)
     def fold(
         self, head: nn.Module, batches: Iterable[Any] | None, *, max_rows: int, unpack: BatchUnpacker | None
     ) -> ErasureReport:
@@ -100,7 +102,7 @@ class Erasing:
                     "`head` predicts these rows no better than their most frequent class, so it may not be trained, or not "
                     "read the purified features. Give the layer that reads them, after training",
                     ForeignHeadWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             weight, bias = refit(eraser(features), labels, weight, bias)
             refitted = len(labels)

@@ -11,6 +11,7 @@ from wdpurify._torch import derive_seed, gather_objects, gather_ranks, private_r
 from wdpurify.features import AuxiliaryForward, Pool, call_with, pool_features, usable_rows
 
 from .affine import AffineLayer, evaluating
+from .outputs import says_the_same, scores_in
 
 #: Largest difference of equal rows, in units of the features' spread.
 SAME = 1e-4
@@ -100,13 +101,15 @@ def task_rows(
 
     def read() -> None:
         for batch in batches:
-            inputs, labels = (unpack or _unpacked)(batch)
+            inputs, given = (unpack or _unpacked)(batch)
+            labels = _numbers(given)
             features = _features(forward, inputs, feature_dim, pool, whole=True)
             if len(labels) != len(features):
                 raise ValueError(f"`batches` must hold one label per row, got {len(labels)} labels for {len(features)} rows")
+            features = features.double().cpu()
             if not parts and forward.tap is not None:
-                _check_is_last(forward, inputs, layer(features.double().cpu()))
-            parts.append((features.double().cpu(), labels.detach().cpu()))
+                _check_is_last(forward, inputs, layer(features), usable_rows(features))
+            parts.append((features, labels))
             if world * sum(len(part) for _, part in parts) >= max_rows:
                 break
 
@@ -117,6 +120,8 @@ def task_rows(
         raise ValueError("`batches` must hold at least one batch to refit the classifier, got none")
     features, labels = (torch.cat(each) for each in zip(*parts, strict=True))
     usable = usable_rows(features)
+    if not usable.any():
+        raise ValueError(f"`batches` must have rows with finite features, got none in {len(usable)} rows. Mend the inputs")
     return features[usable], labels[usable]
 
 
@@ -127,7 +132,7 @@ def _in_evaluation(forward: AuxiliaryForward, read: Callable[[], None]) -> None:
         with evaluating(forward.model):
             read()
 
-    with torch.inference_mode(False), private_randomness(torch.device("cpu"), derive_seed(0, "erasing")):
+    with private_randomness(torch.device("cpu"), derive_seed(0, "erasing")):
         forward.run_isolated(read_in_evaluation, with_grad=False)
 
 
@@ -148,39 +153,41 @@ def _features(
     return rows
 
 
-def _unpacked(batch: Any) -> tuple[Any, Tensor]:
+def _numbers(labels: Any) -> Tensor:
+    try:
+        return torch.as_tensor(labels).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        is_text = any(isinstance(label, str) for label in labels) if isinstance(labels, list | tuple) else False
+        raise ValueError(
+            f"`batches` must give one class number per row, got {'text' if is_text else type(labels).__name__}. Number the "
+            "classes in the order of the outputs: `unpack=lambda batch: (batch[0], [names.index(name) for name in batch[1]])`"
+        ) from error
+
+
+def _unpacked(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, Mapping):
         name = next((name for name in LABELS if name in batch), None)
         if name is not None:
-            return {key: value for key, value in batch.items() if key != name}, torch.as_tensor(batch[name])
+            return {key: value for key, value in batch.items() if key != name}, batch[name]
     elif isinstance(batch, tuple | list) and len(batch) >= 2:
-        return batch[0], torch.as_tensor(batch[1])
+        return batch[0], batch[1]
     raise ValueError(
         f"`batches` must hold pairs of inputs and labels, or mappings with an entry {' or '.join(map(repr, LABELS[:2]))}, got "
         f"{type(batch).__name__}. Give a function that splits a batch: `unpack=lambda batch: (batch.x, batch.y)`"
     )
 
 
-def _check_is_last(forward: AuxiliaryForward, inputs: Any, scores: Tensor) -> None:
-    """Raise ValueError if the model's output differs from the layer's scores."""
+def _check_is_last(forward: AuxiliaryForward, inputs: Any, scores: Tensor, usable: Tensor) -> None:
+    """Raise ValueError if the model's output differs from the layer's scores in the usable rows."""
     assert forward.tap is not None
-    inputs = forward.to_model(inputs)
     with torch.autocast(scores.device.type, enabled=False):
-        output = call_with(forward.tap.model, inputs)
-    output = getattr(output, "logits", output)
-    output = output[0] if isinstance(output, tuple | list) else output
-    if not (isinstance(output, Tensor) and output.shape == scores.shape and _alike(output.double().cpu(), scores)):
+        output = scores_in(call_with(forward.tap.model, forward.to_model(inputs)))
+    alike = isinstance(output, Tensor) and output.shape == scores.shape
+    if not (alike and says_the_same(output.double().cpu()[usable], scores[usable])):
         raise ValueError(
             f"the classifier {forward.tap.layer!r} cannot be refitted, because the model's output is not this layer's output. "
             "Call `erase()` without batches to keep its weights, or set `layer` to the name of the last layer"
         )
-
-
-def _alike(output: Tensor, scores: Tensor) -> bool:
-    """Whether an output equals the scores, their log-probabilities, or their probabilities."""
-    many = scores.shape[-1] > 1
-    forms = [scores, scores.log_softmax(-1), scores.softmax(-1)] if many else [scores, scores.sigmoid()]
-    return any(bool((output - form).norm() <= 0.02 * form.norm() + 1e-6) for form in forms)
 
 
 def _different(features: Tensor, groups: Tensor) -> Rows:
