@@ -11,7 +11,8 @@ from small_loop import equal_states, small_network, small_sampler, state_of, tra
 from torch import nn
 from torch.testing import assert_close
 
-from wdpurify import GroupSampler, PurifyRegularizer
+from wdpurify import GroupSampler, PurifyRegularizer, balanced_weights
+from wdpurify.erasure import fit_eraser
 from wdpurify.erasure.affine import AffineLayer
 from wdpurify.exceptions import ForeignHeadWarning
 
@@ -409,9 +410,85 @@ def test_classifiers_of_other_precision_are_erased(dtype):
     assert shared_covariance(model(auxiliary.to(dtype)).double(), groups).norm() < 0.05 * before
 
 
-def test_one_fixed_value_is_erased_against_all_rows():
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_one_fixed_value_of_two_is_erased_and_reported_as_both_are(share):
     (images, labels), (auxiliary, groups, _) = _biased()
+    groups = (torch.rand(600) < share).long()
+    auxiliary[:, 1] = torch.randn(600) + 3.0 * groups
     model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
-    PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups, fixed=1)).erase()
-    before = shared_covariance(_fitted(_Classifier(nn.Linear(16, 2)), images, labels)(auxiliary).double(), groups).norm()
-    assert shared_covariance(model(auxiliary).double(), groups).norm() < 0.1 * before
+    before = state_of(model)
+    found = []
+    for fixed in ("all", 1):
+        model.load_state_dict(before)
+        sampler = GroupSampler(auxiliary, groups, fixed=fixed)
+        report = PurifyRegularizer.for_model(model, sampler).erase()
+        found.append((model.head.weight.detach().clone(), list(report)))
+    assert_close(found[0], found[1], rtol=0, atol=1e-5)
+
+
+class _Watched(torch.utils.data.Dataset):
+    """Rows that note their numbers."""
+
+    def __init__(self, rows):
+        self.rows, self.read = rows, []
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, row):
+        self.read.append(int(row))
+        return self.rows[row]
+
+
+def test_a_rare_cell_is_weighed_and_not_read_again():
+    (images, labels), _ = _biased()
+    nuisance = (images[:, 1] > 0).long()
+    model, rows = _fitted(_Classifier(nn.Linear(16, 2)), images, labels), _Watched(images)
+    found = PurifyRegularizer.for_model(model, GroupSampler(rows, nuisance, balance=labels)).eraser()
+    assert sorted(set(rows.read)) == list(range(600))
+    assert len(rows.read) < 640  # whole batches
+    features = model.body(images).detach()
+    expected = fit_eraser(features, nuisance, balanced_weights(nuisance, labels))
+    assert_close(found(features), expected(features), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("by", ["fixed", "balance"])
+def test_of_more_rows_than_are_read_the_rare_ones_come_first_and_weigh_as_much_as_all(by):
+    torch.manual_seed(0)
+    images, rare = torch.randn(2000, 8), (torch.arange(2000) % 50 == 0).long()
+    images[:, 0] += 3.0 * rare
+    classes = torch.arange(2000) % 2
+    rows = _Watched(images)
+    options = {"fixed": {"fixed": 1}, "balance": {"balance": classes[torch.randperm(2000)]}}[by]
+    model = _Classifier(nn.Linear(16, 2))
+    found = PurifyRegularizer.for_model(model, GroupSampler(rows, rare, batch_size=32, **options)).eraser(max_rows=400)
+    assert set(rare.nonzero()[:, 0].tolist()) <= set(rows.read)
+    assert len(rows.read) == len(set(rows.read)) == 416
+    features = model.body(images).detach()
+    weights = torch.ones(2000) if by == "fixed" else balanced_weights(rare, options["balance"])
+    expected = fit_eraser(features, rare, weights)
+    kept, removed = (torch.linalg.svd(each.removed, full_matrices=False)[0][:, 0] for each in (found, expected))
+    assert (kept @ removed).abs() > 0.95
+    assert_close(found.mean, expected.mean, rtol=0, atol=0.15)
+
+
+def test_a_label_whose_rare_value_the_split_puts_on_one_side_is_left_out_of_the_report():
+    (images, labels), (auxiliary, groups, _) = _biased(200)
+    model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
+    alone = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups), strength=0.0)
+    expected = alone.erase()
+    alone.remove()
+    for row in range(20):
+        camera = ["b" if place == row else "a" for place in range(200)]
+        model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels, steps=5)
+        report = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, {"hair": groups, "camera": camera})).erase()
+        assert report.chance == 0.5
+        assert abs(report.before - expected.before) < 0.1
+        assert report.after < 0.8
+
+
+def test_chance_is_that_of_the_values_that_are_judged():
+    (images, labels), (auxiliary, groups, _) = _biased(200)
+    groups[0] = 2  # a single row
+    model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
+    assert PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups)).erase().chance == 0.5

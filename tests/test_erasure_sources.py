@@ -34,6 +34,25 @@ def test_rows_of_hugging_face_are_read_and_the_sampler_goes_on_where_it_was(eith
     getattr(sampler, "close", bool)()
 
 
+@pytest.mark.parametrize("fixed", ["all", True])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_augmented_row_of_hugging_face_is_read_once(either, num_workers, fixed):
+    hf_faces = pytest.importorskip("hf_faces")
+    hf_datasets = pytest.importorskip("wdpurify.integrations.hf_datasets")
+    options = {"transform": _jittered, "batch_size": 8, "buffer_size": 9, "num_workers": num_workers, "fixed": fixed}
+    sampler = hf_datasets.group_sampler(either, group="bool", **options)
+    purify = PurifyRegularizer(nn.Sequential(nn.Flatten(), nn.Linear(48, 6)), sampler, feature_dim=6)
+    before = sampler.state_dict()
+    report = purify.erase(head=nn.Linear(6, 2))
+    assert report.rows == hf_faces.ROWS
+    assert sampler.state_dict() == before
+    getattr(sampler, "close", bool)()
+
+
+def _jittered(picture):
+    return pytest.importorskip("wdpurify.integrations.hf_datasets").as_tensor(picture) + 0.05 * torch.rand(())
+
+
 def _logits(output):
     return output["logits"] if isinstance(output, dict) else output.logits
 
