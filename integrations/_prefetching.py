@@ -94,10 +94,11 @@ class PrefetchedSampler:
             self._source.load_state_dict(self._position)
             self._position = None
 
-    def each_row(self, *, max_rows: int) -> EachRow:
+    def each_row(self, *, max_rows: int) -> EachRow | None:
         """Return a copy that draws each row once, see :func:`wdpurify._each_row.each_row`."""
         whole = each_row(self._source, max_rows=max_rows)
-        assert whole is not None
+        if whole is None:
+            return None
         copied = copy.copy(self)
         copied._source, copied._drawn, copied._position = whole.sampler, 0, None
         copied._ahead, copied._running = deque(), []

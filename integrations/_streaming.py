@@ -195,9 +195,12 @@ class StreamSource:
         for role, reader in self._readers.items():
             reader.load_state_dict(state["readers"][role])
 
-    def each_row(self, *, max_rows: int) -> EachRow:
-        """Return a copy that draws each row once, and then rows that do not count, whatever ``max_rows`` is."""
-        return EachRow(_EpochSource(self._dataset, replace(self.plan)))
+    def each_row(self, *, max_rows: int) -> EachRow | None:
+        """Return a copy that draws each row once, and then rows that do not count, whatever ``max_rows`` is.
+
+        None with classes to balance over: how often a cell occurs is known at the end of the stream only.
+        """
+        return None if self.plan.balance else EachRow(_EpochSource(self._dataset, replace(self.plan)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "StreamSource":
         copied = StreamSource(self._dataset, replace(self.plan))

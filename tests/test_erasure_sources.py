@@ -49,6 +49,17 @@ def test_an_augmented_row_of_hugging_face_is_read_once(either, num_workers, fixe
     getattr(sampler, "close", bool)()
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_with_classes_to_balance_over_every_row_is_read(streaming, tmp_path):
+    hf_faces = pytest.importorskip("hf_faces")
+    hf_datasets = pytest.importorskip("wdpurify.integrations.hf_datasets")
+    faces = hf_faces.faces(kind=[row % 8 == 0 for row in range(hf_faces.ROWS)])
+    dataset = hf_faces.stream(tmp_path, faces) if streaming else faces
+    sampler = hf_datasets.group_sampler(dataset, group="bool", balance="kind", batch_size=8, buffer_size=48)
+    purify = PurifyRegularizer(nn.Sequential(nn.Flatten(), nn.Linear(48, 6)), sampler, feature_dim=6)
+    assert purify.erase(head=nn.Linear(6, 2)).rows == hf_faces.ROWS
+
+
 def _jittered(picture):
     return pytest.importorskip("wdpurify.integrations.hf_datasets").as_tensor(picture) + 0.05 * torch.rand(())
 
