@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from wdpurify import GroupBatch
+from wdpurify._each_row import EachRow, each_row
 from wdpurify._torch import agree_on_share, derive_seed
 
 from ._streaming import StreamSource
@@ -93,6 +94,16 @@ class PrefetchedSampler:
             self._source.load_state_dict(self._position)
             self._position = None
 
+    def each_row(self, *, max_rows: int) -> EachRow | None:
+        """Return a copy that draws each row once, see :func:`wdpurify._each_row.each_row`."""
+        whole = each_row(self._source, max_rows=max_rows)
+        if whole is None:
+            return None
+        copied = copy.copy(self)
+        copied._source, copied._drawn, copied._position = whole.sampler, 0, None
+        copied._ahead, copied._running = deque(), []
+        return whole._replace(sampler=copied)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "PrefetchedSampler":
         copied = copy.copy(self)  # the copies can share the rows, because no code writes to them
         copied._source = copy.deepcopy(self._source, memo)
@@ -134,7 +145,7 @@ def _jobs(drawn: Any, ahead: deque[Any], seed: int, start: int, rank: int, world
     for number, (batch, position) in enumerate(drawn, start):
         ahead.append((batch, position))
         # A row's seed depends on its place in the joint batch of all ranks, separately for group and population.
-        size = int(batch.population.sum())
+        size = int(batch.population.sum()) or len(batch.groups)
         places = [divmod(place, size) for place in range(len(batch.groups))]
         yield batch.images, [derive_seed(seed, "row", number, role, place * world_size + rank) for role, place in places]
 

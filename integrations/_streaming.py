@@ -13,6 +13,7 @@ from datasets.distributed import split_dataset_by_node
 
 from wdpurify import GroupBatch
 from wdpurify._balance import cells_of_rows
+from wdpurify._each_row import EachRow
 from wdpurify._order import CellOrder
 from wdpurify._torch import derive_seed
 
@@ -62,6 +63,11 @@ class Reader:
         self._start: dict[str, Any] | None = None
         self._before = Counter[str]()
         self._counts = Counter[str]()
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch of the last row."""
+        return self._epoch
 
     def take(self) -> tuple[Hashable, Row]:
         """Return label and cells of the next row."""
@@ -189,6 +195,13 @@ class StreamSource:
         for role, reader in self._readers.items():
             reader.load_state_dict(state["readers"][role])
 
+    def each_row(self, *, max_rows: int) -> EachRow | None:
+        """Return a copy that draws each row once, and then rows that do not count, whatever ``max_rows`` is.
+
+        None with classes to balance over: how often a cell occurs is known at the end of the stream only.
+        """
+        return None if self.plan.balance else EachRow(_EpochSource(self._dataset, replace(self.plan)))
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "StreamSource":
         copied = StreamSource(self._dataset, replace(self.plan))
         copied.load_state_dict(self.state_dict())
@@ -198,6 +211,19 @@ class StreamSource:
         """Return the settings that must be equal on every rank and in a resumed run."""
         sizes = {name: getattr(self.plan, name) for name in ("seed", "batch_size", "buffer_size", "balance")}
         return sizes | {"world_size": self.plan.share[1], "fixed": repr(self.plan.fixed), "values": repr(self.values)}
+
+
+class _EpochSource(StreamSource):
+    """Draws the rows of one epoch, each with its own label, and then rows of no group."""
+
+    def next_batch(self) -> GroupBatch:
+        """Draw ``batch_size`` rows; with one fixed value the others are of the population alone."""
+        reader = self._readers["population"]
+        drawn = [(*reader.take(), reader.epoch == 0) for _ in range(self.plan.batch_size)]
+        groups = [self.values.index(label) if counts and label in self.values else -1 for label, _, counts in drawn]
+        population = [counts for _, _, counts in drawn]
+        rows = [row for _, row, _ in drawn]
+        return GroupBatch(rows, torch.tensor(groups, device="cpu"), torch.tensor(population, device="cpu"))
 
 
 def _close(iterators: list[Generator[Row, None, None]]) -> None:

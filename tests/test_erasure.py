@@ -11,7 +11,8 @@ from small_loop import equal_states, small_network, small_sampler, state_of, tra
 from torch import nn
 from torch.testing import assert_close
 
-from wdpurify import GroupSampler, PurifyRegularizer
+from wdpurify import GroupSampler, PurifyRegularizer, balanced_weights
+from wdpurify.erasure import fit_eraser
 from wdpurify.erasure.affine import AffineLayer
 from wdpurify.exceptions import ForeignHeadWarning
 
@@ -123,6 +124,28 @@ def test_erasing_and_fitting_anew_mends_a_biased_classifier():
     assert "1 direction removed" in str(report)
 
 
+def test_rows_that_are_not_finite_are_left_out_wherever_they_stand():
+    (images, labels), (auxiliary, groups, _) = _biased()
+    model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
+    images[3] = torch.nan
+    report = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups)).erase([(images, labels)])
+    assert report.refitted == 599
+
+
+def test_inference_mode_changes_nothing():
+    (images, labels), (auxiliary, groups, _) = _biased()
+    found = []
+    for inference in (False, True):
+        torch.manual_seed(0)
+        model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels, steps=10)
+        purify = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups))
+        with torch.inference_mode(inference):
+            purify.erase([(images.clone(), labels.clone())])
+            eraser = purify.eraser()
+        found.append((model.head.weight.detach(), eraser(model.body(images)).detach()))
+    assert_close(found[0], found[1], rtol=0, atol=0)
+
+
 def test_groups_in_another_order_than_the_rows_are_suspected_in_the_report():
     (images, labels), (auxiliary, groups, _) = _biased()
     model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
@@ -146,7 +169,7 @@ def test_a_head_that_does_not_read_these_features_is_named():
         purify.erase([(images, labels)], head=model.head[0])
 
 
-@pytest.mark.parametrize("form", ["mappings", "a classifier with one output", "a function", "floats"])
+@pytest.mark.parametrize("form", ["mappings", "a classifier with one output", "a function", "a function to lists", "floats"])
 def test_rows_come_as_loaders_give_them(form):
     (images, labels), (auxiliary, groups, free) = _biased()
     one = form == "a classifier with one output"
@@ -162,9 +185,10 @@ def test_rows_come_as_loaders_give_them(form):
         "mappings": [{"images": images, "labels": labels}],
         "a classifier with one output": [(images, labels[:, None].float())],
         "a function": [{"x": images, "y": labels}],
+        "a function to lists": [{"x": images, "y": labels.tolist()}],
         "floats": [(images, labels.double())],
     }[form]
-    unpack = (lambda batch: (batch["x"], batch["y"])) if form == "a function" else None
+    unpack = (lambda batch: (batch["x"], batch["y"])) if form.startswith("a function") else None
     PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups)).erase(batches, unpack=unpack)
     found = (model(auxiliary)[:, 0] > 0).long() if one else model(auxiliary).argmax(1)
     assert (found == free).float().mean() > 0.88
@@ -234,16 +258,17 @@ def test_rows_drawn_evenly_over_cells_are_weighed_so():
     assert of_class > 0.7
 
 
-def test_a_tied_weight_is_copied_and_the_other_layer_stays():
+@pytest.mark.parametrize("tied", ["weight", "bias"])
+def test_a_tied_parameter_is_copied_and_the_other_layer_stays(tied):
     (images, labels), (auxiliary, groups, _) = _biased()
-    model = _Classifier(nn.Linear(16, 2, bias=False))
-    model.other = nn.Linear(16, 2, bias=False)
-    model.other.weight = model.head.weight
+    model = _Classifier(nn.Linear(16, 2))
+    model.other = nn.Linear(16, 2)
+    setattr(model.other, tied, getattr(model.head, tied))
     _fitted(model, images, labels)
-    before = model.other.weight.clone()
-    PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups), layer="head").erase()
-    assert torch.equal(model.other.weight, before)
-    assert not torch.equal(model.head.weight, before)
+    before = getattr(model.other, tied).clone()
+    PurifyRegularizer.for_model(model, GroupSampler(auxiliary + 1.0, groups), layer="head").erase()
+    assert torch.equal(getattr(model.other, tied), before)
+    assert not torch.equal(getattr(model.head, tied), before)
 
 
 class _Adapter(nn.Module):
@@ -279,6 +304,11 @@ REFUSED = {
         "head.1",
         "larger than 1",
     ),
+    "a 1x1 convolution with padding": (
+        lambda: nn.Sequential(nn.Unflatten(1, (16, 1, 1)), nn.Conv2d(16, 2, 1, padding=1)),
+        "head.1",
+        "or with padding",
+    ),
     "a parametrised weight": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(16, 2)), "head", "no plain weight"),
     "a head that is not affine": (lambda: _Cosine(16, 2), "head", "does not compute the affine map"),
 }
@@ -296,19 +326,33 @@ def test_other_heads_are_refused_by_name_and_nothing_changes(kind):
     assert equal_states(state_of(model), before)
 
 
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_large_bias_costs_no_digit_of_the_weights(dtype, adapted):
+    layer = nn.Linear(16, 2)
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([100.0, -100.0]))
+    layer = (_Adapter(layer) if adapted else layer).to(dtype)
+    expected = layer.base_layer.weight + layer.up.weight @ layer.down.weight if adapted else layer.weight
+    found = AffineLayer(layer)
+    assert_close(found.weight, expected.double(), rtol=0, atol=torch.finfo(dtype).eps)
+    assert_close(found.bias, torch.tensor([100.0, -100.0], dtype=torch.float64), rtol=0, atol=0)
+
+
 def test_a_layer_that_forgets_what_is_written_is_given_its_weights_back():
     class Stubborn(nn.Linear):
         def forward(self, features):
             return nn.functional.linear(features, first, self.bias)
 
     layer, other = Stubborn(4, 2), nn.Linear(4, 2)
-    other.weight = layer.weight
+    other.weight, other.bias = layer.weight, layer.bias
     first = layer.weight.detach().clone()
     affine = AffineLayer(layer, nn.ModuleList([layer, other]))
     with pytest.raises(ValueError, match="does not compute"):
         affine.write(affine.weight + 1.0, affine.bias)
     assert torch.equal(layer.weight, first)
     assert layer.weight is other.weight
+    assert layer.bias is other.bias
     assert_close(affine.weight, first.double(), rtol=0, atol=1e-6)
 
 
@@ -317,6 +361,9 @@ BAD = {
     "no batch": ([], "at least one batch"),
     "labels that are no classes": ([(torch.rand(4, 8), torch.rand(4))], "class numbers from 0 to 1"),
     "classes out of range": ([(torch.rand(4, 8), torch.tensor([0, 1, 2, 1]))], "class numbers from 0 to 1"),
+    "labels that are text": ([(torch.rand(4, 8), ["sad", "glad"] * 2)], "got text.*Number the classes.*unpack=lambda batch"),
+    "labels that are no numbers": ([(torch.rand(4, 8), [None] * 4)], "got list.*Number the classes"),
+    "no finite row": ([(torch.full((4, 8), torch.nan), torch.tensor([0, 1, 0, 1]))], "finite features, got none in 4 rows"),
     "labels of other rows": ([(torch.rand(4, 8), torch.tensor([0, 1]))], "2 labels for 4 rows"),
 }
 
@@ -363,9 +410,85 @@ def test_classifiers_of_other_precision_are_erased(dtype):
     assert shared_covariance(model(auxiliary.to(dtype)).double(), groups).norm() < 0.05 * before
 
 
-def test_one_fixed_value_is_erased_against_all_rows():
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_one_fixed_value_of_two_is_erased_and_reported_as_both_are(share):
     (images, labels), (auxiliary, groups, _) = _biased()
+    groups = (torch.rand(600) < share).long()
+    auxiliary[:, 1] = torch.randn(600) + 3.0 * groups
     model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
-    PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups, fixed=1)).erase()
-    before = shared_covariance(_fitted(_Classifier(nn.Linear(16, 2)), images, labels)(auxiliary).double(), groups).norm()
-    assert shared_covariance(model(auxiliary).double(), groups).norm() < 0.1 * before
+    before = state_of(model)
+    found = []
+    for fixed in ("all", 1):
+        model.load_state_dict(before)
+        sampler = GroupSampler(auxiliary, groups, fixed=fixed)
+        report = PurifyRegularizer.for_model(model, sampler).erase()
+        found.append((model.head.weight.detach().clone(), list(report)))
+    assert_close(found[0], found[1], rtol=0, atol=1e-5)
+
+
+class _Watched(torch.utils.data.Dataset):
+    """Rows that note their numbers."""
+
+    def __init__(self, rows):
+        self.rows, self.read = rows, []
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, row):
+        self.read.append(int(row))
+        return self.rows[row]
+
+
+def test_a_rare_cell_is_weighed_and_not_read_again():
+    (images, labels), _ = _biased()
+    nuisance = (images[:, 1] > 0).long()
+    model, rows = _fitted(_Classifier(nn.Linear(16, 2)), images, labels), _Watched(images)
+    found = PurifyRegularizer.for_model(model, GroupSampler(rows, nuisance, balance=labels)).eraser()
+    assert sorted(set(rows.read)) == list(range(600))
+    assert len(rows.read) < 640  # whole batches
+    features = model.body(images).detach()
+    expected = fit_eraser(features, nuisance, balanced_weights(nuisance, labels))
+    assert_close(found(features), expected(features), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("by", ["fixed", "balance"])
+def test_of_more_rows_than_are_read_the_rare_ones_come_first_and_weigh_as_much_as_all(by):
+    torch.manual_seed(0)
+    images, rare = torch.randn(2000, 8), (torch.arange(2000) % 50 == 0).long()
+    images[:, 0] += 3.0 * rare
+    classes = torch.arange(2000) % 2
+    rows = _Watched(images)
+    options = {"fixed": {"fixed": 1}, "balance": {"balance": classes[torch.randperm(2000)]}}[by]
+    model = _Classifier(nn.Linear(16, 2))
+    found = PurifyRegularizer.for_model(model, GroupSampler(rows, rare, batch_size=32, **options)).eraser(max_rows=400)
+    assert set(rare.nonzero()[:, 0].tolist()) <= set(rows.read)
+    assert len(rows.read) == len(set(rows.read)) == 416
+    features = model.body(images).detach()
+    weights = torch.ones(2000) if by == "fixed" else balanced_weights(rare, options["balance"])
+    expected = fit_eraser(features, rare, weights)
+    kept, removed = (torch.linalg.svd(each.removed, full_matrices=False)[0][:, 0] for each in (found, expected))
+    assert (kept @ removed).abs() > 0.95
+    assert_close(found.mean, expected.mean, rtol=0, atol=0.15)
+
+
+def test_a_label_whose_rare_value_the_split_puts_on_one_side_is_left_out_of_the_report():
+    (images, labels), (auxiliary, groups, _) = _biased(200)
+    model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
+    alone = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups), strength=0.0)
+    expected = alone.erase()
+    alone.remove()
+    for row in range(20):
+        camera = ["b" if place == row else "a" for place in range(200)]
+        model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels, steps=5)
+        report = PurifyRegularizer.for_model(model, GroupSampler(auxiliary, {"hair": groups, "camera": camera})).erase()
+        assert report.chance == 0.5
+        assert abs(report.before - expected.before) < 0.1
+        assert report.after < 0.8
+
+
+def test_chance_is_that_of_the_values_that_are_judged():
+    (images, labels), (auxiliary, groups, _) = _biased(200)
+    groups[0] = 2  # a single row
+    model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
+    assert PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups)).erase().chance == 0.5

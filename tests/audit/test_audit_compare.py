@@ -46,12 +46,43 @@ def test_the_figures_are_those_counted_by_hand():
 
 @pytest.mark.parametrize(
     "wrap",
-    [lambda scores: (scores, None), lambda scores: scores[:, 1] - scores[:, 0], lambda scores: scores[:, 1:] - scores[:, :1]],
-    ids=["a tuple", "one number", "one column"],
+    [
+        lambda scores: (scores, None),
+        lambda scores: {"loss": None, "logits": scores},
+        lambda scores: scores[:, 1] - scores[:, 0],
+        lambda scores: scores[:, 1:] - scores[:, :1],
+        lambda scores: (scores[:, 1:] - scores[:, :1]).sigmoid(),
+        lambda scores: (2.0 * scores[:, 1] - 2.0 * scores[:, 0]).sigmoid(),
+    ],
+    ids=["a tuple", "a mapping", "one number", "one column", "one probability", "a probability of other scores"],
 )
 def test_outputs_of_other_forms_are_read(wrap):
     found = compare({"net": Reads(1, wrap)}, ROWS, CLASSES, HAIR, layer="head")
     assert found.table.loc["net", "accuracy"] == 80
+
+
+@pytest.mark.parametrize("last", [nn.Identity(), nn.Sigmoid(), nn.Flatten(0)])
+def test_one_output_is_judged_at_zero_unless_it_is_a_probability(last):
+    net = nn.Sequential(nn.Linear(2, 1), last)
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[0.5, 0.0]]))
+        net[0].bias.fill_(0.25)  # scores between 0 and 1, of which none is below 0
+    found = compare({"net": net}, ROWS, CLASSES, HAIR)
+    assert found.table.loc["net", "accuracy"] == 50
+
+
+def test_models_may_have_any_name():
+    plain, names = Reads(1), ["rows", "class", "nuisance", "accuracy"]
+    found = compare(dict.fromkeys(names, plain), ROWS, CLASSES, HAIR)
+    assert found.table.index.tolist() == names
+    assert len(found.table.drop_duplicates()) == 1
+    assert found.cells["number of rows"].tolist() == [40, 10, 10, 40]
+    assert found.cells["rows"].tolist() == found.cells["class"].tolist() == [100, 0, 0, 100]
+
+
+def test_outputs_without_scores_are_named():
+    with pytest.raises(TypeError, match=r"`models`: 'net' must return scores.*got dict\. Wrap it in a module"):
+        compare({"net": Reads(1, lambda scores: {"boxes": scores})}, ROWS, CLASSES, HAIR, layer="head")
 
 
 def test_classes_by_name_and_several_nuisances():

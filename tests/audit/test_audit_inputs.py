@@ -1,5 +1,6 @@
 """What the audit is given: columns that cannot be audited, wrong inputs, images in every form."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -136,3 +137,36 @@ def test_a_missing_library_is_named_with_the_command():
 def test_the_core_does_not_import_the_audit():
     script = "import sys, wdpurify; assert not {'sklearn', 'scipy', 'wdpurify.audit'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+AS = {
+    "numbers": lambda tint: tint.tolist(),
+    "floats, one missing": lambda tint: [float("nan"), *map(float, tint[1:].tolist())],
+    "booleans": lambda tint: list(map(bool, tint.tolist())),
+    "text": lambda tint: list(map(str, tint.tolist())),
+}
+
+
+@pytest.mark.parametrize(
+    ("in_auxiliary", "in_task"), [pair for pair in itertools.product(AS, AS) if {"text", "booleans"} != set(pair)]
+)
+def test_a_value_is_the_same_in_both_sources_whatever_its_type(in_auxiliary, in_task):
+    images, stripes, _ = striped_rows(60, 3)
+    task = images, {"label": stripes, "tint": AS[in_task](stripes)}
+    auxiliary, _, tint = striped_rows(60, 1)
+    fast = FAST | {"steps": 2, "repeats": 2, "permutations": 1}
+    evaluation = images, stripes.double()
+    found = audit(small_net(), task, (auxiliary, {"tint": AS[in_auxiliary](tint)}), ["tint"], evaluation=evaluation, **fast)
+    association = found["tint"].association
+    assert association.cramers_v > 0.99
+    assert sum(sum(row.values()) for row in association.table.values()) >= 59
+
+
+def test_a_column_with_other_values_in_the_task_rows_is_not_called_independent():
+    images, stripes, _ = striped_rows(60, 3)
+    auxiliary, _, tint = striped_rows(60, 1)
+    task = images, {"label": stripes, "tint": ["yes" if value else "no" for value in stripes]}
+    fast = FAST | {"steps": 2, "repeats": 2, "permutations": 1}
+    found = audit(small_net(), task, (auxiliary, {"tint": tint}), ["tint"], **fast)["tint"]
+    assert not found.association.known
+    assert found.column.warnings[-1].startswith("the task rows have other values (no, yes), so the predicted ones count")

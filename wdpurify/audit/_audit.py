@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -16,7 +17,7 @@ from wdpurify._torch import derive_seed, private_randomness
 
 from ._association import associate
 from ._backbone import Backbone
-from ._columns import cut, describe_column
+from ._columns import codes_of, cut, describe_column
 from ._extractor import Extractor
 from ._leakage import decoded, drawn
 from ._report import Audit, ranked
@@ -159,18 +160,19 @@ def _versions() -> dict[str, str]:
 
 
 def _task_rows(own: Table, other: Table | None, label: str) -> tuple[Rows, Rows | None, list[str]]:
-    column, codes, classes = describe_column(label, own.columns[label])
+    column, codes, values = describe_column(label, own.columns[label])
     if column.problem or column.missing or int((codes < 0).sum()):
         why = column.problem or "; ".join(column.warnings)
         raise ValueError(f"`task` must label every row, with ten rows or more per class, in {label!r}, got: {why}")
+    classes = [str(value) for value in values]
     if other is None:
         return Rows(own.inputs, codes), None, classes
-    names = [str(cell.item() if hasattr(cell, "item") else cell) for cell in other.columns[label]]
-    if unknown := sorted(set(names) - set(classes)):
+    found = codes_of(other.columns[label], values)
+    if unknown := sorted({str(cell) for cell, code in zip(other.columns[label], found.tolist(), strict=True) if code < 0}):
         raise ValueError(
             f"`evaluation` must have task classes that `task` has ({', '.join(classes)}), got {', '.join(unknown)}"
         )
-    return Rows(own.inputs, codes), Rows(other.inputs, torch.tensor([classes.index(name) for name in names])), classes
+    return Rows(own.inputs, codes), Rows(other.inputs, found), classes
 
 
 def _audited(
@@ -200,8 +202,13 @@ def _audited(
     chosen = drawn(torch.arange(len(codes)), 1000, plan.seed)
     leak = decoded(extractor.all_features(inputs.part(chosen)), codes[chosen], permutations=permutations, seed=plan.seed)
     if known:
-        place = {value: number for number, value in enumerate(values)}
-        guessed = torch.tensor([place.get(str(cell), -1) for cell in mine])
-    association = associate(task.labels, guessed, classes, values, known=known)
+        counted = codes_of(mine, values)
+        known = bool((counted >= 0).any())
+        guessed = counted if known else guessed
+        if not known:
+            others = ", ".join(sorted({str(cell) for cell in mine})[:5])
+            warning = f"the task rows have other values ({others}), so the predicted ones count. Name the values alike"
+            column = replace(column, warnings=(*column.warnings, warning))
+    association = associate(task.labels, guessed, classes, [str(value) for value in values], known=known)
     verdict, reason = judge(measured, leak, association, margin, own_rows=own_rows)
     return ColumnAudit(column, verdict, reason, measured, leak, association)

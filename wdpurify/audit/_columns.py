@@ -35,7 +35,7 @@ class Column:
     warnings: tuple[str, ...]
 
 
-def describe_column(name: str, cells: Sequence[Any]) -> tuple[Column, Tensor, list[str]]:
+def describe_column(name: str, cells: Sequence[Any]) -> tuple[Column, Tensor, list[Any]]:
     """Look at a column and number its values.
 
     Args:
@@ -43,7 +43,7 @@ def describe_column(name: str, cells: Sequence[Any]) -> tuple[Column, Tensor, li
         cells: one value per row; None and NaN are missing.
 
     Returns:
-        The column; a number per row, int64, -1 where the value is missing or too rare; the names of the numbers.
+        The column; a number per row, int64, -1 where the value is missing or too rare; the values of the numbers.
     """
     values = [plain(cell) for cell in cells]
     found = Counter(value for value in values if value is not None)
@@ -61,7 +61,17 @@ def describe_column(name: str, cells: Sequence[Any]) -> tuple[Column, Tensor, li
     if small := [f"{value} ({found[value]})" for value in kept if found[value] < SMALL]:
         warnings.append(f"small groups, few rows to draw from: {', '.join(small)}")
     column = Column(name, dict(list(counts.items())[:50]), missing, _problem(found, kept), tuple(warnings))
-    return column, codes, [str(value) for value in kept]
+    return column, codes, kept
+
+
+def codes_of(cells: Sequence[Any], values: Sequence[Any]) -> Tensor:
+    """Number the cells of another source by ``values``, int64, shape ``(rows,)``; -1 for a missing or another value.
+
+    The type does not count: 1 is 1.0, True and the text "1".
+    """
+    number = {str(value): place for place, value in enumerate(values)} | {value: place for place, value in enumerate(values)}
+    found = [plain(cell) for cell in cells]
+    return torch.tensor([-1 if cell is None else number.get(cell, number.get(str(cell), -1)) for cell in found])
 
 
 def _problem(found: "Counter[Any]", kept: list[Any]) -> str:
@@ -70,7 +80,7 @@ def _problem(found: "Counter[Any]", kept: list[Any]) -> str:
         return "no row has a value"
     if len(found) == 1:
         return f"all rows have the same value, {next(iter(found))}: there are no groups to put together"
-    if len(found) > 20 and all(isinstance(value, float) for value in found):
+    if len(found) > 20 and any(isinstance(value, float) for value in found):
         return f"{len(found)} different numbers: a continuous column; cut it into a few ranges"
     if len(found) > rows / 2:
         return f"{len(found)} values in {rows} rows, nearly one per row: it looks like an identifier"
@@ -90,10 +100,12 @@ def cut(cells: Sequence[Any], name: str = "`groups`") -> list[Any]:
 
 
 def plain(cell: Any) -> Any:
-    """Convert a cell to a plain, hashable value; None for a missing one."""
+    """Convert a cell to a plain, hashable value, a whole float to an integer; None for a missing one."""
     value = cell.item() if hasattr(cell, "item") else cell
-    if isinstance(value, float) and math.isnan(value):
-        return None
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        value = int(value) if value.is_integer() else value
     if isinstance(value, (list, dict, set)):
         raise TypeError(f"`columns` must hold one label per row, got a {type(value).__name__}")
     return value

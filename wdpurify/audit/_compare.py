@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from wdpurify._labels import labels_of_rows
 from wdpurify._nuisances import columns_of_labels
 from wdpurify._rows import Collator
+from wdpurify.erasure import are_close, scores_in
 from wdpurify.features import call_with
+from wdpurify.features.classifier import find_classifier
 
 from ._columns import cut
 from ._inputs import Inputs
@@ -26,7 +28,8 @@ class Comparison:
         table: data frame with a row per model: ``accuracy`` over all rows, ``mean over cells`` and ``worst cell`` of class and
             nuisance, ``leakage`` of the nuisance from the features, ``output leakage`` from the outputs, and ``chance``. The
             second sees what was erased inside the classifier. With several nuisances a row per nuisance and model.
-        cells: data frame of the accuracy per class and nuisance, with a column per model and the number of ``rows``.
+        cells: data frame of the accuracy per class and nuisance, with a column per model and the number of ``rows``
+            (``number of rows`` beside a model of the name "rows").
     """
 
     table: Any
@@ -60,7 +63,8 @@ def compare(
     models are copied, never run or changed themselves.
 
     Args:
-        models: classifiers by name, such as ``{"plain": model, "purified": other}``.
+        models: classifiers by name, such as ``{"plain": model, "purified": other}``. They return scores or probabilities, a
+            tuple that begins with them, or an entry or attribute ``logits``.
         rows: what :class:`wdpurify.GroupSampler` takes, prepared like the models' own.
         labels: class per row: the number of the model's output, or one of ``classes``.
         groups: nuisance per row, or several as columns of a data frame or of a mapping, as for :func:`leakage`.
@@ -70,6 +74,7 @@ def compare(
 
     Raises:
         ValueError: if there is no model, lengths differ, or a label is no output of the model.
+        TypeError: if a model returns no scores.
 
     >>> from wdpurify.audit import compare
     >>> rows, hair = torch.eye(2).repeat(20, 1), list("ab") * 20
@@ -91,8 +96,9 @@ def compare(
     options: dict[str, Any] = {"layer": layer, "features": features, "device": device, "seed": seed}
     hits, leaks, told = {}, {}, {}
     for name, model in models.items():
-        scores = read_features(model, inputs, layer=None, features=_scores, device=device, seed=seed)
-        guessed = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
+        read = _Scores(name)
+        scores = read_features(model, inputs, layer=None, features=read, device=device, seed=seed)
+        guessed = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > read.limit(scores)).long()
         outputs = range(max(2, scores.shape[1]))
         if unknown := [label for label, place in zip(truth, places, strict=True) if place not in outputs]:
             raise ValueError(
@@ -104,9 +110,11 @@ def compare(
         told[name] = leakage(None, scores, columns, max_rows=max_rows, seed=seed)
     tables, cells = {}, {}
     for nuisance, values in columns.items():
-        frame = pandas.DataFrame({"class": truth, "nuisance": values} | hits).groupby(["class", "nuisance"])
-        cells[nuisance] = frame.mean().assign(rows=frame.size())
-        mean, worst = (getattr(cells[nuisance][list(models)], name)() for name in ("mean", "min"))
+        by = [pandas.Series(truth, name="class"), pandas.Series(values, name="nuisance")]
+        frame = pandas.DataFrame(hits).groupby(by)
+        accuracies = frame.mean()
+        cells[nuisance] = accuracies.assign(**{"number of rows" if "rows" in models else "rows": frame.size()})
+        mean, worst = accuracies.mean(), accuracies.min()
         tables[nuisance] = pandas.DataFrame(
             {
                 "accuracy": {name: sum(found) / len(found) for name, found in hits.items()},
@@ -122,9 +130,31 @@ def compare(
     return Comparison(pandas.concat(tables), pandas.concat(cells))
 
 
-def _scores(model: nn.Module, batch: Any) -> Tensor:
-    found = call_with(model, batch)
-    found = getattr(found, "logits", found)
-    found = found[0] if isinstance(found, tuple | list) else found
-    scores: Tensor = found[:, None] if found.ndim == 1 else found
-    return scores
+class _Scores:
+    """Reads the scores of a model, and whether those of a single output are its last layer's own, so no probabilities."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._is_of_layer = False
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        last: list[Any] = []
+        layer = find_classifier(model)
+        hook = None if layer is None else model.get_submodule(layer).register_forward_hook(lambda *call: last.append(call[2]))
+        try:
+            found = scores_in(call_with(model, batch))
+        finally:
+            if hook is not None:
+                hook.remove()
+        if not isinstance(found, Tensor):
+            raise TypeError(
+                f"`models`: {self._name!r} must return scores, a tuple that begins with them, or an entry or attribute "
+                f"`logits`, got {type(found).__name__}. Wrap it in a module that returns its scores"
+            )
+        self._is_of_layer |= any(isinstance(own, Tensor) and are_close(found.flatten(), own.flatten()) for own in last)
+        return found[:, None] if found.ndim == 1 else found
+
+    def limit(self, scores: Tensor) -> float:
+        """The number above which a single output says class 1."""
+        is_probability = not self._is_of_layer and bool(((scores >= 0) & (scores <= 1)).all())
+        return 0.5 if is_probability else 0.0

@@ -2,4 +2,5 @@
 
 from .erase import Erasing, ErasureReport
 from .eraser import Eraser, fit_eraser
+from .outputs import are_close, scores_in
 from .rows import BatchUnpacker

@@ -17,7 +17,7 @@ class AffineLayer:
 
     Args:
         layer: a linear layer or a 1x1 convolution, or an adapter library's layer around one (``base_layer``).
-        model: the model of the layer; :meth:`write` copies a weight first if another layer of the model shares it.
+        model: the model of the layer; :meth:`write` first copies what another layer of the model shares.
 
     Attributes:
         dim: input width.
@@ -37,9 +37,11 @@ class AffineLayer:
         self._device, self._dtype = weight.device, weight.dtype
         self.dim = weight.shape[1]
         self._axes = (1,) * (weight.ndim - 2)
-        self.has_bias = self._plain._parameters.get("bias") is not None
-        origin, *slopes = self._results(torch.cat([torch.zeros(1, self.dim), torch.eye(self.dim)]))
-        self.bias = origin if self.has_bias else None
+        # Without the layer's own bias, beside which half precision would round the weights away.
+        origin, *slopes = self._results(torch.cat([torch.zeros(1, self.dim), torch.eye(self.dim)]), with_bias=False)
+        bias = self._plain._parameters.get("bias")
+        self.has_bias = bias is not None
+        self.bias = None if bias is None else origin + bias.detach().double().cpu()
         self.weight = torch.stack(slopes, dim=1) - origin[:, None]
         self._check(torch.Generator("cpu").manual_seed(0))
 
@@ -55,7 +57,7 @@ class AffineLayer:
         Raises:
             ValueError: if the layer does not compute the new map afterwards; its former weights are then restored.
         """
-        shared = self._plain._parameters["weight"]
+        former_parameters = dict(self._plain._parameters)
         self._untie()
         parameters = {"weight": (self.weight, weight), "bias": (self.bias, bias)}
         held = {name: self._plain._parameters[name] for name, (_, new) in parameters.items() if new is not None}
@@ -74,24 +76,31 @@ class AffineLayer:
         except ValueError:
             for name, former in before.items():
                 self._plain._parameters[name].copy_(former)  # type: ignore[union-attr]
-            self._plain._parameters["weight"] = shared
+            self._plain._parameters.update(former_parameters)
             self.weight, self.bias = kept
             raise
 
     def _untie(self) -> None:
-        """Copy the layer's weight if another layer of the model shares it, such as an embedding."""
-        weight = self._plain._parameters["weight"]
+        """Copy the layer's parameters that another layer of the model shares, such as an embedding."""
         others = [] if self._model is None else [part for part in self._model.modules() if part is not self._plain]
-        if any(parameter is weight for part in others for parameter in part._parameters.values()):
-            assert weight is not None
-            self._plain.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
+        shared = {id(parameter) for part in others for parameter in part._parameters.values()}
+        for name, own in self._plain._parameters.items():
+            if own is not None and id(own) in shared:
+                self._plain._parameters[name] = nn.Parameter(own.detach().clone(), requires_grad=own.requires_grad)
 
     @torch.no_grad()
-    def _results(self, rows: Tensor) -> Tensor:
+    def _results(self, rows: Tensor, *, with_bias: bool = True) -> Tensor:
         """Run the layer on rows ``(rows, dim)``; returns float64, shape ``(rows, outputs)``."""
         given = rows.to(self._device, self._dtype).reshape(*rows.shape, *self._axes)
-        with evaluating(self._layer), torch.autocast(given.device.type, enabled=False):
-            scores: Tensor = self._layer(given)
+        bias = self._plain._parameters.get("bias")
+        if bias is not None and not with_bias:
+            self._plain._parameters["bias"] = nn.Parameter(torch.zeros_like(bias), requires_grad=False)
+        try:
+            with evaluating(self._layer), torch.autocast(given.device.type, enabled=False):
+                scores: Tensor = self._layer(given)
+        finally:
+            if bias is not None:
+                self._plain._parameters["bias"] = bias
         return scores.double().cpu().reshape(len(rows), -1)
 
     def _check(self, generator: torch.Generator) -> None:
@@ -123,8 +132,10 @@ def _plain_layer(layer: nn.Module) -> nn.Module:
     if weight is None or type(weight) is not nn.Parameter or not weight.is_floating_point():
         raise ValueError(_refusal(layer, "has no plain weight (it is a block, or parametrised, quantised or sharded)"))
     if isinstance(plain, _CONVOLUTIONS):
-        if set(plain.kernel_size) != {1} or plain.groups != 1 or set(plain.stride) != {1}:
-            raise ValueError(_refusal(layer, "is a convolution with a kernel larger than 1, with groups or with a stride"))
+        is_padded = plain.padding not in ("valid", "same") and set(plain.padding) != {0}
+        if set(plain.kernel_size) != {1} or plain.groups != 1 or set(plain.stride) != {1} or is_padded:
+            why = "is a convolution with a kernel larger than 1, with groups, with a stride or with padding"
+            raise ValueError(_refusal(layer, why))
     elif weight.ndim != 2 or not isinstance(getattr(plain, "in_features", getattr(plain, "in_channels", None)), int):
         raise ValueError(_refusal(layer, "is not a linear layer"))
     return plain

@@ -31,7 +31,8 @@ class ErasureReport(NamedTuple):
     Attributes:
         before: accuracy on the original features.
         after: accuracy on the erased features; both are NaN if there are too few rows.
-        chance: one over the number of label values. With several labels all three are means over them.
+        chance: one over the number of label values. A value or a label with too few rows does not count. With several labels
+            all three are means over them.
         directions: number of removed directions of the features.
         rows: number of different auxiliary rows.
         refitted: number of task rows in the classifier's refit; 0 without a refit.
@@ -74,10 +75,12 @@ class Erasing:
         self._of_features: dict[str, Any] = {"feature_dim": feature_dim, "pool": pool}
         self._seed = seed
 
+    @torch.inference_mode(False)
     def eraser(self, *, max_rows: int, through_origin: bool) -> Eraser:
         """Fit the map, see :func:`fit_eraser`, on at most ``max_rows`` auxiliary rows."""
         return fit_eraser(*self._rows(max_rows), through_origin=through_origin)
 
+    @torch.inference_mode(False)
     def fold(
         self, head: nn.Module, batches: Iterable[Any] | None, *, max_rows: int, unpack: BatchUnpacker | None
     ) -> ErasureReport:
@@ -100,14 +103,12 @@ class Erasing:
                     "`head` predicts these rows no better than their most frequent class, so it may not be trained, or not "
                     "read the purified features. Give the layer that reads them, after training",
                     ForeignHeadWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             weight, bias = refit(eraser(features), labels, weight, bias)
             refitted = len(labels)
-        before, after = _leakage(rows, self._seed)
+        before, after, chance = _leakage(rows, self._seed)
         layer.write(*self._agreed(_folded(eraser, weight, bias)))
-        values = [len(each.groups.unique()) for each in rows.of_each_label()]
-        chance = sum(1.0 / count for count in values) / len(values)
         return ErasureReport(before, after, chance, eraser.rank, len(rows.groups), refitted)
 
     @property
@@ -133,14 +134,21 @@ def _folded(eraser: Eraser, weight: Tensor, bias: Tensor | None) -> tuple[Tensor
     return weight - seen @ read.T, None if bias is None else bias + seen @ (read.T @ mean)
 
 
-def _leakage(rows: Rows, seed: int) -> tuple[float, float]:
+def _leakage(rows: Rows, seed: int) -> tuple[float, float, float]:
+    """Accuracy before and after erasing, and chance: means over the labels of which both parts hold two values or more."""
     generator = torch.Generator("cpu").manual_seed(derive_seed(seed, "held-out rows"))
     order = torch.randperm(len(rows.groups), generator=generator)
     cut = round(HELD_OUT * len(order))
     held_out, fitted = rows.part(order[:cut]), rows.part(order[cut:])
-    if len(fitted.groups.unique()) < 2:
-        return float("nan"), float("nan")
-    eraser = fit_eraser(*fitted)
-    erased = held_out._replace(features=eraser(held_out.features))
-    before, after = ([decoded(*each) for each in rows.of_each_label()] for rows in (held_out, erased))
-    return sum(before) / len(before), sum(after) / len(after)
+    erasable = torch.tensor([len(each.groups.unique()) > 1 for each in fitted.of_each_label()])
+    figures = []
+    if erasable.any():
+        held_out, fitted = held_out.with_labels(erasable), fitted.with_labels(erasable)
+        erased = held_out._replace(features=fit_eraser(*fitted)(held_out.features))
+        before, after = ([decoded(*each) for each in part.of_each_label()] for part in (held_out, erased))
+        figures = [(old, new, chance) for (old, chance), (new, _) in zip(before, after, strict=True) if chance == chance]
+    if not figures:
+        values = [len(each.groups.unique()) for each in rows.of_each_label()]
+        return float("nan"), float("nan"), sum(1.0 / count for count in values) / len(values)
+    old, new, chance = (sum(each) / len(figures) for each in zip(*figures, strict=True))
+    return old, new, chance

@@ -6,8 +6,8 @@ from torch import Tensor
 from .covariance import moments
 
 
-def decoded(features: Tensor, groups: Tensor, weights: Tensor) -> float:
-    """Compute the balanced accuracy of a linear discriminant by two-fold cross-validation.
+def decoded(features: Tensor, groups: Tensor, weights: Tensor) -> tuple[float, float]:
+    """Compute the balanced accuracy of a linear discriminant by two-fold cross-validation, and what chance gives.
 
     Args:
         features: float64, shape ``(rows, dim)``.
@@ -15,16 +15,17 @@ def decoded(features: Tensor, groups: Tensor, weights: Tensor) -> float:
         weights: weights of the rows, shape ``(rows,)``.
 
     Returns:
-        In [0, 1]; about one over the number of values if the features do not predict the label. The probe ignores values that
-        occur in one half only; NaN if fewer than two values remain.
+        The accuracy, in [0, 1], and one over the number of values, which it is near if the features do not predict the label.
+        The probe ignores values that occur in one half only; both are NaN if fewer than two values remain.
     """
     half = torch.arange(len(features)) % 2 == 0
     judged = torch.isin(groups, groups[half]) & torch.isin(groups, groups[~half])
     features, groups, weights, half = features[judged], groups[judged], weights[judged], half[judged]
-    if len(groups.unique()) < 2:
-        return float("nan")
+    values = len(groups.unique())
+    if values < 2:
+        return float("nan"), float("nan")
     halves = [_recalls(features, groups, weights, fitted) for fitted in (half, ~half)]
-    return float(torch.stack(halves).mean())
+    return float(torch.stack(halves).mean()), 1.0 / values
 
 
 def _recalls(features: Tensor, groups: Tensor, weights: Tensor, fitted: Tensor) -> Tensor:
