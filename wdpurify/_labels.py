@@ -49,14 +49,7 @@ def labels_of_rows(groups: Any, name: str = "groups") -> list[Hashable]:
     if hasattr(groups, "ndim") and groups.ndim != 1:
         raise ValueError(f"`{name}` must have shape (rows,), got {tuple(groups.shape)}")
     read = getattr(groups, "to_pylist", getattr(groups, "tolist", None))  # the first of Arrow's columns
-    labels = [_plain(label) for label in (read() if callable(read) else groups)]
-    wrong = next((row for row, label in enumerate(labels) if isinstance(label, Tensor)), None)
-    if wrong is not None:
-        raise ValueError(
-            f"`{name}` must hold one number or text per row, got a tensor of shape {tuple(labels[wrong].shape)} in row "
-            f"{wrong}. Give one number, for example `[int(label) for label in {name}]`"
-        )
-    return labels
+    return [_plain(label) for label in (read() if callable(read) else groups)]
 
 
 def _plain(label: Any) -> Any:
@@ -84,7 +77,7 @@ def numbers_of(labels: list[Hashable], name: str = "groups") -> tuple[list[Hasha
         The values, and the number of each row's value, int64, shape ``(rows,)``.
 
     Raises:
-        ValueError: if a label is missing.
+        ValueError: if a label is missing, or is a tensor with dimensions.
         TypeError: if a label is not hashable, or its ``repr`` differs between processes.
     """
     numbers: dict[Hashable, int] = {}
@@ -96,6 +89,11 @@ def numbers_of(labels: list[Hashable], name: str = "groups") -> tuple[list[Hasha
             raise TypeError(f"`{name}` must hold hashable labels, got {type(label).__name__} in row {row}") from error
         if number is None:
             number = numbers[label] = len(numbers)
+            if isinstance(label, Tensor):
+                raise ValueError(
+                    f"`{name}` must hold one number or text per row, got a tensor of shape {tuple(label.shape)} in row {row}. "
+                    f"Give one number, for example `[int(label) for label in {name}]`"
+                )
             if is_missing(label):
                 raise ValueError(f"`{name}` has no label in row {row} ({label}). Leave such rows out of the auxiliary set")
             if isinstance(label, tuple) and any(part is not None and is_missing(part) for part in label):
