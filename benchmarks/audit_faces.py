@@ -22,8 +22,7 @@ from purifybench.command import refuse_wrong
 from purifybench.faces.sets import TASK_SETS, auxiliary_faces
 from purifybench.methods import FACE_METHODS, Run
 from purifybench.network import Network
-from purifybench.tasks import TASKS, Task
-from purifybench.tasks._types import to_float
+from purifybench.tasks import TASKS, Task, to_float
 from rich.console import Console
 
 from wdpurify.audit import Audit, Leakage, audit, leakage

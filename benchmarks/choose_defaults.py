@@ -11,7 +11,7 @@ test picture is among these rows. Numbers of auxiliary rows are those beside 64 
 of them, in proportion.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,10 @@ from purifybench import tables
 from purifybench.backbones import BACKBONES
 from purifybench.command import Runs, read, refuse_wrong
 from purifybench.faces.sets import TASK_SETS
-from purifybench.frontier import TASK_ROWS, forms, in_proportion
-from purifybench.jobs import Job
-from purifybench.methods import METHODS, PUBLISHED_CRITIC, Method
-from purifybench.methods.purified import BATCH_SIZE, Purified
+from purifybench.frontier import forms, in_proportion
+from purifybench.jobs import Job, Plan
+from purifybench.methods import METHODS, PUBLISHED_CRITIC, TASK_ROWS, Methods, Purified
 from purifybench.picture_options import PictureOptions
-from purifybench.plan import Plan
 from purifybench.report import estimate
 from purifybench.results import Record, grouped
 from purifybench.tasks import Task, built
@@ -46,13 +44,13 @@ STEPS: Mapping[str, int] = {"colour": 400, "photo": 400, **dict.fromkeys(TASK_SE
 BIAS = 0.95
 
 
-def variants(task_rows: int = TASK_ROWS) -> Mapping[str, Callable[..., Method]]:
+def variants(task_rows: int = TASK_ROWS) -> Methods:
     """What is compared, its auxiliary rows in proportion to the task's.
 
     Args:
         task_rows: task rows per step.
     """
-    usual = in_proportion(BATCH_SIZE, task_rows)
+    usual = in_proportion(TASK_ROWS // 2, task_rows)
     default = partial(Purified, batch_size=usual)
     return {
         "plain": METHODS["plain"],
@@ -115,17 +113,10 @@ def plan(task: str, backbones: Sequence[str], arguments: Arguments) -> Plan:
     """The runs of all variants on a task, which read no test set."""
     on_pictures = task == "pictures"
     methods = variants(arguments.fine_tuning.batch_size if on_pictures else TASK_ROWS)
-    return Plan(
-        task=task,
-        methods=methods,
-        methods_wanted=arguments.variants or tuple(methods),
-        backbones=backbones,
-        seeds=TUNING_SEEDS[task],
-        tuning_seeds=(),
-        settings=arguments.picture_settings if on_pictures else partial(settings, task),
-        data={"bias": BIAS, **arguments.picture_data()} if on_pictures else {},
-        test=False,
-    )
+    wanted = {name: make for name, make in methods.items() if name in (arguments.variants or methods)}
+    made = arguments.picture_settings if on_pictures else partial(settings, task)
+    data = {"bias": BIAS, **arguments.picture_data()} if on_pictures else {}
+    return Plan(task, wanted, backbones, TUNING_SEEDS[task], made, data=data, test=False)
 
 
 def settings(task: str, backbone: str, seed: int) -> Settings:

@@ -7,20 +7,17 @@ Fewer seeds and steps than on the pages of the benchmarks. With one tuning seed,
 worse than there. `digits.py` and `fer.py` make the full tables.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import datasets
-import tyro
 from purifybench import report
-from purifybench.command import refuse_wrong
-from purifybench.jobs import Job, run_jobs
+from purifybench.command import Runs, read, refuse_wrong
+from purifybench.jobs import Job, Plan
 from purifybench.methods import METHODS
-from purifybench.plan import Plan
-from purifybench.results import ResultsStore
+from purifybench.results import Record
 from purifybench.tasks import Task, biased_colour, cartoon_faces
 from purifybench.training import Settings
 from rich.console import Console
@@ -33,7 +30,6 @@ ROWS = {
     report.DEFAULT: "wdpurify",
     report.UPPER_BOUND: "trained without the bias",
 }
-TUNED = "gradient reversal"
 
 
 @dataclass(frozen=True)
@@ -87,74 +83,62 @@ BENCHES: Mapping[str, Bench] = {
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Runs):
     """What purifying gains, in less than three minutes on two cores.
 
     Attributes:
         tasks: names of tasks; both by default.
         steps: optimiser steps per run; by default those of the task.
-        workers: runs side by side.
         cache: folder for drawn faces.
-        out: folder for results.
     """
 
     tasks: tuple[str, ...] = tuple(BENCHES)
     steps: int | None = None
-    workers: int = os.cpu_count() or 1
     cache: Path = Path("results/faces-cache")
     out: Path = Path("results/demo")
 
 
 def main() -> None:
     """Run one task after the other; the table grows as runs end."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+    arguments = read(Arguments, __doc__)
     refuse_wrong(arguments, known={"tasks": BENCHES}, filled=["tasks"], least={"steps": 1, "workers": 1})
     datasets.disable_progress_bars()  # drawing has its own
-    console = Console()
-    store = ResultsStore(arguments.out / "results.jsonl")
     for name in arguments.tasks:
-        run(name, arguments, store)
+        bench = BENCHES[name]
+        if name == "faces":
+            for seed in {*bench.seeds, *bench.tuning_seeds}:  # drawn once, on all cores
+                bench.build(seed=seed, cache=arguments.cache)
+        arguments.records([plan(name, arguments)], build_task, title=name, above=partial(table, bench))
+    console = Console()
     console.print("The weight of gradient reversal is chosen on one seed here, so that its row depends on chance.")
     console.print("All methods: python benchmarks/digits.py. All sets of faces: accelerate launch benchmarks/fer.py")
 
 
-def run(name: str, arguments: Arguments, store: ResultsStore) -> None:
-    """Make the runs of a task: first those without an option to tune, with the tuning behind them, then the tuned ones."""
+def plan(name: str, arguments: Arguments) -> Plan:
+    """The runs of a task."""
     bench = BENCHES[name]
-    builder = partial(build_task, cache=arguments.cache)
-    if name == "faces":
-        for seed in {*bench.seeds, *bench.tuning_seeds}:  # drawn once, on all cores
-            bench.build(seed=seed, cache=arguments.cache)
-    plan = Plan(
+    return Plan(
         task=name,
-        methods=METHODS,
-        methods_wanted=tuple(ROWS),
+        methods={method: METHODS[method] for method in METHODS if method in ROWS},
         backbones=("small-bn",),
         seeds=bench.seeds,
-        tuning_seeds=bench.tuning_seeds,
         settings=lambda backbone, seed: Settings(backbone=backbone, steps=arguments.steps or bench.steps, seed=seed),
+        tuning_seeds=bench.tuning_seeds,
+        chosen_by=("validation",),
     )
-    known = [job for job in plan.reported_jobs({}) if job.method != TUNED]
-    tuning = list(plan.tuning_jobs())
-    store.forget(job.key() for job in [*known, *tuning])
-    make = partial(run_jobs, build_task=builder, store=store, workers=arguments.workers)
-    make([*known, *tuning], title=f"{name}: three rows, and tuning", above=lambda: table(bench, known, store))
-    chosen = {key: options for key, options in plan.chosen_options(store).items() if key[2] == "validation"}
-    jobs = list(plan.reported_jobs(chosen))
-    tuned = [job for job in jobs if job.method == TUNED]
-    store.forget(job.key() for job in tuned)
-    make(tuned, title=f"{name}: the tuned row", above=lambda: table(bench, jobs, store))
 
 
-def build_task(job: Job, *, cache: Path) -> Task:
+def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
-    return BENCHES[job.task].build(seed=job.settings.seed, cache=cache)
+    return BENCHES[job.task].build(seed=job.settings.seed, cache=arguments.cache)
 
 
-def table(bench: Bench, jobs: Sequence[Job], store: ResultsStore) -> Table:
+def table(bench: Bench, records: Sequence[Record]) -> Table:
     """The rows that there are so far."""
-    rows = {row.method: row for row in report.summarise(store.found(job.key() for job in jobs))}
-    found = Table(title=bench.title, caption=_caption(bench), min_width=80)
+    rows = {row.method: row for row in report.summarise(records)}
+    seeds = len(bench.seeds)
+    counted = "one seed" if seeds == 1 else f"mean ± half a 95 % interval over {seeds} seeds"
+    found = Table(title=bench.title, caption=f"{counted}, {bench.steps} steps per run", min_width=80)
     found.add_column("method", no_wrap=True)
     for column in (*bench.tests.values(), "gap recovered %"):
         found.add_column(column, justify="right")
@@ -165,11 +149,6 @@ def table(bench: Bench, jobs: Sequence[Job], store: ResultsStore) -> Table:
         recovered = str(row.recovered) if row and row.recovered else ""
         found.add_row(name, *accuracies, recovered, style="bold" if method == report.DEFAULT else None)
     return found
-
-
-def _caption(bench: Bench) -> str:
-    few = f"{bench.steps} steps per run"
-    return f"one seed, {few}" if len(bench.seeds) == 1 else f"mean ± half a 95 % interval over {len(bench.seeds)} seeds, {few}"
 
 
 if __name__ == "__main__":

@@ -19,11 +19,9 @@ from accelerate import PartialState
 from purifybench import paper_tables, tables
 from purifybench.backbones import BACKBONES
 from purifybench.command import Comparison, read, refuse_wrong
-from purifybench.jobs import Job
+from purifybench.jobs import Job, Plan
 from purifybench.methods import METHODS
-from purifybench.plan import Plan
 from purifybench.results import Record, grouped
-from purifybench.task_report import write_task_report
 from purifybench.tasks import TASKS, Task, built, needed_options
 from purifybench.training import Settings
 
@@ -84,7 +82,6 @@ def main() -> None:
     """Tune what is to be tuned, run everything, report."""
     arguments = read(Arguments, __doc__)
     check(arguments)
-    console = tables.console(110)
     made: list[Record] = []
     usual = ("real",) if arguments.real.train else ("colour", "photo")
     for task in dict.fromkeys(arguments.tasks or usual):
@@ -93,10 +90,9 @@ def main() -> None:
         made += found
         for backbone, records in grouped(found, "backbone").items() if PartialState().is_main_process else ():
             title = f"{task} ({backbone}, {records[0]['key']['settings']['steps']} steps)"
-            folder = arguments.out / f"{task}-{backbone}"
-            write_task_report(title, records, planned.chosen_options(arguments.store), asdict(arguments), folder, console)
+            arguments.report(title, records, planned, arguments.out / f"{task}-{backbone}", width=110)
     if PartialState().is_main_process:
-        paper_tables.write(made, arguments.out, console, wanted=("2",))
+        paper_tables.write(made, arguments.out, tables.console(110), wanted=("2",))
 
 
 def check(arguments: Arguments) -> None:
@@ -139,16 +135,10 @@ def settings(task: str, arguments: Arguments, backbone: str, seed: int) -> Setti
 
 def plan(task: str, arguments: Arguments) -> Plan:
     """The runs of a task."""
-    return Plan(
-        task=task,
-        methods=METHODS,
-        methods_wanted=arguments.wanted(METHODS),
-        backbones=arguments.backbones,
-        seeds=arguments.seeds,
-        tuning_seeds=TUNING_SEEDS,
-        settings=partial(settings, task, arguments),
-        data={"bias": arguments.bias, "image_size": arguments.image_size, "real": asdict(arguments.real)},
-    )
+    data = {"bias": arguments.bias, "image_size": arguments.image_size, "real": asdict(arguments.real)}
+    made = partial(settings, task, arguments)
+    methods = arguments.wanted(METHODS)
+    return Plan(task, methods, arguments.backbones, arguments.seeds, made, tuning_seeds=TUNING_SEEDS, data=data)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ Each has a `--help`, which says what is to be run before.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,10 +25,9 @@ from purifybench import frontier as costs
 from purifybench.command import refuse_wrong
 from purifybench.faces.composition import EXPRESSIONS
 from purifybench.faces.sets import HAIR, TASK_SETS, auxiliary_faces, partner, task_faces
-from purifybench.methods import Method, Purified
+from purifybench.methods import Methods, Purified
 from purifybench.results import Record, ResultsStore, described, grouped
-from purifybench.tasks import biased_colour
-from purifybench.tasks._types import to_float
+from purifybench.tasks import biased_colour, to_float
 from purifybench.training import Outcome, Settings, train
 from rich.progress import track
 
@@ -43,7 +42,7 @@ BARS = {
 }
 TEST = "unbiased"
 #: What the curves are of, and the options that make it so.
-FORMS: Mapping[str, Callable[..., Method]] = {
+FORMS: Methods = {
     "healthy: the groups come together": Purified,
     "watched (strength 0): there is something to forget": partial(Purified, strength=0.0),
     "labels that say nothing": partial(Purified, shuffled=True),

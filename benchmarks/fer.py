@@ -22,9 +22,8 @@ from purifybench import paper_tables, tables
 from purifybench.backbones import BACKBONES, reads
 from purifybench.command import Comparison, read, refuse_wrong
 from purifybench.faces.sets import TASK_SETS, auxiliary_faces, task_faces
-from purifybench.jobs import Job
+from purifybench.jobs import Job, Plan
 from purifybench.methods import FACE_METHODS
-from purifybench.plan import Plan
 from purifybench.report import BASELINE, DEFAULT, UPPER_BOUND
 from purifybench.results import provenance
 from purifybench.tasks import Task, built
@@ -174,7 +173,7 @@ def plans(arguments: Arguments) -> list[Plan]:
         found.append(make(helped, "hair", main))
         found += [make((DEFAULT,), "hair", kind) for kind in others]
         found += [make((DEFAULT,), "smiling", main)] if arguments.table == "3" else []
-    return [plan for plan in found if plan.methods_wanted]
+    return [plan for plan in found if plan.methods]
 
 
 def _plan(name: str, arguments: Arguments, methods: tuple[str, ...], label: str, auxiliary: str) -> Plan:
@@ -183,12 +182,11 @@ def _plan(name: str, arguments: Arguments, methods: tuple[str, ...], label: str,
     described |= real if arguments.real.celeba else {"bias": arguments.bias}
     return Plan(
         task=name,
-        methods=FACE_METHODS,
-        methods_wanted=methods,
+        methods={method: make for method, make in FACE_METHODS.items() if method in methods},
         backbones=arguments.backbones,
         seeds=arguments.seeds,
+        settings=lambda backbone, seed: Settings(backbone=backbone, steps=arguments.steps, seed=seed),
         tuning_seeds=TUNING_SEEDS,
-        settings=lambda backbone, seed: Settings(backbone=backbone, steps=arguments.steps, batch_size=64, seed=seed),
         data=described,
         rename=partial(row_name, label=label, auxiliary=auxiliary),
     )

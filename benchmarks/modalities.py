@@ -12,7 +12,7 @@ class equally often with each nuisance. A bench without its data or packages is 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -21,33 +21,27 @@ from typing import Any, Literal
 
 import datasets
 from accelerate import PartialState
-from purifybench import bench_table, paper_tables, tables
+from purifybench import bench_table, tables
 from purifybench.adapted import network_named
 from purifybench.benches import BENCHES
 from purifybench.command import Comparison, read, refuse_wrong
-from purifybench.jobs import Job
-from purifybench.methods import (
-    FITTED_METHODS,
-    modality_methods,
-    own_rows_methods,
-    several_labels_methods,
-    tuned_variants,
-)
-from purifybench.plan import Plan
-from purifybench.report import BASELINE, UPPER_BOUND
-from purifybench.results import Record, provenance
+from purifybench.jobs import Job, Plan
+from purifybench.methods import TABLES, Methods, methods_of
+from purifybench.report import UPPER_BOUND
+from purifybench.results import Record, provenance, write_accuracies
 from purifybench.tasks import Task, on_own_rows
 
 #: Seed that chooses the options of tuned methods; no reported seed takes part.
 TUNING_SEEDS = (1001,)
 #: Seeds on which variants of the default are compared.
 VARIANT_SEEDS = (1001, 1002, 1003, 1004)
-#: The methods of each kind of run.
-ALL_METHODS = (several_labels_methods, own_rows_methods, tuned_variants)
-#: Every method's name, in the order of the table.
-METHOD_NAMES = tuple(
-    dict.fromkeys(name for methods in ALL_METHODS for kind in ("", *FITTED_METHODS) for name in methods(2, kind))
+#: The tables of methods, see `TABLES`.
+USUAL, SEVERAL_LABELS, OWN_ROWS, VARIANTS = (
+    "kinds of data",
+    *(f"kinds of data, {runs}" for runs in ("several labels", "own rows", "variants")),
 )
+#: Every method's name, in the order of the table.
+METHOD_NAMES = tuple(dict.fromkeys(name for table in (SEVERAL_LABELS, OWN_ROWS, VARIANTS) for name in TABLES[table]))
 
 
 @dataclass(frozen=True)
@@ -109,8 +103,7 @@ def main() -> None:
 
 def check(arguments: Arguments) -> None:
     """Say what is wrong with the arguments before anything runs."""
-    methods = [name for kind in ("", *FITTED_METHODS) for name in _methods(arguments)(2, kind)]
-    known = {"benches": BENCHES, "methods": methods}
+    known = {"benches": BENCHES, "methods": TABLES[table(arguments)]}
     refuse_wrong(arguments, known=known, filled=["seeds"], least={"steps": 1, "workers": 1}, shares=["bias"])
     if arguments.tune and arguments.own_rows:
         raise SystemExit("--tune and --own-rows: choose one")
@@ -134,24 +127,24 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
         return str(error)
     except ValueError as error:
         raise SystemExit(f"{name}: {error}") from error
-    methods = runnable(_methods(arguments)(bench.batch_size, bench.fitted))
+    methods = runnable(methods_of(table(arguments), bench.batch_size, bench.fitted))
     return Plan(
         task=name,
-        methods=methods,
-        methods_wanted=(BASELINE, UPPER_BOUND, *arguments.methods) if arguments.methods else tuple(methods),
+        methods=arguments.wanted(methods, UPPER_BOUND),
         backbones=(bench.network,),
         seeds=seeds(arguments),
-        tuning_seeds=TUNING_SEEDS,
         settings=partial(bench.settings, options, arguments.steps),
+        tuning_seeds=TUNING_SEEDS,
         data=bench.data(given) | ({"own rows": True} if arguments.own_rows else {}),
         test=not arguments.tune,
     )
 
 
-def _methods(arguments: Arguments) -> Callable[[int, str], dict[str, Any]]:
+def table(arguments: Arguments) -> str:
+    """The table of methods that is made."""
     if arguments.tune or arguments.own_rows:
-        return tuned_variants if arguments.tune else own_rows_methods
-    return several_labels_methods if "+" in arguments.adult_nuisance else modality_methods
+        return VARIANTS if arguments.tune else OWN_ROWS
+    return SEVERAL_LABELS if "+" in arguments.adult_nuisance else USUAL
 
 
 def seeds(arguments: Arguments) -> tuple[int, ...]:
@@ -159,7 +152,7 @@ def seeds(arguments: Arguments) -> tuple[int, ...]:
     return VARIANT_SEEDS if arguments.tune else arguments.seeds
 
 
-def runnable(methods: dict[str, Any]) -> dict[str, Any]:
+def runnable(methods: Methods) -> Methods:
     """The methods without those whose package is missing; a line says which that are."""
     missing = [name for name in methods if name.startswith("Fairlearn") and find_spec("fairlearn") is None]
     if missing and PartialState().is_main_process:
@@ -195,7 +188,7 @@ def write_report(records: Sequence[Record], chosen: Sequence[dict[str, Any]], ar
     }
     written = {"arguments": json.loads(json.dumps(asdict(arguments), default=str)), "chosen": list(chosen), "tables": cells}
     (arguments.out / "report.json").write_text(json.dumps(provenance() | written, indent=1), encoding="utf-8")
-    paper_tables.write_accuracies(records, arguments.out / "accuracy.csv")
+    write_accuracies(records, arguments.out / "accuracy.csv")
     console.print(f"report.md, report.json and accuracy.csv: {arguments.out}")
 
 

@@ -30,13 +30,11 @@ from purifybench import tables
 from purifybench.adapted import network_named
 from purifybench.benches import BENCHES
 from purifybench.frontier import forms
-from purifybench.methods import METHODS, Method, Run, modality_methods
-from purifybench.methods.plain import Plain
+from purifybench.methods import Methods, Plain, Run, every_method
 from purifybench.network import Network
 from purifybench.recipe import Recipe, make_optimizer
 from purifybench.results import provenance
-from purifybench.tasks import Auxiliary, Split, Task
-from purifybench.tasks._types import to_float
+from purifybench.tasks import Auxiliary, Split, Task, to_float
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -83,7 +81,7 @@ class TwoUpdates(Plain):
 
     def __init__(self, run: Run, *, batch_size: int) -> None:
         super().__init__(run)
-        self.inner = METHODS["as published, to population"](run, batch_size=batch_size)
+        self.inner = every_method()["as published, to population"](run, batch_size=batch_size)
         self.optimizer: torch.optim.Optimizer | None = None
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -95,20 +93,19 @@ class TwoUpdates(Plain):
         return F.cross_entropy(self.network(images), labels)
 
 
-def compared(task_rows: int, *, frontier: bool) -> dict[str, Callable[..., Method]]:
+def compared(task_rows: int, *, frontier: bool) -> Methods:
     """The methods, with auxiliary rows in proportion to the task's."""
-    plain = {"plain loop": METHODS["plain"]}
     if frontier:
-        return plain | dict(forms(task_rows))
+        return {"plain loop": Plain, **forms(task_rows)}
+    shares = {"wdpurify, a sixth": 6, "wdpurify, a third": 3, "wdpurify, half": 2}
     half = {"batch_size": task_rows // 2}
-    return plain | {
-        **{
-            f"wdpurify, {share}": partial(METHODS["wdpurify"], batch_size=max(1, task_rows // part))
-            for share, part in (("a sixth", 6), ("a third", 3), ("half", 2))
-        },
-        "wdpurify, one-sided": partial(METHODS["wdpurify, one-sided, balanced"], **half),
+    every = every_method()
+    return {
+        "plain loop": Plain,
+        **{name: partial(every["wdpurify"], batch_size=max(1, task_rows // part)) for name, part in shares.items()},
+        "wdpurify, one-sided": partial(every["wdpurify, one-sided, balanced"], **half),
         "wdpurify, two updates (the paper's Alg. 1)": partial(TwoUpdates, **half),
-        "gradient reversal": partial(METHODS["gradient reversal"], **half),
+        "gradient reversal": partial(every["gradient reversal"], **half),
     }
 
 
@@ -146,7 +143,7 @@ class Subject:
 
     task: Task
     network: Callable[[], Network]
-    methods: dict[str, Callable[..., Method]]
+    methods: Methods
     batch_size: int
     recipe: Recipe | None = None
 
@@ -175,15 +172,15 @@ def bench(name: str, arguments: Arguments) -> Subject:
         raise ValueError(f"{name} needs {' and '.join(f'--{option}' for option in missing)}")
     task = found.task(0, vars(arguments))
     network = partial(network_named, found.network, task.n_classes, dict(found.network_options(task)))
-    named = modality_methods(found.batch_size)
-    methods = {"plain loop": named["plain"], **{name: named[name] for name in ("gradient reversal", "wdpurify")}}
+    every = every_method(found.batch_size)
+    methods = {"plain loop": Plain, **{name: every[name] for name in ("gradient reversal", "wdpurify")}}
     return Subject(task, network, methods, found.batch_size, found.recipe)
 
 
 class Turn:
     """One method with its own network and optimiser."""
 
-    def __init__(self, make: Callable[..., Method], subject: Subject, device: torch.device) -> None:
+    def __init__(self, make: Callable[..., Plain], subject: Subject, device: torch.device) -> None:
         torch.manual_seed(0)
         self.device = device
         network = subject.network().to(device)

@@ -12,7 +12,7 @@ Writes a table per task and bias, `results.jsonl` (one line per run), `accuracy.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,14 @@ from typing import Any
 import datasets
 import numpy as np
 from accelerate import PartialState
-from purifybench import figures, paper_tables, tables
+from purifybench import figures
 from purifybench.command import Comparison, read, refuse_wrong
 from purifybench.faces.sets import TASK_SETS
-from purifybench.jobs import Job
+from purifybench.jobs import Job, Plan
 from purifybench.methods import OWN_ROWS_METHODS
 from purifybench.picture_options import PictureOptions
-from purifybench.plan import Plan
 from purifybench.report import estimate
-from purifybench.results import Record, grouped
-from purifybench.task_report import write_task_report
+from purifybench.results import Record, grouped, write_accuracies
 from purifybench.tasks import Task, biased_colour, cartoon_faces, on_own_rows, tinted_shapes
 from purifybench.training import Settings
 
@@ -74,14 +72,11 @@ def main() -> None:
             made[bias] = arguments.records([planned], build_task, title=f"{task}, bias {bias}")
             every += made[bias]
             if PartialState().is_main_process:
-                said = asdict(arguments) | {"bias": bias}
-                chosen = planned.chosen_options(arguments.store)
-                folder = arguments.out / f"{task}-{bias}"
-                write_task_report(f"{task}, bias {bias}", made[bias], chosen, said, folder, tables.console())
+                arguments.report(f"{task}, bias {bias}", made[bias], planned, arguments.out / f"{task}-{bias}", bias=bias)
         if PartialState().is_main_process and len(made) > 1:
             figures.over_bias(curves(made), task, arguments.out / f"{task}-bias.png")
     if PartialState().is_main_process:
-        paper_tables.write_accuracies(every, arguments.out / "accuracy.csv")
+        write_accuracies(every, arguments.out / "accuracy.csv")
 
 
 def settings(task: str, arguments: Arguments, backbone: str, seed: int) -> Settings:
@@ -99,16 +94,11 @@ def plan(task: str, bias: float, arguments: Arguments) -> Plan:
     described: dict[str, Any] = {"bias": bias, "own rows": True}
     described |= {"test": "every nuisance"} if task == "colour" or task in TASK_SETS else {}
     described |= arguments.picture_data() if task == "pictures" else {}
-    return Plan(
-        task=task,
-        methods=OWN_ROWS_METHODS,
-        methods_wanted=tuple(name for name in arguments.wanted(OWN_ROWS_METHODS) if bias < 1 or name not in BALANCED),
-        backbones=({"pictures": arguments.fine_tuning.network, "shapes": SHAPES_NETWORK}.get(task, "small-bn"),),
-        seeds=arguments.seeds,
-        tuning_seeds=TUNING_SEEDS,
-        settings=partial(settings, task, arguments),
-        data=described,
-    )
+    wanted = arguments.wanted(OWN_ROWS_METHODS).items()
+    methods = {name: make for name, make in wanted if bias < 1 or name not in BALANCED}
+    networks = ({"pictures": arguments.fine_tuning.network, "shapes": SHAPES_NETWORK}.get(task, "small-bn"),)
+    made = partial(settings, task, arguments)
+    return Plan(task, methods, networks, arguments.seeds, made, tuning_seeds=TUNING_SEEDS, data=described)
 
 
 def build_task(job: Job, *, arguments: Arguments) -> Task:

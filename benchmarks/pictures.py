@@ -9,18 +9,16 @@ each class equally often with each nuisance. Writes a table, `results.jsonl` (on
 and figures to `--out`.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 from accelerate import PartialState
-from purifybench import paper_tables, tables
 from purifybench.command import Comparison, read, refuse_wrong
-from purifybench.jobs import Job
+from purifybench.jobs import Job, Plan
 from purifybench.methods import PICTURE_METHODS
 from purifybench.picture_options import PictureOptions
-from purifybench.plan import Plan
-from purifybench.task_report import write_task_report
+from purifybench.results import write_accuracies
 from purifybench.tasks import Task
 
 #: Seed that chooses the options of tuned methods; no reported seed takes part.
@@ -54,24 +52,16 @@ def main() -> None:
     if state.is_main_process:
         network = arguments.fine_tuning.network
         title = f"pictures ({network}, bias {arguments.bias}, {planned.settings(network, 0).steps} steps)"
-        folder = arguments.out / f"pictures-{network.replace(':', '.')}"
-        chosen = planned.chosen_options(arguments.store)
-        write_task_report(title, found, chosen, asdict(arguments), folder, tables.console())
-        paper_tables.write_accuracies(found, arguments.out / "accuracy.csv")
+        arguments.report(title, found, planned, arguments.out / f"pictures-{network.replace(':', '.')}")
+        write_accuracies(found, arguments.out / "accuracy.csv")
 
 
 def plan(arguments: Arguments) -> Plan:
     """The runs."""
-    return Plan(
-        task="pictures",
-        methods=PICTURE_METHODS,
-        methods_wanted=arguments.wanted(PICTURE_METHODS),
-        backbones=(arguments.fine_tuning.network,),
-        seeds=arguments.seeds,
-        tuning_seeds=TUNING_SEEDS,
-        settings=arguments.picture_settings,
-        data={"bias": arguments.bias, **arguments.picture_data()},
-    )
+    methods, networks = arguments.wanted(PICTURE_METHODS), (arguments.fine_tuning.network,)
+    data = {"bias": arguments.bias, **arguments.picture_data()}
+    made = arguments.picture_settings
+    return Plan("pictures", methods, networks, arguments.seeds, made, tuning_seeds=TUNING_SEEDS, data=data)
 
 
 def build_task(job: Job, *, arguments: Arguments) -> Task:

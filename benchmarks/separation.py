@@ -8,7 +8,7 @@ are probed for the auxiliary label at the end. Runs of `pictures.py` have both f
 adds them, with the number of groups behind a colon.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,9 @@ from accelerate import PartialState
 from purifybench import figures, tables
 from purifybench.command import Runs, read, refuse_wrong
 from purifybench.faces.sets import TASK_SETS
-from purifybench.jobs import Job
-from purifybench.methods import Method
-from purifybench.methods.purified import Purified
+from purifybench.jobs import Job, Plan
+from purifybench.methods import Methods, Purified
 from purifybench.network import features_of
-from purifybench.plan import Plan
 from purifybench.report import estimate
 from purifybench.results import Record, ResultsStore
 from purifybench.tasks import Task, built
@@ -42,7 +40,7 @@ class Probed(Purified):
         return {"leakage": 100.0 * found.balanced_accuracy, "groups": float(len(set(self.groups)))}
 
 
-METHODS: Mapping[str, Callable[..., Method]] = {
+METHODS: Methods = {
     "watched": partial(Probed, strength=0.0),
     "purified": Probed,
     "labels shuffled, watched": partial(Probed, strength=0.0, shuffled=True),
@@ -120,16 +118,7 @@ def main() -> None:
     refuse_wrong(arguments, known={"tasks": STEPS}, filled=["seeds"])
     further = [opened(more) for more in arguments.more]
     plans = [
-        Plan(
-            task=task,
-            methods=METHODS,
-            methods_wanted=tuple(METHODS),
-            backbones=arguments.backbones,
-            seeds=arguments.seeds,
-            tuning_seeds=(),
-            settings=partial(settings, task),
-            data={"probe": "auxiliary"},
-        )
+        Plan(task, METHODS, arguments.backbones, arguments.seeds, partial(settings, task), data={"probe": "auxiliary"})
         for task in arguments.tasks
     ]
     state = PartialState()

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from .methods import FITTED_METHODS
+from .methods import FITTED_ON
 from .report import BASELINE, UPPER_BOUND, Estimate, clear, estimate, share
 from .results import Record
 
@@ -50,9 +50,8 @@ def recovered(found: pd.DataFrame) -> Figures:
 def estimates(found: pd.DataFrame, column: str) -> Figures:
     """Mean and interval of a column; methods that take no step have no time per step."""
     table: dict[str, dict[str, Estimate]] = {}
-    stepless = {name for methods in FITTED_METHODS.values() for name in methods}
     for (method, bench), values in found.groupby(["method", "bench"], sort=False)[column]:
-        if column != "milliseconds" or method not in stepless:
+        if column != "milliseconds" or method not in FITTED_ON:
             table.setdefault(method, {})[bench] = estimate(values)
     return table
 

@@ -1,18 +1,22 @@
-"""What commands share: options that all have, checks of these before anything runs, and from planned runs to their records."""
+"""What commands share: options that all have, checks of these before anything runs, and from planned runs to their report."""
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
+from accelerate import PartialState
+from rich.console import RenderableType
 
+from . import figures, report, tables
 from .former_names import with_present_names
-from .plan import Plan, carry_out
-from .report import BASELINE
-from .results import Record, ResultsStore
+from .jobs import Job, Plan, run_jobs
+from .methods import Methods
+from .results import Record, ResultsStore, provenance
 from .tasks import Task
 
 Kind = TypeVar("Kind")
@@ -37,17 +41,74 @@ class Runs:
         """Where the records of the runs are."""
         return ResultsStore(self.out / "results.jsonl")
 
-    def records(self, plans: Sequence[Plan], build_task: Callable[..., Task], *, title: str) -> list[Record]:
+    def records(
+        self,
+        plans: Sequence[Plan],
+        build_task: Callable[..., Task],
+        *,
+        title: str,
+        above: Callable[[list[Record]], RenderableType] | None = None,
+    ) -> list[Record]:
         """Tune what is to be tuned, make every run, and give the records of the reported ones.
 
+        Other runs in the store always stay.
+
         Args:
-            plans: of the same methods.
+            plans: what to run.
             build_task: called with a `Job` and these options as ``arguments``.
             title: what the progress bars say.
+            above: makes what is shown above the last progress bar, of the records that there are so far.
         """
-        builder = partial(build_task, arguments=self)
-        jobs = carry_out(plans, builder, self.store, workers=self.workers, resume=self.resume, title=title)
-        return self.store.found(job.key() for job in jobs)
+        methods = {name: make for plan in plans for name, make in plan.methods.items()}
+        make = partial(run_jobs, build_task=partial(build_task, arguments=self), store=self.store, workers=self.workers)
+
+        def carry_out(jobs: list[Job], stage: str, **shown: Any) -> None:
+            if not self.resume and PartialState().is_main_process:
+                self.store.forget(job.key() for job in jobs)
+            PartialState().wait_for_everyone()
+            make(jobs, title=f"{title}: {stage}", methods=methods, **shown)
+
+        def found() -> list[Record]:
+            return self.store.found(job.key() for job in reported)
+
+        carry_out([job for plan in plans for job in plan.tuning_jobs()], "tuning")
+        reported = [job for plan in plans for job in plan.reported_jobs(plan.chosen_options(self.store))]
+        carry_out(reported, "all methods", above=above and (lambda: above(found())))
+        return found()
+
+    def report(self, title: str, records: Sequence[Record], plan: Plan, folder: Path, *, width: int = 160, **said: Any) -> None:
+        """The report of one task and network in a folder of its own: a table, Markdown, JSON and figures.
+
+        Args:
+            title: of table and figures.
+            records: runs that read the test sets.
+            plan: where they come from.
+            folder: where to write.
+            width: of the terminal at least.
+            **said: of the arguments that are written down, those that differ from these.
+        """
+        console = tables.console(width)
+        rows = report.summarise(records)
+        console.print(report.terminal_table(title, rows))
+        console.print(report.verdict(rows))
+        console.print(report.bound_line(rows))
+        figures.accuracy_bars(rows, title, folder / "accuracy.png")
+        figures.critic_over_steps(records, title, folder / "critic.png")
+        figures.component_shares(records, title, folder / "components.png")
+        text = f"{title}\n\n{report.markdown_table(rows)}\n\n{report.bound_line(rows)}\n"
+        (folder / "report.md").write_text(text, encoding="utf-8")
+        backbone = records[0]["key"]["settings"]["backbone"]
+        described = {
+            "arguments": json.loads(json.dumps(asdict(self) | said, default=str)),
+            "chosen": [
+                {"method": method, "by": validation, "options": dict(options)}
+                for (name, method, validation), options in plan.chosen_options(self.store).items()
+                if name == backbone
+            ],
+            "rows": [asdict(row) for row in rows],
+        }
+        (folder / "report.json").write_text(json.dumps(provenance() | described, indent=1), encoding="utf-8")
+        console.print(f"figures, report.md and report.json: {folder}")
 
 
 @dataclass(frozen=True)
@@ -62,9 +123,10 @@ class Comparison(Runs):
     methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
-    def wanted(self, methods: Mapping[str, Any]) -> tuple[str, ...]:
-        """Of the names of methods those to run."""
-        return (BASELINE, *self.methods) if self.methods else tuple(methods)
+    def wanted(self, methods: Methods, *always: str) -> Methods:
+        """Of the methods those to run, plain training and others that are ``always`` among them."""
+        names = {report.BASELINE, *always, *self.methods}
+        return {name: make for name, make in methods.items() if not self.methods or name in names}
 
 
 def read(kind: type[Kind], description: str | None) -> Kind:

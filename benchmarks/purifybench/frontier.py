@@ -1,16 +1,13 @@
 """Accuracy against cost: how many auxiliary rows, how often; the forms between which a user chooses."""
 
-from collections.abc import Callable, Mapping
 from functools import partial
 
-from .methods import Method
-from .methods.purified import Purified
+from .methods import TASK_ROWS, Methods, Purified
 
-#: Task rows per step that the auxiliary rows below are meant for.
-TASK_ROWS = 64
 #: Of the library's default.
 STRENGTH = 0.5
-#: Auxiliary rows per acting step, and every how many steps there is one; the strength grows as they become rarer.
+#: Auxiliary rows per acting step beside `TASK_ROWS`, and every how many steps there is one.
+#: The strength grows as they become rarer.
 FORMS = ((8, 1), (11, 1), (16, 1), (21, 1), (32, 1), (64, 1), (32, 2), (64, 2), (64, 3))
 
 
@@ -32,7 +29,7 @@ def in_proportion(rows: int, task_rows: int) -> int:
     return max(1, round(rows * task_rows / TASK_ROWS))
 
 
-def forms(task_rows: int = TASK_ROWS) -> Mapping[str, Callable[..., Method]]:
+def forms(task_rows: int = TASK_ROWS) -> Methods:
     """The default in every form, its auxiliary rows in proportion to the task's."""
     return {
         form_name(rows, every): partial(

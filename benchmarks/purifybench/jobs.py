@@ -1,16 +1,20 @@
-"""Many runs: which there are, doing them side by side on the cores at hand, and keeping what they give."""
+"""Many runs: which a benchmark makes, doing them side by side on the cores at hand, and keeping what they give.
+
+Methods that declare a grid are tuned on validation data; then every method runs on every seed.
+"""
 
 import json
 import multiprocessing
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from rich.console import RenderableType
@@ -19,7 +23,7 @@ from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, TimeElap
 from wdpurify._findings import FINDINGS
 from wdpurify.exceptions import PurifyWarning
 
-from .methods import METHODS, Method
+from .methods import METHODS, Methods, Options, candidates
 from .results import Record, ResultsStore, key_digest
 from .tasks import Task
 from .training import Settings, describe, train
@@ -55,6 +59,87 @@ class Job:
 
 #: Builds the task of a job.
 TaskBuilder = Callable[[Job], Task]
+#: Best options by backbone, method and the validation set that chose them.
+Chosen = Mapping[tuple[str, str, str], Options]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of one task.
+
+    Attributes:
+        task: name of the task.
+        methods: names and constructors of those to run, in the order of the tables.
+        backbones: names of networks.
+        seeds: one run each.
+        settings: makes a run's settings from backbone and seed.
+        tuning_seeds: of the runs that choose options; no reported seed takes part.
+        chosen_by: validation sets that choose options, each for a row of its own.
+        data: what the data depend on beside task and seed.
+        rename: what a method's row is called in the tables, from its usual name.
+        test: read the test sets; without it the runs are judged by validation rows, to choose a default.
+    """
+
+    task: str
+    methods: Methods
+    backbones: Sequence[str]
+    seeds: Sequence[int]
+    settings: Callable[[str, int], Settings]
+    tuning_seeds: Sequence[int] = ()
+    chosen_by: Sequence[str] = ("validation", "oracle")
+    data: Mapping[str, Any] = field(default_factory=dict)
+    rename: Callable[[str], str] = str
+    test: bool = True
+
+    def tuning_jobs(self) -> Iterable[Job]:
+        """Runs that choose the options of the methods that declare a grid; they read validation data alone."""
+        for backbone in self.backbones:
+            for method, make in self.methods.items():
+                for seed in self.tuning_seeds:  # outside, as a task is built once per seed
+                    settings = self.settings(backbone, seed)
+                    for options in candidates(make):
+                        yield Job(self.task, method, settings, options=options, test=False, data=self.data)
+
+    def chosen_options(self, store: ResultsStore) -> Chosen:
+        """The best options by mean accuracy over the tuning seeds; of equals those that the grid has first."""
+        by_run: dict[tuple[str, str], list[Record]] = {}
+        for record in store.found(job.key() for job in self.tuning_jobs()):
+            key = record["key"]
+            by_run.setdefault((key["settings"]["backbone"], key["method"]), []).append(record)
+        return {
+            (backbone, method, validation): _best(candidates(self.methods[method]), records, validation)
+            for (backbone, method), records in by_run.items()
+            for validation in records[0]["accuracy"]
+        }
+
+    def reported_jobs(self, chosen: Chosen) -> Iterable[Job]:
+        """The runs of the table, seed by seed, so that an interrupted benchmark has whole seeds."""
+        for backbone in self.backbones:
+            for seed in self.seeds:
+                for method, make in self.methods.items():
+                    job = partial(Job, self.task, method, self.settings(backbone, seed), data=self.data, test=self.test)
+                    if not candidates(make):
+                        yield job(row=self.rename(method))
+                        continue
+                    for validation in self.chosen_by:
+                        if (backbone, method, validation) in chosen:
+                            options = chosen[backbone, method, validation]
+                            yield job(options=options, row=self.rename(_row(method, options, validation)))
+
+
+def _best(grid: Sequence[Options], records: Sequence[Record], validation: str) -> Options:
+    """The point of a grid whose runs have the highest mean accuracy on a validation set."""
+
+    def score(options: Options) -> float:
+        stored = json.loads(json.dumps(options))
+        return float(np.mean([run["accuracy"][validation] for run in records if run["key"]["options"] == stored]))
+
+    return max(grid, key=score)
+
+
+def _row(method: str, options: Options, validation: str) -> str:
+    """A tuned method under its own name; one whose options were chosen by data that no user has says so."""
+    return method if validation == "validation" else f"{method}, oracle {' and '.join(name for name, _ in options)}"
 
 
 def run_jobs(
@@ -64,7 +149,7 @@ def run_jobs(
     *,
     workers: int,
     title: str,
-    methods: Mapping[str, Callable[..., Method]] = METHODS,
+    methods: Methods = METHODS,
     above: Callable[[], RenderableType] | None = None,
 ) -> None:
     """Do every job that the store has no record of, and add its record.
@@ -141,7 +226,7 @@ def _task(job: Job, build_task: TaskBuilder) -> Task:
     return _built[wanted]
 
 
-def _run(job: Job, *, build_task: TaskBuilder, methods: Mapping[str, Callable[..., Method]], folder: str) -> Record:
+def _run(job: Job, *, build_task: TaskBuilder, methods: Methods, folder: str) -> Record:
     key = job.key()
     task = _task(job, build_task)
     with warnings.catch_warnings(record=True) as caught:

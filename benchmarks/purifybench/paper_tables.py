@@ -8,7 +8,7 @@ from rich.console import Console
 
 from . import cross_table, figures, paper, report, tables
 from .report import BASELINE, DEFAULT
-from .results import Record, accuracies, described, grouped
+from .results import Record, described, grouped, write_accuracies
 
 SMILING = "wdpurify (smiling)"
 #: Tables that can be asked for: the paper's three, and accuracy against bias.
@@ -64,12 +64,6 @@ def write(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n\n".join(parts[path.parent]) + "\n", encoding="utf-8")
     return written
-
-
-def write_accuracies(records: Sequence[Record], path: Path) -> None:
-    """A CSV file with one line per run and test set."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    accuracies(records).to_csv(path, index=False, lineterminator="\r\n")
 
 
 def _families(records: Sequence[Record], *, but_for: str = "") -> Iterator[tuple[str, list[Record]]]:

@@ -103,6 +103,12 @@ def accuracies(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*columns, "test", "accuracy"])
 
 
+def write_accuracies(records: Iterable[Record], path: Path) -> None:
+    """A CSV file with one line per run and test set."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    accuracies(records).to_csv(path, index=False, lineterminator="\r\n")
+
+
 def key_digest(key: dict[str, Any]) -> str:
     """A short name of a run, for its checkpoint."""
     return hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from .adapted import network_named
 from .measures import looseness, measures
-from .methods import Method, Run
+from .methods import Plain, Run
 from .network import Network, features_of
 from .recipe import Recipe, augmented, make_optimizer, make_scheduler
-from .tasks import Split, Task
-from .tasks._types import to_float
+from .tasks import Split, Task, to_float
 
 #: Steps between two looks at a method's figures, and between two checkpoints of a long run.
 FIGURES_EVERY = 20
@@ -66,7 +65,7 @@ class Outcome:
 
 def train(
     task: Task,
-    make_method: Callable[..., Method],
+    make_method: Callable[..., Plain],
     settings: Settings,
     *,
     device: torch.device,

@@ -16,10 +16,8 @@ import pytest
 import torch
 from killed_run import whole_and_resumed
 from purifybench.backbones import BACKBONES, build_network
-from purifybench.jobs import Job, run_jobs
-from purifybench.methods import METHODS, candidates
-from purifybench.methods.plain import Plain
-from purifybench.plan import Plan
+from purifybench.jobs import Job, Plan, run_jobs
+from purifybench.methods import METHODS, Plain, candidates
 from purifybench.results import ResultsStore
 from purifybench.tasks import TASKS, Auxiliary, Split, Task, biased_colour, needed_options, options_for
 from purifybench.training import Settings, train
@@ -109,9 +107,8 @@ def tuned(tmp_path):
     """A plan with two tuned methods, and its store, where the runs of the tuning seeds are already."""
     methods = {"plain": Plain, "scaled": _Scaled, "given": partial(_Scaled, scale=0.5)}
     settings = partial(Settings, steps=1)
-    plan = Plan(
-        "tiny", methods, tuple(methods), ("small-bn",), (0,), (1001, 1002), lambda name, seed: settings(name, seed=seed)
-    )
+    make = lambda name, seed: settings(name, seed=seed)  # noqa: E731
+    plan = Plan("tiny", methods, ("small-bn",), (0,), make, tuning_seeds=(1001, 1002))
     store = ResultsStore(tmp_path / "results.jsonl")
     for job in plan.tuning_jobs():
         options = dict(job.options)

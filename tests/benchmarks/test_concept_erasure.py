@@ -5,11 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from purifybench.methods import Run
-from purifybench.methods.concept_erasure import ConceptErasure
-from purifybench.methods.refitted_head import UnbiasedHead
+from purifybench.methods.fitted import ConceptErasure, UnbiasedHead
 from purifybench.network import Network
-from purifybench.tasks import Auxiliary, Split, Task
-from purifybench.tasks._types import to_float
+from purifybench.tasks import Auxiliary, Split, Task, to_float
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.testing import assert_close

@@ -7,7 +7,7 @@ from dataclasses import replace
 import demo
 import pytest
 from purifybench.jobs import Job, run_jobs
-from purifybench.methods.plain import Plain
+from purifybench.methods import Plain
 from purifybench.report import markdown_table, summarise
 from purifybench.results import ResultsStore
 from purifybench.tasks import biased_colour
@@ -54,11 +54,8 @@ def _record(row, seed, *, warned=()):
 
 
 def test_rows_that_are_not_there_yet_are_dots():
-    class Store:
-        def found(self, keys):
-            return [_record("plain", 0), _record("wdpurify", 0, warned=["collapsed features"])]
-
-    rows = demo.table(demo.BENCHES["colour"], [], Store())
+    records = [_record("plain", 0), _record("wdpurify", 0, warned=["collapsed features"])]
+    rows = demo.table(demo.BENCHES["colour"], records)
     assert list(rows.columns[0].cells) == [
         "plain training",
         "gradient reversal, tuned",

@@ -11,7 +11,7 @@ from PIL import Image
 from purifybench import figures
 from purifybench import frontier as costs
 from purifybench.faces import sets
-from purifybench.methods.purified import Purified
+from purifybench.methods import Purified
 from purifybench.results import ResultsStore
 
 FACES = ["--size", "16"]

@@ -108,7 +108,7 @@ def test_tables_share_their_runs_and_only_those_asked_for_are_made_anew(start, m
 
 def test_the_upper_bound_of_the_bias_figure_is_run_at_its_two_ends_alone():
     wanted = {bias: fer.plans(fer.Arguments(table="bias", bias=bias)) for bias in fer.BIASES}
-    methods = {bias: {name for plan in plans for name in plan.methods_wanted} for bias, plans in wanted.items()}
+    methods = {bias: {name for plan in plans for name in plan.methods} for bias, plans in wanted.items()}
     both, inner = {fer.BASELINE, fer.DEFAULT}, fer.BIASES[1:-1]
     assert methods == {0.0: both | {fer.UPPER_BOUND}, **dict.fromkeys(inner, both), 1.0: both | {fer.UPPER_BOUND}}
 

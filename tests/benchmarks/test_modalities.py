@@ -12,11 +12,10 @@ import torch
 from purifybench import bench_table, sentence_encoder
 from purifybench.adapted import network_named
 from purifybench.benches import BENCHES, coloured_digits
-from purifybench.methods import Run, modality_methods, several_labels_methods
+from purifybench.methods import Run, every_method, methods_of
 from purifybench.methods.fitted import Fitted
 from purifybench.results import ResultsStore
-from purifybench.tasks import adult, scanned, sentences, site_table
-from purifybench.tasks._types import to_float
+from purifybench.tasks import adult, scanned, sentences, site_table, to_float
 from purifybench.tasks.cells import Sizes, partner
 from purifybench.tasks.labelled_rows import assigned_nuisances, fitting
 from purifybench.training import Settings, train
@@ -185,8 +184,8 @@ def test_one_regularizer_per_label_is_compared_with_one_of_all_labels(tmp_path):
         "purifybench.row_networks:perceptron", 2, {"inputs": task.train.images.shape[1], "classes": 2, "hidden": (128,)}
     )
     run = Run(network, task, steps=2)
-    one = modality_methods(16)["wdpurify"](run)
-    several = several_labels_methods(16)["wdpurify, one regularizer per label"](run)
+    one = every_method(16)["wdpurify"](run)
+    several = every_method(16)["wdpurify, one regularizer per label"](run)
     assert one.purify.critic[-1].out_features == 4
     assert [part.purify.critic[-1].out_features for part in several.parts] == [2, 2]
     for method in (one, several):
@@ -293,7 +292,7 @@ def test_a_mean_over_fewer_benches_says_so():
 
 
 def test_purifying_has_half_as_many_auxiliary_rows_as_task_rows():
-    methods = modality_methods(64, "table")
+    methods = methods_of("kinds of data", 64, "table")
     assert methods["wdpurify"].keywords["batch_size"] == 32
     assert methods["control: shuffled groups"].keywords["batch_size"] == 32
     assert methods["gradient reversal"].keywords["batch_size"] == 64
@@ -389,9 +388,9 @@ def test_fairlearn_runs_where_the_training_rows_know_their_nuisance_and_has_no_t
 
 
 def test_fairlearn_is_left_out_where_it_is_missing(monkeypatch, capsys):
-    methods = modality_methods(8, "table")
+    methods = methods_of("kinds of data", 8, "table")
     monkeypatch.setattr(modalities, "find_spec", lambda name: None)
-    assert list(modalities.runnable(methods)) == list(modality_methods(8))
+    assert list(modalities.runnable(methods)) == list(methods_of("kinds of data", 8))
     assert "left out, pip install fairlearn" in capsys.readouterr().out
 
 

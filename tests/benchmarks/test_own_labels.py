@@ -10,12 +10,11 @@ import pytest
 import torch
 from purifybench.faces import sets
 from purifybench.faces.sets import HAIR, TASK_SETS, partner
-from purifybench.methods import OWN_ROWS_METHODS, Run, auxiliary_term, told_classes
+from purifybench.methods import OWN_ROWS_METHODS, Run, auxiliary, told_classes
 from purifybench.methods.balanced import BalancedBatches, GroupRobust
 from purifybench.methods.told_classes import WeightedGap, WithinClass, mark_classes
 from purifybench.network import Network
-from purifybench.tasks import biased_colour, cartoon_faces, on_own_rows
-from purifybench.tasks._types import to_float
+from purifybench.tasks import biased_colour, cartoon_faces, on_own_rows, to_float
 from purifybench.training import Settings, train
 from torch import nn
 from torch.testing import assert_close
@@ -88,7 +87,7 @@ def test_a_critic_within_each_class_is_told_the_true_class_of_each_row(task, mon
         drawn.append(images)
         return GroupSampler(images, *rest, **named)
 
-    monkeypatch.setattr(auxiliary_term, "GroupSampler", sampler)
+    monkeypatch.setattr(auxiliary, "GroupSampler", sampler)
     network = Network(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 10, feature_dim=3)
     WithinClass(Run(network, task), balance=True)
     read = told_classes._Beside(network.features, 10)(to_float(drawn[0]))

@@ -18,11 +18,11 @@ from purifybench.adapted import network_named
 from purifybench.faces import sets
 from purifybench.jobs import Job
 from purifybench.measures import measures, worst_cell
-from purifybench.methods.plain import Plain
+from purifybench.methods import Plain
 from purifybench.recipe import Recipe
 from purifybench.results import ResultsStore
 from purifybench.tasks import pictures as picture_task
-from purifybench.tasks._types import to_float
+from purifybench.tasks import to_float
 from purifybench.tasks.cells import Sizes
 from purifybench.training import Settings, _measures, train
 from torch.testing import assert_close

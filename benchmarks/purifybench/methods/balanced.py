@@ -1,19 +1,19 @@
-"""Methods for those who know the irrelevant label of their own training rows: balanced batches, and what builds on them."""
+"""Task batches drawn evenly over class and nuisance, where the nuisance of the training rows is known or predicted."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from purifybench.tasks._types import to_float
+from purifybench.tasks import to_float
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from wdpurify import balanced_weights
 from wdpurify._torch import derive_seed
 
-from ._types import Run
-from .gradient_reversal import GradientReversal
-from .plain import Plain
+from .auxiliary import GradientReversal
+from .plain import Plain, Run
 from .purified import ERASED_AT_ONCE, Purified, PurifiedErased
 
 
@@ -49,8 +49,8 @@ class GroupRobust(BalancedBatches):
     Source: Sagawa et al. 2020, arXiv:1911.08731, Alg. 1.
     """
 
-    #: In ascending order: of equally good sizes the first is chosen, which changes least.
     GRID: ClassVar = {"step_size": (0.001, 0.01, 0.1)}
+    KEPT = ("importance",)
 
     def __init__(self, run: Run, *, step_size: float = 0.01) -> None:
         super().__init__(run)
@@ -74,12 +74,6 @@ class GroupRobust(BalancedBatches):
         self.importance = (raised / raised.sum()).cpu()
         return (self.importance.to(each.device) * means).sum()
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"importance": self.importance}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.importance = state["importance"]
-
 
 class BalancedReversal(BalancedBatches, GradientReversal):
     """Gradient reversal on balanced auxiliary rows, the task's batches balanced too."""
@@ -97,3 +91,24 @@ class BalancedPurifiedErased(PurifiedErased, BalancedPurified):
         everything = self.rows(-1, torch.arange(len(train.labels)))
         for rows in everything.split(ERASED_AT_ONCE):
             yield to_float(train.images[rows]), train.labels[rows]
+
+
+class PredictedNuisance(DrawnByWeight, Purified):
+    """Purifying, with task batches drawn evenly over class and a prediction of the nuisance.
+
+    A logistic regression, fitted on the auxiliary rows as they are, predicts the nuisance of the task's own.
+
+    Args:
+        run: as for every method.
+        **options: of `Purified`.
+    """
+
+    def __init__(self, run: Run, **options: Any) -> None:
+        super().__init__(run, **options)
+        auxiliary, train = (to_float(part.images).flatten(1).numpy() for part in (run.task.auxiliary, run.task.train))
+        fitted = LogisticRegression(max_iter=1000).fit(auxiliary, run.task.auxiliary.groups)
+        self.weights = balanced_weights(fitted.predict(train).tolist(), run.task.train.labels.tolist())
+
+
+class PredictedNuisanceErased(PredictedNuisance, PurifiedErased):
+    """The same, erased at the end on the training rows as they are."""

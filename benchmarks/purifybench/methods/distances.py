@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .auxiliary_term import AuxiliaryTerm
+from .auxiliary import AuxiliaryTerm
 
 #: Factors of the squared distance in MMD's kernels, over its mean in the batch: so features of any scale are told apart.
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -17,7 +17,6 @@ PROJECTIONS = 50
 class GroupMatching(AuxiliaryTerm):
     """The task loss and the mean distance over all pairs of groups that have two rows at least; 0 where there is none."""
 
-    #: In ascending order: of equally good weights the first is chosen, which changes least.
     GRID: ClassVar = {"weight": (0.03, 0.1, 0.3, 1.0)}
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:

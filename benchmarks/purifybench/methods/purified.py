@@ -6,14 +6,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from purifybench.tasks._types import to_float
+from purifybench.tasks import to_float
 from torch import Tensor
 
 from wdpurify import BalancedStrength, PurifyRegularizer
 
-from ._types import Run
-from .auxiliary_term import auxiliary_sampler
-from .plain import Plain
+from .auxiliary import auxiliary_sampler
+from .plain import Plain, Run
 
 #: Rows read at a time when erasing.
 ERASED_AT_ONCE = 500
@@ -35,6 +34,8 @@ class Purified(Plain):
         **options: ``strength``, ``fade``, ``keep`` and ``most`` of a `BalancedStrength` of the run's own, by default the
             library's; and options of `PurifyRegularizer`.
     """
+
+    KEPT = ("purify",)
 
     def __init__(
         self,
@@ -87,12 +88,6 @@ class Purified(Plain):
             "spread kept": metrics.spread_kept,
             "coherence excess": metrics.coherence_excess,
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.purify.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.purify.load_state_dict(state)
 
 
 class PurifiedErased(Purified):

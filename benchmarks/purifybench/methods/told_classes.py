@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from purifybench.tasks import Task
 from torch import Tensor, nn
 
-from ._types import Run
 from .balanced import BalancedPurified
+from .plain import Run
 
 
 class ToldClasses(BalancedPurified):

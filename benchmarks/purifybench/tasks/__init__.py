@@ -17,6 +17,7 @@ from ._types import Auxiliary as Auxiliary
 from ._types import Split as Split
 from ._types import Task as Task
 from ._types import on_own_rows as on_own_rows
+from ._types import to_float as to_float
 
 #: Task name -> builder, called as ``TASKS[name](seed=..., **options_for(TASKS[name], options))``.
 TASKS: Mapping[str, Callable[..., Task]] = {
