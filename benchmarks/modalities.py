@@ -28,7 +28,7 @@ from purifybench.command import Comparison, read, refuse_wrong
 from purifybench.jobs import Job, Plan
 from purifybench.methods import TABLES, Methods, methods_of
 from purifybench.report import UPPER_BOUND
-from purifybench.results import Record, provenance, write_accuracies
+from purifybench.results import Record, grouped, provenance, write_accuracies
 from purifybench.tasks import Task, on_own_rows
 
 #: Seed that chooses the options of tuned methods; no reported seed takes part.
@@ -169,16 +169,11 @@ def build_task(job: Job, *, arguments: Arguments) -> Task:
 def write_report(records: Sequence[Record], chosen: Sequence[dict[str, Any]], arguments: Arguments) -> None:
     """Print the tables and write all of it."""
     console = tables.console()
-    found = bench_table.frame(records)
+    shown = bench_table.figures(records)
     rows = bench_table.ordered(records, METHOD_NAMES)
-    shown = {
-        "gap recovered %": bench_table.recovered(found),
-        "accuracy on unbiased rows %": bench_table.estimates(found, "unbiased"),
-        "milliseconds per step": bench_table.estimates(found, "milliseconds"),
-    }
-    pages = [f"mean ± half a 95 % interval over {found['seed'].nunique()} seeds, bias {arguments.bias}"]
+    pages = [f"mean ± half a 95 % interval over {len(grouped(records, 'seed'))} seeds, bias {arguments.bias}"]
     for title, table in shown.items():
-        text = bench_table.lines(table, rows, list(dict.fromkeys(found["bench"])), mean=title.startswith("gap"))
+        text = bench_table.lines(table, rows, list(grouped(records, "task")), mean=title.startswith("gap"))
         console.print(tables.upright(title, text))
         pages.append(f"{title}\n\n{tables.markdown(text)}")
     (arguments.out / "report.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")

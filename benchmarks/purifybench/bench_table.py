@@ -3,57 +3,35 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 
 from .methods import FITTED_ON
-from .report import BASELINE, UPPER_BOUND, Estimate, clear, estimate, share
-from .results import Record
+from .report import Estimate, estimate, summarise
+from .results import Record, grouped
 
 #: By method and bench.
 Figures = Mapping[str, Mapping[str, Estimate]]
 
 
-def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per run: bench, method, seed, accuracy on unbiased rows in percent, milliseconds per step.
+def figures(records: Sequence[Record]) -> dict[str, Figures]:
+    """The tables by title, of runs on several benches.
 
-    Unbiased are the test's rows, or those of validation for runs that do not read it.
+    A bench whose gap is not clearly above zero has no shares. Unbiased are the test's rows, or those of validation for runs
+    that do not read it. Methods that take no step have no time per step.
     """
-    rows = []
-    for record in records:
-        key = record["key"]
-        run = {"bench": key["task"], "method": key["row"], "seed": key["settings"]["seed"]}
-        accuracy = record["accuracy"]
-        unbiased = accuracy["unbiased"] if "unbiased" in accuracy else accuracy["oracle"]
-        rows.append(run | {"unbiased": unbiased, "milliseconds": 1e3 * record["seconds_per_step"]})
-    return pd.DataFrame(rows)
-
-
-def recovered(found: pd.DataFrame) -> Figures:
-    """The share of the gap between plain training and upper bound in percent, paired by seed.
-
-    A bench whose gap is not clearly above zero is left out, as no unit to measure in.
-    """
-    table: dict[str, dict[str, Estimate]] = {}
-    for bench, runs in found.groupby("bench", sort=False):
-        wide = runs.pivot_table(index="seed", columns="method", values="unbiased", sort=False)
-        if not {BASELINE, UPPER_BOUND} <= set(wide):
-            continue
-        gaps = wide.pop(UPPER_BOUND) - wide[BASELINE]
-        gains = wide.sub(wide.pop(BASELINE), axis=0)
-        for method in gains if clear(gaps.dropna()) else ():
-            both = pd.DataFrame({"gain": gains[method], "gap": gaps}).dropna()
-            if len(both):
-                table.setdefault(method, {})[bench] = share(both["gain"], both["gap"])
-    return table
-
-
-def estimates(found: pd.DataFrame, column: str) -> Figures:
-    """Mean and interval of a column; methods that take no step have no time per step."""
-    table: dict[str, dict[str, Estimate]] = {}
-    for (method, bench), values in found.groupby(["method", "bench"], sort=False)[column]:
-        if column != "milliseconds" or method not in FITTED_ON:
-            table.setdefault(method, {})[bench] = estimate(values)
-    return table
+    recovered: dict[str, dict[str, Estimate]] = {}
+    accuracy: dict[str, dict[str, Estimate]] = {}
+    milliseconds: dict[str, dict[str, Estimate]] = {}
+    for bench, of_bench in grouped(records, "task").items():
+        for row in summarise(of_bench):
+            accuracy.setdefault(row.method, {})[bench] = list(row.accuracy.values())[-1]
+            if row.recovered is not None:
+                recovered.setdefault(row.method, {})[bench] = row.recovered
+        for method, runs in grouped(of_bench, "row").items():
+            if method not in FITTED_ON:
+                taken = [1e3 * run["seconds_per_step"] for run in runs]
+                milliseconds.setdefault(method, {})[bench] = estimate(taken)
+    titles = ("gap recovered %", "accuracy on unbiased rows %", "milliseconds per step")
+    return dict(zip(titles, (recovered, accuracy, milliseconds), strict=True))
 
 
 def ordered(records: Sequence[Record], methods: Sequence[str]) -> list[str]:

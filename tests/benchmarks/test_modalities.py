@@ -14,6 +14,7 @@ from purifybench.adapted import network_named
 from purifybench.benches import BENCHES, coloured_digits
 from purifybench.methods import Run, every_method, methods_of
 from purifybench.methods.fitted import Fitted
+from purifybench.report import estimate
 from purifybench.results import ResultsStore
 from purifybench.tasks import adult, scanned, sentences, site_table, to_float
 from purifybench.tasks.cells import Sizes, partner
@@ -275,8 +276,7 @@ def test_the_share_recovered_is_paired_by_seed_and_needs_a_clear_gap():
     equal = {"plain": (60.0, 90.0), "upper bound": (80.0, 72.0), "wdpurify": (70.0, 81.0)}
     records += [_record("two", name, seed, value) for name, values in equal.items() for seed, value in enumerate(values)]
     records += [_record("three", name, 0, value) for name, (value, _) in rows.items() if name != "wdpurify"]
-    found = bench_table.frame(records)
-    table = bench_table.recovered(found)
+    table = bench_table.figures(records)["gap recovered %"]
     assert list(table) == ["wdpurify"]
     assert list(table["wdpurify"]) == ["one"]
     assert table["wdpurify"]["one"].mean == pytest.approx(50.0)
@@ -286,7 +286,7 @@ def test_the_share_recovered_is_paired_by_seed_and_needs_a_clear_gap():
 
 
 def test_a_mean_over_fewer_benches_says_so():
-    cells = {"a": bench_table.estimate([10.0, 10.0]), "b": bench_table.estimate([30.0, 30.0])}
+    cells = {"a": estimate([10.0, 10.0]), "b": estimate([30.0, 30.0])}
     text = bench_table.lines({"x": cells, "y": {"b": cells["b"]}}, ["x", "y"], ["a", "b"], mean=True)
     assert text[1:] == [["x", "10.0 ± 0.0", "30.0 ± 0.0", "20.0"], ["y", "-", "30.0 ± 0.0", "30.0 (of 1)"]]
 
