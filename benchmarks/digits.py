@@ -9,7 +9,7 @@ Writes a table per task and the paper's Table II, `results.jsonl` (one line per 
 `--out`.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,35 +23,11 @@ from purifybench.jobs import Job, Plan
 from purifybench.methods import METHODS
 from purifybench.results import Record, grouped
 from purifybench.tasks import TASKS, Task, built, needed_options
+from purifybench.tasks.real_digits import RealData
 from purifybench.training import Settings
 
 #: Seeds that choose the options of tuned methods; no reported seed takes part.
 TUNING_SEEDS = (1001, 1002, 1003, 1004)
-
-
-@dataclass(frozen=True)
-class RealData:
-    """Data to use in place of the embedded digits: hub ids (`id` or `id:config`) or local folders and parquet files.
-
-    Attributes:
-        train: task data with a train and a test split.
-        test: shifted test sets; the last one is the shifted test of the table.
-        aux: auxiliary images.
-        blend_photos: the auxiliary images are photographs, to be blended with unseen training digits.
-        image_column: name of the image column.
-        label_column: name of the digit column.
-        group_column: column of `aux` with the irrelevant label; by default the groups are train and aux.
-        rows: training rows.
-    """
-
-    train: str | None = None
-    test: tuple[str, ...] = ()
-    aux: str | None = None
-    blend_photos: bool = False
-    image_column: str = "image"
-    label_column: str = "label"
-    group_column: str | None = None
-    rows: int = 20_000
 
 
 @dataclass(frozen=True)
@@ -68,7 +44,7 @@ class Arguments(Comparison):
         bias: share of training digits whose colour goes with the digit, in the colour task.
     """
 
-    real: tyro.conf.OmitArgPrefixes[RealData] = RealData()
+    real: tyro.conf.OmitArgPrefixes[RealData] = field(default_factory=RealData)
     tasks: tuple[str, ...] = ()
     backbones: tuple[str, ...] = ("small-bn",)
     steps: int | None = None
@@ -122,7 +98,7 @@ def build_task(job: Job, *, arguments: Arguments) -> Task:
 
 def task_options(arguments: Arguments) -> dict[str, Any]:
     """All that a task's builder may ask for."""
-    return {"bias": arguments.bias, "image_size": arguments.image_size, **asdict(arguments.real)}
+    return {"bias": arguments.bias, "image_size": arguments.image_size, "real": arguments.real}
 
 
 def settings(task: str, arguments: Arguments, backbone: str, seed: int) -> Settings:

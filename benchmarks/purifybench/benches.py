@@ -81,9 +81,8 @@ def coloured_digits(*, seed: int, bias: float = 0.95) -> Task:
 
 def styled_pictures(*, seed: int, styles: str, cache: Any, bias: float = 0.95) -> Task:
     """Pictures of several art styles, with the columns ``image``, ``label`` and ``style``."""
-    columns = {"class_column": "label", "nuisance_column": "style"}
-    task = pictures.build(seed=seed, cache=cache, data=(str(styles),), image_size=64, bias=bias, **columns)
-    return replace(task, name="styles")
+    chosen = pictures.Pictures((str(styles),), class_column="label", nuisance_column="style", image_size=64)
+    return pictures.build(seed=seed, cache=cache, chosen=chosen, bias=bias, name="styles")
 
 
 #: Bench name -> bench, in the order of the table.

@@ -11,33 +11,10 @@ from .adapted import network_named
 from .backbones import BACKBONES, reads
 from .command import refuse_wrong
 from .recipe import LEARNING_RATES, WEIGHT_DECAYS, OptimizerName, Recipe
-from .tasks import Task, pictures
+from .tasks import Task
 from .tasks.cells import Sizes
+from .tasks.pictures import Pictures, build
 from .training import Settings
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Which pictures; cartoon faces by default.
-
-    Attributes:
-        data: parquet files, a folder that `datasets.load_dataset` opens such as an image folder, or a hub id (`id` or
-            `id:config`).
-        image_column: name of the image column.
-        class_column: name of the column to predict, of `data`.
-        nuisance_column: name of the column to purify of, of `data`.
-        classes: classes to use, in the order in which they are paired with nuisances; all by default.
-        nuisances: nuisances to use; all by default.
-        image_size: pixels.
-    """
-
-    data: tuple[str, ...] = ()
-    image_column: str = "image"
-    class_column: str | None = None
-    nuisance_column: str | None = None
-    classes: tuple[str, ...] = ()
-    nuisances: tuple[str, ...] = ()
-    image_size: int = 32
 
 
 @dataclass(frozen=True)
@@ -149,8 +126,7 @@ class PictureOptions:
 
     def picture_task(self, *, seed: int, bias: float) -> Task:
         """The pictures of a seed."""
-        given = {name: value for name, value in asdict(self.pictures).items() if value is not None}
-        return pictures.build(seed=seed, cache=self.cache, bias=bias, sizes=self._sizes(), **given)
+        return build(seed=seed, cache=self.cache, chosen=self.pictures, bias=bias, sizes=self._sizes())
 
     def _sizes(self) -> Sizes:
         usual = 320 if self.pictures.data else 660

@@ -48,5 +48,7 @@ def write_folder(folder):
 
 def build_pictures(*data, **options):
     """The picture task of such data."""
-    given = {"data": tuple(map(str, data)), "class_column": "shade", "nuisance_column": "colour", "cache": None, "sizes": SIZES}
-    return picture_task.build(**{"seed": 0, "image_size": 16, **given, **options})
+    given = {"class_column": "shade", "nuisance_column": "colour", "image_size": 16}
+    chosen = {name: options.pop(name) for name in picture_task.Pictures.__dataclass_fields__ if name in options}
+    pictures = picture_task.Pictures(data=tuple(map(str, data)), **given | chosen)
+    return picture_task.build(chosen=pictures, **{"seed": 0, "cache": None, "sizes": SIZES, **options})

@@ -185,7 +185,7 @@ def test_a_builder_gets_the_options_that_it_names_and_lacks():
     assert options_for(_newcomers_data, options | {"image_size": 6}) == {"bias": 0.25, "image_size": 6}
     assert options_for(TASKS["ck-like"], options) == {"bias": 0.25}  # the table says already what to train on
     assert needed_options(_newcomers_data) == []
-    assert needed_options(TASKS["real"]) == ["train", "test", "aux"]
+    assert needed_options(TASKS["real"]) == ["real"]
     assert needed_options(TASKS["ck+"]) == ["folders", "celeba", "image_size"]
 
 

@@ -17,8 +17,7 @@ from purifybench.methods.fitted import Fitted
 from purifybench.report import estimate
 from purifybench.results import ResultsStore
 from purifybench.tasks import adult, scanned, sentences, site_table, to_float
-from purifybench.tasks.cells import Sizes, partner
-from purifybench.tasks.labelled_rows import assigned_nuisances, fitting
+from purifybench.tasks.cells import Sizes, assigned_nuisances, fitting, partner
 from purifybench.training import Settings, train
 
 SMALL = Sizes(rows=80, auxiliary_rows=16, validation_rows=16, test_rows=16)

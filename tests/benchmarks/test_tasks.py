@@ -99,10 +99,8 @@ def _real(sources, **options):
         "label_column": "label",
         "group_column": None,
         "rows": 20,
-        "image_size": 32,
-        "seed": 0,
     }
-    return real_digits.build(**(given | options))
+    return real_digits.build(seed=0, real=real_digits.RealData(**given | options), image_size=32)
 
 
 def test_real_data_in_any_form_that_datasets_opens(sources, monkeypatch):

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ._types import Task
-from .cells import Sizes
-from .labelled_rows import task_of_rows
+from .cells import Sizes, task_of_rows
 
 Nuisance = Literal["sex", "race", "age", "sex+age"]
 CLASS_COLUMN = "Salary"

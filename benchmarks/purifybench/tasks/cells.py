@@ -1,12 +1,19 @@
-"""Which rows of a set with a class and a nuisance per row go where: a biased training split, and splits of equal cells."""
+"""Tasks of rows that have a class and a nuisance each: a biased training split, and splits of equal cells.
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+Rows that come without a nuisance are given one here.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from itertools import product
 
 import torch
 from torch import Tensor
 
+from ._types import Auxiliary, Split, Task
+
+#: Factor by which all splits shrink until every cell has enough rows.
+SHRINK = 0.95
 #: Class and nuisance by number -> rows.
 Counts = Mapping[tuple[int, int], int]
 
@@ -28,31 +35,12 @@ class Sizes:
     test_rows: int = 320
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Row numbers of the splits, int64. `upper` may share rows with `train`, `validation` is part of `oracle`; no others do.
-
-    Attributes:
-        train: biased.
-        upper: as many rows without a bias.
-        auxiliary, oracle, test: each (class, nuisance) cell equally often.
-        validation: rows of `oracle` with the training bias.
-    """
-
-    train: Tensor
-    upper: Tensor
-    auxiliary: Tensor
-    validation: Tensor
-    oracle: Tensor
-    test: Tensor
-
-
 def partner(label: int, n_nuisances: int) -> int:
     """The nuisance that goes with a class: the one of its number, from the first again where there are fewer."""
     return label % n_nuisances
 
 
-def split_cells(labels: Tensor, groups: Tensor, *, bias: float, sizes: Sizes, seed: int) -> Parts:
+def split_cells(labels: Tensor, groups: Tensor, *, bias: float, sizes: Sizes, seed: int) -> dict[str, Tensor]:
     """Draw the splits.
 
     Args:
@@ -62,41 +50,58 @@ def split_cells(labels: Tensor, groups: Tensor, *, bias: float, sizes: Sizes, se
         sizes: of the splits.
         seed: which rows.
 
+    Returns:
+        Row numbers, int64. ``train`` is biased, ``upper`` has as many rows without a bias; of ``auxiliary``, ``oracle`` and
+        ``test`` each (class, nuisance) cell has equally many; ``validation`` is those rows of ``oracle`` that have the training
+        bias. ``upper`` may share rows with ``train``; no other two splits share any.
+
     Raises:
         ValueError: if there is one class or nuisance alone, or a cell has fewer rows than are asked of it.
     """
     shape = int(labels.max()) + 1, int(groups.max()) + 1
     if min(shape) < 2:
         raise ValueError(f"two classes and two nuisances are needed at least, got {shape[0]} and {shape[1]}")
-    each = _rows_per_cell(sizes, shape)
+    count = shape[0] * shape[1]
+    for name, rows in asdict(sizes).items():
+        if rows < count:
+            raise ValueError(f"`{name}` must be at least {count}, one per class and nuisance, got {rows}")
+    train, auxiliary, validation, test = (rows // count for rows in astuple(sizes))
     biased = _biased_counts(sizes.rows // shape[0], shape, bias)
-    held_out = each["test_rows"] + each["auxiliary_rows"] + each["validation_rows"]
+    held_out = test + auxiliary + validation
     cells = _shuffled_cells(labels, groups, shape, seed)
     for (label, group), rows in cells.items():
-        needed = held_out + max(biased[label, group], each["rows"])
+        needed = held_out + max(biased[label, group], train)
         if len(rows) < needed:
             raise ValueError(f"class {label} with nuisance {group} has {len(rows)} rows and needs {needed}: ask for fewer rows")
 
     def part(first: int, counts: Counts) -> Tensor:
         return torch.tensor([row for cell, rows in cells.items() for row in rows[first : first + counts[cell]]])
 
-    first_validation = each["test_rows"] + each["auxiliary_rows"]
-    return Parts(
-        train=part(held_out, biased),
-        upper=part(held_out, dict.fromkeys(cells, each["rows"])),
-        auxiliary=part(each["test_rows"], dict.fromkeys(cells, each["auxiliary_rows"])),
-        validation=part(first_validation, _biased_within(each["validation_rows"], shape, bias)),
-        oracle=part(first_validation, dict.fromkeys(cells, each["validation_rows"])),
-        test=part(0, dict.fromkeys(cells, each["test_rows"])),
+    return {
+        "train": part(held_out, biased),
+        "upper": part(held_out, dict.fromkeys(cells, train)),
+        "auxiliary": part(test, dict.fromkeys(cells, auxiliary)),
+        "validation": part(test + auxiliary, _biased_within(validation, shape, bias)),
+        "oracle": part(test + auxiliary, dict.fromkeys(cells, validation)),
+        "test": part(0, dict.fromkeys(cells, test)),
+    }
+
+
+def task_of_splits(splits: Mapping[str, Split], names: Sequence[str], group_names: Sequence[str], name: str) -> Task:
+    """The task of what `split_cells` has drawn; its tests are the rows whose class has its partner, and all."""
+    test, auxiliary = splits["test"], splits["auxiliary"]
+    paired = test.groups == torch.tensor([partner(label, len(group_names)) for label in test.labels.tolist()])
+    groups = [group_names[group] for group in auxiliary.groups.tolist()]
+    return Task(
+        name=name,
+        n_classes=len(names),
+        train=splits["train"],
+        validation=splits["validation"],
+        tests={"paired": Split(test.images[paired], test.labels[paired], test.groups[paired]), "unbiased": test},
+        auxiliary=Auxiliary(auxiliary.images, groups, fixed=group_names[0]),
+        upper=splits["upper"],
+        oracle=splits["oracle"],
     )
-
-
-def _rows_per_cell(sizes: Sizes, shape: tuple[int, int]) -> dict[str, int]:
-    count = shape[0] * shape[1]
-    for name, rows in asdict(sizes).items():
-        if rows < count:
-            raise ValueError(f"`{name}` must be at least {count}, one per class and nuisance, got {rows}")
-    return {name: rows // count for name, rows in asdict(sizes).items()}
 
 
 def _biased_counts(rows: int, shape: tuple[int, int], bias: float) -> Counts:
@@ -127,3 +132,89 @@ def _shuffled_cells(labels: Tensor, groups: Tensor, shape: tuple[int, int], seed
         rows = ((labels == label) & (groups == group)).nonzero()[:, 0]
         cells[label, group] = rows[torch.randperm(len(rows), generator=generator)].tolist()
     return cells
+
+
+def task_of_rows(
+    name: str,
+    images: Tensor,
+    labels: Tensor,
+    groups: Tensor,
+    *,
+    names: Sequence[str],
+    group_names: Sequence[str],
+    bias: float,
+    sizes: Sizes,
+    seed: int,
+    columns: Mapping[str, Sequence[Hashable]] | None = None,
+) -> Task:
+    """The task whose class i is paired with nuisance i in the share ``bias`` of its training rows; tests as for pictures.
+
+    Args:
+        name: for tables.
+        images: bytes or floats, the first dimension being the rows'.
+        labels, groups: class and nuisance of each row, int64, shape ``(rows,)``.
+        names, group_names: what the numbers stand for.
+        bias: share in [0, 1].
+        sizes: rows of the splits; all of them shrink alike where a cell has too few.
+        seed: which rows.
+        columns: labels of each row by name of their column, for the auxiliary rows.
+
+    Raises:
+        ValueError: if there are too few rows for the smallest splits.
+    """
+    sizes = fitting(sizes, labels, groups, bias=bias)
+    parts = split_cells(labels, groups, bias=bias, sizes=sizes, seed=seed)
+    splits = {part: Split(images[rows], labels[rows], groups[rows]) for part, rows in parts.items()}
+    task = task_of_splits(splits, names, group_names, name)
+    if columns is None:
+        return task
+    chosen = {column: [values[row] for row in parts["auxiliary"].tolist()] for column, values in columns.items()}
+    return replace(task, auxiliary=replace(task.auxiliary, columns=chosen))
+
+
+def fitting(sizes: Sizes, labels: Tensor, groups: Tensor, *, bias: float) -> Sizes:
+    """The sizes, or the largest smaller ones in the same proportions for which each cell has enough rows.
+
+    Raises:
+        ValueError: if there are too few rows for the smallest splits.
+    """
+    least = (int(labels.max()) + 1) * (int(groups.max()) + 1)
+    wanted = asdict(sizes)
+    while True:
+        try:
+            split_cells(labels, groups, bias=bias, sizes=sizes, seed=0)
+        except ValueError:
+            if max(wanted.values()) <= least:
+                raise
+            wanted = {name: max(least, SHRINK * rows) for name, rows in wanted.items()}
+            sizes = Sizes(**{name: int(rows) for name, rows in wanted.items()})
+        else:
+            return sizes
+
+
+def assigned_nuisances(labels: Tensor, n_nuisances: int, *, bias: float, sizes: Sizes, generator: torch.Generator) -> Tensor:
+    """A nuisance for each row, at random, in the proportions in which `split_cells` asks for the cells of a class.
+
+    Args:
+        labels: class of each row, from 0, int64, shape ``(rows,)``.
+        n_nuisances: how many there are.
+        bias: share in [0, 1] of a class's training rows that have its partner.
+        sizes: of the splits.
+        generator: where the draws come from.
+
+    Returns:
+        Int64, shape ``(rows,)``.
+    """
+    n_classes = int(labels.max()) + 1
+    held_out = (sizes.test_rows + sizes.auxiliary_rows + sizes.validation_rows) / (n_classes * n_nuisances)
+    free = max(sizes.rows / (n_classes * n_nuisances), (1 - bias) * sizes.rows / n_classes / max(1, n_nuisances - 1))
+    own = max(bias * sizes.rows / n_classes, sizes.rows / (n_classes * n_nuisances))
+    groups = torch.empty_like(labels)
+    for label in range(n_classes):
+        needed = torch.full((n_nuisances,), free + held_out)
+        needed[partner(label, n_nuisances)] = own + held_out
+        rows = (labels == label).nonzero()[:, 0]
+        ends = (needed.cumsum(0) / needed.sum() * len(rows)).round().long()
+        place = torch.searchsorted(ends, torch.arange(len(rows)), right=True).clamp(max=n_nuisances - 1)
+        groups[rows[torch.randperm(len(rows), generator=generator)]] = place
+    return groups

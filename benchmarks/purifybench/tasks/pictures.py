@@ -1,6 +1,7 @@
 """Pictures with a class and a nuisance column, of any source: training rows in which the one goes with the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,23 +12,38 @@ from purifybench.faces.sets import styled_faces
 from purifybench.sources import splits_of
 from torch import Tensor
 
-from ._types import Auxiliary, Split, Task
-from .cells import Parts, Sizes, partner, split_cells
+from ._types import Split, Task
+from .cells import Sizes, split_cells, task_of_splits
+
+SIZES = Sizes()
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Which pictures; cartoon faces by default.
+
+    Attributes:
+        data: parquet files, a folder that `datasets.load_dataset` opens such as an image folder, or a hub id (`id` or
+            `id:config`).
+        image_column: name of the image column.
+        class_column: name of the column to predict, of `data`.
+        nuisance_column: name of the column to purify of, of `data`.
+        classes: classes to use, in the order in which they are paired with nuisances; all by default.
+        nuisances: nuisances to use; all by default.
+        image_size: pixels.
+    """
+
+    data: tuple[str, ...] = ()
+    image_column: str = "image"
+    class_column: str | None = None
+    nuisance_column: str | None = None
+    classes: tuple[str, ...] = ()
+    nuisances: tuple[str, ...] = ()
+    image_size: int = 32
 
 
 def build(
-    *,
-    seed: int,
-    cache: Path,
-    data: tuple[str, ...] = (),
-    image_column: str = "image",
-    class_column: str = "expression",
-    nuisance_column: str = "style",
-    classes: tuple[str, ...] = (),
-    nuisances: tuple[str, ...] = (),
-    image_size: int = 32,
-    bias: float = 0.95,
-    sizes: Sizes = Sizes(),  # noqa: B008 - frozen
+    *, seed: int, cache: Path, chosen: Pictures, bias: float = 0.95, sizes: Sizes = SIZES, name: str = "pictures"
 ) -> Task:
     """Class i is paired with nuisance i in the share ``bias`` of its training pictures.
 
@@ -38,51 +54,28 @@ def build(
     Args:
         seed: which rows.
         cache: folder for drawn faces.
-        data: parquet files, a folder that `datasets.load_dataset` opens, or a hub id (``id`` or ``id:config``); rows of all
-            their splits are one set. By default cartoon faces, see `styled_faces`.
-        image_column, class_column, nuisance_column: names of columns.
-        classes, nuisances: the values to use, in the order in which they are paired; all by default, in the order of the
-            column's names or sorted.
-        image_size: pixels.
+        chosen: which pictures; rows of all splits of the data are one set. Of cartoon faces, see `styled_faces`, the class is
+            the expression and the nuisance the style. Classes and nuisances are in the order of the column's names or sorted.
         bias: share in [0, 1].
         sizes: rows of the splits.
+        name: for tables.
 
     Raises:
         ValueError: if a column or value is missing, or there are too few rows.
     """
-    columns = (image_column, class_column, nuisance_column)
-    source = _faces(cache, image_size) if not data else _opened(data, columns)
-    labels, names = coded(source, class_column, classes)
-    groups, group_names = coded(source, nuisance_column, nuisances)
+    of_class, of_nuisance = chosen.class_column or "expression", chosen.nuisance_column or "style"
+    columns = (chosen.image_column, of_class, of_nuisance)
+    source = _opened(chosen.data, columns) if chosen.data else _faces(cache, chosen.image_size)
+    labels, names = coded(source, of_class, chosen.classes)
+    groups, group_names = coded(source, of_nuisance, chosen.nuisances)
     usable = ((labels >= 0) & (groups >= 0)).nonzero()[:, 0]
     if not len(usable):
         raise ValueError(f"no row has one of the classes {', '.join(names)} and one of the nuisances {', '.join(group_names)}")
-    parts = split_cells(labels[usable], groups[usable], bias=bias, sizes=sizes, seed=seed)
-
-    def split(chosen: Tensor) -> Split:
-        rows = usable[chosen]
-        return Split(_images(source, rows, image_column, image_size), labels[rows], groups[rows])
-
-    return _task(parts, split, names, group_names)
-
-
-def _task(parts: Parts, split: Callable[[Tensor], Split], names: Sequence[str], group_names: Sequence[str]) -> Task:
-    test = split(parts.test)
-    own = torch.tensor([partner(label, len(group_names)) for label in test.labels.tolist()])
-    paired = test.groups == own
-    auxiliary = split(parts.auxiliary)
-    return Task(
-        name="pictures",
-        n_classes=len(names),
-        train=split(parts.train),
-        validation=split(parts.validation),
-        tests={"paired": Split(test.images[paired], test.labels[paired], test.groups[paired]), "unbiased": test},
-        auxiliary=Auxiliary(
-            auxiliary.images, [group_names[group] for group in auxiliary.groups.tolist()], fixed=group_names[0]
-        ),
-        upper=split(parts.upper),
-        oracle=split(parts.oracle),
-    )
+    splits = {}
+    for part, among in split_cells(labels[usable], groups[usable], bias=bias, sizes=sizes, seed=seed).items():
+        rows = usable[among]
+        splits[part] = Split(_images(source, rows, chosen.image_column, chosen.image_size), labels[rows], groups[rows])
+    return task_of_splits(splits, names, group_names, name)
 
 
 def coded(source: datasets.Dataset, column: str, wanted: Sequence[str]) -> tuple[Tensor, list[str]]:
@@ -127,10 +120,8 @@ def _source(name: str, columns: tuple[str, ...]) -> datasets.Dataset:
     rows = datasets.concatenate_datasets(list(splits_of(name).values()))
     for column in columns:
         if column not in rows.column_names:
-            raise ValueError(
-                f"{name} has no column {column!r}; it has {', '.join(rows.column_names)}: set --image-column, --class-column "
-                "or --nuisance-column"
-            )
+            there = f"it has {', '.join(rows.column_names)}: set --image-column, --class-column or --nuisance-column"
+            raise ValueError(f"{name} has no column {column!r}; {there}")
     return rows.select_columns(list(columns)).cast_column(columns[0], datasets.Image())
 
 

@@ -1,6 +1,7 @@
 """Digits from data that `datasets.load_dataset` opens: train on one source, test on others, as in the paper's Table II."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -17,33 +18,46 @@ VALIDATION_ROWS = 2000
 AUXILIARY_ROWS = 10_000
 
 
-def build(
-    *,
-    train: str,
-    test: Sequence[str],
-    aux: str,
-    seed: int,
-    blend_photos: bool = False,
-    image_column: str = "image",
-    label_column: str = "label",
-    group_column: str | None = None,
-    rows: int = 20_000,
-    image_size: int = 32,
-) -> Task:
+@dataclass(frozen=True)
+class RealData:
+    """Data to use in place of the embedded digits: hub ids (`id` or `id:config`) or local folders and parquet files.
+
+    Attributes:
+        train: task data with a train and a test split.
+        test: shifted test sets; the last one is the shifted test of the table.
+        aux: auxiliary images.
+        blend_photos: the auxiliary images are photographs, to be blended with unseen training digits.
+        image_column: name of the image column.
+        label_column: name of the digit column.
+        group_column: column of `aux` with the irrelevant label; by default the groups are train and aux.
+        rows: training rows.
+    """
+
+    train: str | None = None
+    test: tuple[str, ...] = ()
+    aux: str | None = None
+    blend_photos: bool = False
+    image_column: str = "image"
+    label_column: str = "label"
+    group_column: str | None = None
+    rows: int = 20_000
+
+
+def build(*, seed: int, real: RealData, image_size: int = 32) -> Task:
     """Rows of `train` as task data, other rows of it and those of `aux` as auxiliary data.
 
+    The clean test is the test split of `train`, the shifted tests are those of `test`; of `aux` the train split is taken.
+    Without a `group_column` its group is "aux", and as many unseen rows of `train` are the group "train". Photographs are
+    blended with unseen digits of `train` by their crops (MNIST-M). The paper has 20,000 training rows.
+
     Args:
-        train: source of the task data, see :func:`open_source`; its test split is the clean test.
-        test: sources of shifted tests; of each the test split.
-        aux: source of auxiliary images; of it the train split. Without `group_column` their group is "aux", and as many
-            unseen rows of `train` are the group "train".
         seed: which rows.
-        blend_photos: the auxiliary images are photographs: blend unseen digits of `train` with their crops (MNIST-M).
-        image_column, label_column: names in every source; a source without them is named in the error.
-        group_column: column of `aux` with the irrelevant label, if it has one.
-        rows: training rows (20,000 in the paper).
+        real: which data.
         image_size: pixels.
     """
+    assert real.train is not None
+    assert real.aux is not None
+    train, image_column, label_column, rows = real.train, real.image_column, real.label_column, real.rows
     generator = torch.Generator().manual_seed(seed)
     source = open_source(train, "train", (image_column, label_column))
     order = torch.randperm(len(source), generator=generator).tolist()
@@ -61,9 +75,9 @@ def build(
     validation = part(source.select(order[rows : rows + VALIDATION_ROWS]))
     upper = oracle = None
     training = part(source.select(order[:rows]))
-    columns = (image_column,) if group_column is None or blend_photos else (image_column, group_column)
-    other = open_source(aux, "train", columns)
-    if blend_photos:
+    columns = (image_column,) if real.group_column is None or real.blend_photos else (image_column, real.group_column)
+    other = open_source(real.aux, "train", columns)
+    if real.blend_photos:
         photos = [_as_tensor(image, None) for image in other[image_column]]
 
         def blended(images: Tensor) -> Tensor:
@@ -76,14 +90,14 @@ def build(
     else:
         other = other.select(torch.randperm(len(other), generator=generator)[: AUXILIARY_ROWS // 2].tolist())
         seen = images(other)
-    if group_column in columns:
-        groups = list(other[group_column])
+    if real.group_column in columns:
+        groups = list(other[real.group_column])
         auxiliary = Auxiliary(seen, groups, fixed=groups[0])
     else:
         groups = ["train"] * len(plain) + ["aux"] * len(seen)
         auxiliary = Auxiliary(torch.cat([plain, seen]), groups, fixed="train")
     tests = {"clean": part(open_source(train, "test", (image_column, label_column), only=True))}
-    for name in test:
+    for name in real.test:
         short = Path(name).name.replace("test-00000-of-00001.parquet", Path(name).parent.name)
         if short in (*tests, "validation", "oracle"):
             short = name
@@ -116,12 +130,9 @@ def open_source(source: str, split: str, columns: Sequence[str], *, only: bool =
     if split not in found and (only or len(found) > 1):
         raise ValueError(f"{source} has no split {split!r}; it has {', '.join(found)}")
     chosen = found[split] if split in found else next(iter(found.values()))
-    missing = [column for column in columns if column not in chosen.column_names]
-    if missing:
-        raise ValueError(
-            f"{source} has no column {missing[0]!r}; it has {', '.join(chosen.column_names)}: set --image-column, "
-            "--label-column or --group-column"
-        )
+    if missing := [column for column in columns if column not in chosen.column_names]:
+        there = f"it has {', '.join(chosen.column_names)}: set --image-column, --label-column or --group-column"
+        raise ValueError(f"{source} has no column {missing[0]!r}; {there}")
     return chosen
 
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from . import pictures
 from ._types import Task
-from .cells import Sizes
-from .labelled_rows import assigned_nuisances, task_of_rows
+from .cells import Sizes, assigned_nuisances, task_of_rows
 
 CAMERAS = ("camera 1", "camera 2", "camera 3", "camera 4")
 #: What each camera does: factors of red, green and blue; deviation of its noise; whether it blurs; corner of its tag.

@@ -10,8 +10,7 @@ from purifybench import sentence_encoder
 from torch import Tensor
 
 from ._types import Task
-from .cells import Sizes
-from .labelled_rows import task_of_rows
+from .cells import Sizes, task_of_rows
 
 COLUMNS = ("text", "label", "source")
 SIZES = Sizes(rows=400, auxiliary_rows=400, validation_rows=240, test_rows=600)

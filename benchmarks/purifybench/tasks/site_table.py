@@ -5,8 +5,7 @@ from sklearn.datasets import load_breast_cancer
 from torch import Tensor
 
 from ._types import Task
-from .cells import Sizes
-from .labelled_rows import assigned_nuisances, task_of_rows
+from .cells import Sizes, assigned_nuisances, task_of_rows
 
 #: The second site measures this share of the columns otherwise; shifts and scales are drawn once and for all.
 SHIFTED_SHARE = 0.5
