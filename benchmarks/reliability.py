@@ -16,7 +16,8 @@ import torch
 import tyro
 from purifybench import tables
 from purifybench.command import refuse_wrong
-from purifybench.killed import FORMS, kill_and_go_on
+from purifybench.killed.forms import FORMS
+from purifybench.killed.harness import kill_and_go_on
 from purifybench.results import Record, ResultsStore, provenance
 from rich.console import Console
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wdpurify.audit._backbone import called
 from wdpurify.features.classifier import find_classifier
 
-from .backbones import BACKBONES, build_network
+from .backbones import BACKBONES, build_network, replace_module
 from .network import Network
 
 #: Side of the image that tells how wide the features are.
@@ -86,8 +86,7 @@ def adapt(model: nn.Module, n_classes: int) -> Network:
     classifier = find_classifier(model)
     if not classifier:
         raise ValueError("`network` must have a classifier that can be replaced, such as a last nn.Linear, and has none")
-    parent, _, own = classifier.rpartition(".")
-    setattr(model.get_submodule(parent), own, nn.Identity())
+    replace_module(model, classifier, nn.Identity())
     features = ChannelsLast(model)
     with torch.no_grad():
         found = features.eval()(torch.zeros(2, 3, PROBE_SIZE, PROBE_SIZE))

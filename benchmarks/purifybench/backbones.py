@@ -4,6 +4,7 @@ The seven of the digit task have a stem fit for 32x32, the three of the face tas
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import timm
 import torch
@@ -57,18 +58,28 @@ def _with_projection(backbone: nn.Module, width: int) -> nn.Module:
     return nn.Sequential(backbone, nn.Linear(width, FEATURE_DIM), nn.ReLU())
 
 
-def _timm(name: str, stem: str) -> Callable[[], nn.Module]:
-    """A timm model whose first convolution, at the dotted path `stem`, is replaced by a 3x3 one of stride 1."""
+def replace_module(model: nn.Module, path: str, by: nn.Module) -> None:
+    """Put another module in the place at a dotted path of a model."""
+    parent, _, own = path.rpartition(".")
+    setattr(model.get_submodule(parent), own, by)
+
+
+def _small_stem(make: Callable[[], nn.Module], stem: str, *, pool: str = "", head: str = "") -> Callable[[], nn.Module]:
+    """A model whose first convolution becomes a 3x3 one of stride 1.
+
+    Args:
+        make: makes it as published.
+        stem, pool, head: dotted paths of the first convolution, and of a first pooling and a classifier to leave out.
+    """
 
     def build() -> nn.Module:
-        model = timm.create_model(name, num_classes=0)
-        parent, _, name_in_parent = stem.rpartition(".")
+        model = make()
         first = model.get_submodule(stem)
-        wider = nn.Conv2d(3, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None)
-        setattr(model.get_submodule(parent), name_in_parent, wider)
-        if isinstance(getattr(model, "maxpool", None), nn.Module):
-            model.maxpool = nn.Identity()
-        return _with_projection(model, model.num_features)
+        replace_module(model, stem, nn.Conv2d(3, first.out_channels, 3, padding=1, bias=first.bias is not None))
+        width = model.get_submodule(head).in_features if head else model.num_features
+        for path in filter(None, (pool, head)):
+            replace_module(model, path, nn.Identity())
+        return _with_projection(model, width)
 
     return build
 
@@ -83,22 +94,8 @@ def _averaged(name: str, width: int) -> Callable[[], nn.Module]:
     return build
 
 
-def _densenet121() -> nn.Module:
-    model = torchvision.models.densenet121(weights=None)
-    model.features.conv0 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    model.features.pool0 = nn.Identity()
-    width = model.classifier.in_features
-    model.classifier = nn.Identity()
-    return _with_projection(model, width)
-
-
-def _shufflenet() -> nn.Module:
-    model = torchvision.models.shufflenet_v2_x1_0(weights=None)
-    model.conv1[0] = nn.Conv2d(3, 24, 3, padding=1, bias=False)
-    model.maxpool = nn.Identity()
-    width = model.fc.in_features
-    model.fc = nn.Identity()
-    return _with_projection(model, width)
+def _timm(name: str) -> Callable[[], nn.Module]:
+    return partial(timm.create_model, name, num_classes=0)
 
 
 #: Name -> feature extractor of 128 features. The paper does not say how its stems read 32x32; here none of them shrinks
@@ -108,16 +105,16 @@ BACKBONES: Mapping[str, Callable[[], nn.Module]] = {
     "small-gn": lambda: small_cnn(lambda channels: nn.GroupNorm(8, channels)),
     "small-ln": lambda: small_cnn(lambda channels: nn.GroupNorm(1, channels)),
     "small-pool": pooled_cnn,
-    "resnet18": _timm("resnet18", "conv1"),
+    "resnet18": _small_stem(_timm("resnet18"), "conv1", pool="maxpool"),
     "vgg11": _averaged("vgg11_bn", 512),
-    "densenet121": _densenet121,
-    "senet": _timm("seresnet18", "conv1"),
-    "efficientnet": _timm("efficientnet_b0", "conv_stem"),
-    "mobilenetv2": _timm("mobilenetv2_100", "conv_stem"),
-    "shufflenetv2": _shufflenet,
+    "densenet121": _small_stem(torchvision.models.densenet121, "features.conv0", pool="features.pool0", head="classifier"),
+    "senet": _small_stem(_timm("seresnet18"), "conv1", pool="maxpool"),
+    "efficientnet": _small_stem(_timm("efficientnet_b0"), "conv_stem"),
+    "mobilenetv2": _small_stem(_timm("mobilenetv2_100"), "conv_stem"),
+    "shufflenetv2": _small_stem(torchvision.models.shufflenet_v2_x1_0, "conv1.0", pool="maxpool", head="fc"),
     "alexnet": _averaged("alexnet", 256),
     "vgg19": _averaged("vgg19_bn", 512),
-    "resnet34": lambda: _with_projection(timm.create_model("resnet34", num_classes=0), 512),
+    "resnet34": lambda: _with_projection(_timm("resnet34")(), 512),
 }
 
 

@@ -37,7 +37,6 @@ from pathlib import Path
 sys.path.insert(0, "benchmarks")
 import torch
 torch.set_num_threads(1)
-from purifybench import killed
 from purifybench.killed import forms, harness
 
 def forgetful(folder):
@@ -52,9 +51,9 @@ def at_the_first_save(child, seconds):
         time.sleep(0.005)
     return False
 
-killed.FORMS["forgetful"] = forgetful
+forms.FORMS["forgetful"] = forgetful
 harness._ended_within = at_the_first_save
-end = killed.kill_and_go_on("forgetful", Path(sys.argv[1], "run"), kills=1, seed=0)
+end = harness.kill_and_go_on("forgetful", Path(sys.argv[1], "run"), kills=1, seed=0)
 print(end.kills, end.equal)
 """
     done = _run("-c", script, str(tmp_path))

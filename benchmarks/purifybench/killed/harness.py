@@ -1,14 +1,14 @@
 """Kills a training without warning, again and again, and looks at how it ends."""
 
 import contextlib
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import sys
 import time
-import traceback
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -45,25 +45,23 @@ def kill_and_go_on(form: str, folder: Path, *, kills: int, seed: int) -> Killed:
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_stream(folder)
-    alone = folder / "alone"
+    alone, place = folder / "alone", folder / "killed"
     begun = time.monotonic()
-    failure = _finish(_start(form, alone), alone)
-    duration = time.monotonic() - begun
-    if failure:
+    if failure := _failure_of(_start(form, alone), alone):
         return Killed(0, False, failure)
-    place = folder / "killed"
+    duration = time.monotonic() - begun
     moments = random.Random(seed)
     done = 0
     while done < kills:
         child = _start(form, place)
         if _ended_within(child, moments.uniform(0.0, 1.1 * duration)):
-            if (place / END).exists():
-                break
-            return Killed(done, False, _said(place))
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+            if failure := _failure_of(child, place):
+                return Killed(done, False, failure)
+            break
+        os.killpg(child.pid, signal.SIGKILL)
+        child.join()
         done += 1
-    if not (place / END).exists() and (failure := _finish(_start(form, place), place)):
+    if not (place / END).exists() and (failure := _failure_of(_start(form, place), place)):
         return Killed(done, False, failure)
     ends = [torch.load(each / END, weights_only=True) for each in (alone, place)]
     equal = all(torch.equal(value, ends[1][part][name]) for part, state in ends[0].items() for name, value in state.items())
@@ -71,41 +69,30 @@ def kill_and_go_on(form: str, folder: Path, *, kills: int, seed: int) -> Killed:
     return Killed(done, equal, "")
 
 
-def _start(form: str, folder: Path) -> int:
-    folder.mkdir(exist_ok=True)
-    sys.stdout.flush()
-    child = os.fork()
-    if child:
-        with contextlib.suppress(OSError):  # the child has ended already
-            os.setpgid(child, child)  # here and there, so that it is so whoever comes first
-        return child
-    try:
-        os.setpgid(0, 0)  # workers of its own are killed with it
-        with (folder / "said.txt").open("w", encoding="utf-8") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        FORMS[form](folder)
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    os._exit(0)
+def _start(form: str, place: Path) -> BaseProcess:
+    place.mkdir(exist_ok=True)
+    child = multiprocessing.get_context("fork").Process(target=_train, args=(form, place))
+    child.start()
+    with contextlib.suppress(OSError):  # the child has ended already
+        os.setpgid(child.pid, child.pid)  # here and there, so that it is so whoever comes first
+    return child
 
 
-def _finish(child: int, folder: Path) -> str:
-    _, status = os.waitpid(child, 0)
-    return "" if status == 0 else _said(folder)
+def _train(form: str, place: Path) -> None:
+    os.setpgid(0, 0)  # workers of its own are killed with it
+    with (place / "said.txt").open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    FORMS[form](place)
 
 
-def _ended_within(child: int, seconds: float) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return True
-        time.sleep(0.002)
-    return False
+def _ended_within(child: BaseProcess, seconds: float) -> bool:
+    child.join(seconds)
+    return child.exitcode is not None
 
 
-def _said(folder: Path) -> str:
-    lines = (folder / "said.txt").read_text(errors="replace", encoding="utf-8").strip().splitlines()
-    return lines[-1] if lines else "nothing"
+def _failure_of(child: BaseProcess, place: Path) -> str:
+    """What a training said last before it failed; empty if it ends well."""
+    child.join()
+    said = (place / "said.txt").read_text(errors="replace", encoding="utf-8").strip()
+    return "" if child.exitcode == 0 else said.rpartition("\n")[2] or "nothing"
