@@ -12,22 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
-import matplotlib as mpl
 import numpy as np
 import torch
 import tyro
-from matplotlib.figure import Figure
+from purifybench import figures, tables
 from purifybench.backbones import build_network
 from purifybench.command import refuse_wrong
 from purifybench.faces.sets import TASK_SETS, auxiliary_faces
 from purifybench.methods import FACE_METHODS, Run
 from purifybench.network import Network
 from purifybench.tasks import TASKS, Task, to_float
-from rich.console import Console
 
 from wdpurify.audit import Audit, Leakage, audit, leakage
 
-mpl.use("Agg")
 COLUMNS = ("hair", "smiling", "style")
 TRAINED = {
     "plain": "plain",
@@ -46,7 +43,6 @@ class Arguments:
         train: set of the task rows and of the auxiliary mixture.
         seeds: one audit each, of faces, weights and trainings.
         bias: share of the task faces whose hair colour goes with the expression.
-        separate: judge transfer on the two other sets; otherwise on the task rows alone.
         repeats: trainings per label.
         steps: optimiser steps of each training of the audit.
         task_steps: optimiser steps of the networks whose leakage is measured; 0 leaves them out.
@@ -58,7 +54,6 @@ class Arguments:
     train: str = "ck-like"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     bias: float = 0.7
-    separate: bool = True
     repeats: int = 4
     steps: int = 200
     task_steps: int = 300
@@ -71,7 +66,7 @@ def main() -> None:
     """Audit, train, measure, report."""
     arguments = tyro.cli(Arguments, description=__doc__)
     refuse_wrong(arguments, known={"train": TASK_SETS}, filled=["seeds"], shares=["bias"])
-    console = Console(width=max(Console().width, 120))
+    console = tables.console(120)
     datasets.disable_progress_bars()
     arguments.out.mkdir(parents=True, exist_ok=True)
     audits: dict[int, Audit] = {}
@@ -95,13 +90,13 @@ def audited(seed: int, arguments: Arguments) -> Audit:
     task = TASKS[arguments.train](seed=seed, cache=arguments.cache, bias=arguments.bias)
     faces = auxiliary_faces(arguments.train, seed=seed, size=32, cache=arguments.cache)
     others = [task.tests[name] for name in TASK_SETS if name != arguments.train]
-    evaluation = torch.cat([split.images for split in others]), torch.cat([split.labels for split in others])
+    evaluation = to_float(torch.cat([split.images for split in others])), torch.cat([split.labels for split in others])
     return audit(
         fresh(seed, task),
         (to_float(task.train.images), task.train.labels),
         (to_float(task.auxiliary.images), {name: list(faces[name]) for name in COLUMNS}),
         COLUMNS,
-        evaluation=(to_float(evaluation[0]), evaluation[1]) if arguments.separate else None,
+        evaluation=evaluation,
         repeats=arguments.repeats,
         steps=arguments.steps,
         permutations=arguments.permutations,
@@ -146,18 +141,16 @@ def trained(task: Task, name: str, seed: int, steps: int) -> Network:
 
 def report(audits: dict[int, Audit], left: dict[str, list[Leakage]], arguments: Arguments) -> str:
     """Two tables: transfer effect and verdict per seed and label, leakage per seed and training."""
-    where = "the two other sets" if arguments.separate else "the task rows"
-    lines = [f"Cartoon faces, {arguments.train}, bias {arguments.bias}, transfer judged on {where}", ""]
-    lines += ["| seed | best to worst | " + " | ".join(COLUMNS) + " |", "| ---: | --- |" + " ---: |" * len(COLUMNS)]
+    parts = [f"Cartoon faces, {arguments.train}, bias {arguments.bias}, transfer judged on the two other sets"]
+    lines = [["seed", "best to worst", *COLUMNS]]
     for seed, found in audits.items():
-        cells = [f"{_effect(found, name)}, {found[name].verdict}" for name in COLUMNS]
         order = ", ".join(entry.column.name for entry in found.columns)
-        lines.append(f"| {seed} | {order} | " + " | ".join(cells) + " |")
+        lines.append([str(seed), order, *(f"{_effect(found, name)}, {found[name].verdict}" for name in COLUMNS)])
+    parts.append(tables.markdown(lines))
     if arguments.task_steps:
-        lines += ["", "| seed | " + " | ".join(TRAINED) + " |", "| ---: |" + " ---: |" * len(TRAINED)]
-        for place, seed in enumerate(audits):
-            lines.append(f"| {seed} | " + " | ".join(str(left[name][place]) for name in TRAINED) + " |")
-    return "\n".join(lines) + "\n"
+        of_seeds = zip(map(str, audits), *(map(str, left[name]) for name in TRAINED), strict=True)
+        parts.append(tables.markdown([["seed", *TRAINED], *map(list, of_seeds)]))
+    return "\n\n".join(parts) + "\n"
 
 
 def _effect(found: Audit, name: str) -> str:
@@ -169,8 +162,7 @@ def _effect(found: Audit, name: str) -> str:
 
 def plot(audits: dict[int, Audit], path: Path) -> None:
     """Transfer effects with their intervals, one colour per label."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = figures.drawn(7, 4)
     places = np.arange(len(audits))
     for number, name in enumerate(COLUMNS):
         found = [one[name].transfer for one in audits.values()]
@@ -181,7 +173,7 @@ def plot(audits: dict[int, Audit], path: Path) -> None:
     axes.set_xticks(places, [f"seed {seed}" for seed in audits])
     axes.set(ylabel="transfer effect on the task, points", title="negative or null: irrelevant")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    figures.save(figure, path)
 
 
 if __name__ == "__main__":

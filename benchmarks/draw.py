@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -40,6 +40,9 @@ BARS = {
     report.DEFAULT: "purified",
     report.UPPER_BOUND: "trained without the bias",
 }
+#: What the first picture is of.
+TASK = "mmi-like"
+BIAS = 0.95
 TEST = "unbiased"
 #: What the curves are of, and the options that make it so.
 FORMS: Methods = {
@@ -54,9 +57,6 @@ FORMS: Methods = {
 def first(
     store: Annotated[Path, tyro.conf.Positional],
     *,
-    task: str = "mmi-like",
-    bias: float = 0.95,
-    size: int = 96,
     cache: Path = Path("results/faces-cache"),
     out: Path = Path("results/first-picture.png"),
 ) -> None:
@@ -67,18 +67,15 @@ def first(
 
     Args:
         store: folder of the runs.
-        task: a set of cartoon faces.
-        bias: of the runs to show.
-        size: pixels of a face.
         cache: folder for drawn faces.
         out: the picture.
     """
-    rows = bars(store, task, bias)
+    rows = bars(store, TASK, BIAS)
     figure = Figure(figsize=(11, 4.1), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.7, 1))
-    where = {"seed": 0, "size": size, "cache": cache}
-    _show_faces(left, task, task_faces(task, **where), auxiliary_faces(task, **where))
-    _show_bars(right, rows, bias)
+    where = {"seed": 0, "size": 96, "cache": cache}
+    _show_faces(left, task_faces(TASK, **where), auxiliary_faces(TASK, **where))
+    _show_bars(right, rows)
     figures.save(figure, out, dpi=110)
 
 
@@ -97,14 +94,14 @@ def bars(store: Path, task: str, bias: float) -> list[report.Row]:
     return [found[name] for name in BARS]
 
 
-def _show_faces(panel: Any, task: str, own: Any, others: Any) -> None:
+def _show_faces(panel: Any, own: Any, others: Any) -> None:
     """Three strips: training, auxiliary, test."""
 
     def first_row(split: str, expression: int, hair: set[str]) -> int:
         rows = zip(own["split"], own["expression"], own["hair"], strict=True)
         return next(number for number, row in enumerate(rows) if row[:2] == (split, expression) and row[2] in hair)
 
-    paired = [partner(TASK_SETS[task], number) for number in range(len(EXPRESSIONS))]
+    paired = [partner(TASK_SETS[TASK], number) for number in range(len(EXPRESSIONS))]
     training = [first_row("train", number, {hair}) for number, hair in enumerate(paired)]
     test = [first_row("test", number, set(HAIR) - {hair}) for number, hair in enumerate(paired)]
     auxiliary = [others["hair"].index(HAIR[number % len(HAIR)]) for number in range(len(EXPRESSIONS))]
@@ -122,7 +119,7 @@ def _show_faces(panel: Any, task: str, own: Any, others: Any) -> None:
             axes.set(xticks=[], yticks=[])
 
 
-def _show_bars(panel: Any, rows: list[report.Row], bias: float) -> None:
+def _show_bars(panel: Any, rows: list[report.Row]) -> None:
     """Accuracy on unbiased faces with its interval."""
     axes = panel.subplots()
     means = [row.accuracy[TEST].mean for row in rows]
@@ -134,19 +131,10 @@ def _show_bars(panel: Any, rows: list[report.Row], bias: float) -> None:
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     axes.set(xlim=(0, 100))
-    panel.suptitle(f"accuracy where hair is at random\n(in training, {100 * bias:.0f} % are paired)", fontsize="medium")
+    panel.suptitle(f"accuracy where hair is at random\n(in training, {100 * BIAS:.0f} % are paired)", fontsize="medium")
 
 
-def features(
-    *,
-    seed: int = 0,
-    steps: int = 400,
-    bias: float = 0.95,
-    projection: Literal["tsne", "pca"] = "tsne",
-    max_rows: int = 1000,
-    permutations: int = 20,
-    out: Path = Path("results/features-colour.png"),
-) -> None:
+def features(*, seed: int = 0, steps: int = 400, out: Path = Path("results/features-colour.png")) -> None:
     """What purifying does to the features: digits on coloured ground, trained plain and purified of the colour.
 
     Both networks are trained as in `digits.py` on digits whose ground gives the class away in 95 % of the rows; the picture
@@ -156,15 +144,10 @@ def features(
     Args:
         seed: of data, weights and training.
         steps: optimiser steps of each network.
-        bias: share of the training digits whose colour goes with the digit.
-        projection: how features come into two dimensions, tsne or pca.
-        max_rows: test digits in the picture.
-        permutations: of the leakage's baseline.
         out: the picture.
     """
-    given = SimpleNamespace(steps=steps, max_rows=max_rows, permutations=permutations, bias=bias)
-    refuse_wrong(given, least=dict.fromkeys(("steps", "max_rows", "permutations"), 1), shares=["bias"])
-    task = biased_colour.build(seed=seed, bias=bias, keep_colours=True)
+    refuse_wrong(SimpleNamespace(steps=steps), least={"steps": 1})
+    task = biased_colour.build(seed=seed, keep_colours=True)
     shifted = task.tests["shifted"]
     assert shifted.groups is not None
     found = feature_map(
@@ -174,9 +157,7 @@ def features(
         shifted.groups,
         class_name="digit",
         nuisance_name="colour",
-        projection=projection,
-        permutations=permutations,
-        max_rows=max_rows,
+        permutations=20,
         seed=seed,
     )
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ class equally often with each nuisance. A bench without its data or packages is 
 `results.jsonl` (one line per run), `report.json`, `report.md` and `accuracy.csv` to `--out`.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,7 +27,7 @@ from purifybench.command import Comparison, read, refuse_wrong
 from purifybench.jobs import Job, Plan
 from purifybench.methods import TABLES, Methods, methods_of
 from purifybench.report import UPPER_BOUND
-from purifybench.results import Record, grouped, provenance, write_accuracies
+from purifybench.results import Record, grouped, write_accuracies, write_described
 from purifybench.tasks import Task, on_own_rows
 
 #: Seed that chooses the options of tuned methods; no reported seed takes part.
@@ -181,8 +180,7 @@ def write_report(records: Sequence[Record], chosen: Sequence[dict[str, Any]], ar
         title: {row: {bench: asdict(cell) for bench, cell in of_row.items()} for row, of_row in table.items()}
         for title, table in shown.items()
     }
-    written = {"arguments": json.loads(json.dumps(asdict(arguments), default=str)), "chosen": list(chosen), "tables": cells}
-    (arguments.out / "report.json").write_text(json.dumps(provenance() | written, indent=1), encoding="utf-8")
+    write_described(arguments.out / "report.json", asdict(arguments), chosen=list(chosen), tables=cells)
     write_accuracies(records, arguments.out / "accuracy.csv")
     console.print(f"report.md, report.json and accuracy.csv: {arguments.out}")
 

@@ -12,7 +12,6 @@ not depend on what they show. A bench of `modalities.py` is measured on its own 
 size.
 """
 
-import json
 import random
 import time
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from purifybench.frontier import forms
 from purifybench.methods import Methods, Plain, Run, every_method
 from purifybench.network import Network
 from purifybench.recipe import Recipe, make_optimizer
-from purifybench.results import provenance
+from purifybench.results import write_described
 from purifybench.tasks import Auxiliary, Split, Task, to_float
 from rich.console import Console
 from rich.progress import track
@@ -182,7 +181,6 @@ class Turn:
 
     def __init__(self, make: Callable[..., Plain], subject: Subject, device: torch.device) -> None:
         torch.manual_seed(0)
-        self.device = device
         network = subject.network().to(device)
         self.method = make(Run(network, subject.task, 0, device, steps=10_000))
         self.optimizer = make_optimizer([*network.parameters(), *self.method.parameters()], subject.recipe, 1e-3)
@@ -196,16 +194,6 @@ class Turn:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-
-    def seconds(self, images: Tensor, labels: Tensor, steps: int) -> float:
-        """Time of so many steps."""
-        return seconds_of(partial(self.train, images, labels, steps), self.device)
-
-    def operator_calls(self, images: Tensor, labels: Tensor, steps: int) -> float:
-        """Calls of torch's operators per step, the mean of so many."""
-        with OperatorCalls() as calls:
-            self.train(images, labels, steps)
-        return calls.count / steps
 
 
 class OperatorCalls(TorchDispatchMode):
@@ -225,19 +213,22 @@ def measure(title: str, subject: Subject, arguments: Arguments, device: torch.de
     turns = {name: Turn(make, subject, device) for name, make in subject.methods.items()}
     images = to_float(subject.task.train.images[: subject.batch_size].to(device))
     labels = subject.task.train.labels[: subject.batch_size].to(device)
-    for turn in turns.values():
-        turn.seconds(images, labels, arguments.steps)
+    turn_of = {name: partial(turn.train, images, labels, arguments.steps) for name, turn in turns.items()}
+    for take in turn_of.values():
+        take()
     rounds = []
     for _ in track(range(arguments.rounds), description=title):
         order = random.sample(list(turns), len(turns))
-        rounds.append({name: turns[name].seconds(images, labels, arguments.steps) for name in order})
+        rounds.append({name: seconds_of(turn_of[name], device) for name in order})
     found = {}
-    for name in turns:
+    for name, take in turn_of.items():
         ratio = np.array([one[name] / one["plain loop"] for one in rounds])
         low, median, high = np.percentile(ratio, [25, 50, 75])
         milliseconds = float(np.median([one[name] for one in rounds])) / arguments.steps * 1e3
-        calls = turns[name].operator_calls(images, labels, arguments.steps)
-        found[name] = {"ratio": median, "low": low, "high": high, "milliseconds": milliseconds, "operators": calls}
+        with OperatorCalls() as calls:
+            take()
+        per_step = {"milliseconds": milliseconds, "operators": calls.count / arguments.steps}
+        found[name] = {"ratio": median, "low": low, "high": high, **per_step}
     return found
 
 
@@ -271,9 +262,7 @@ def main() -> None:
             quartiles = f"{row['low']:.2f} to {row['high']:.2f}"
             lines.append([method, f"{row['milliseconds']:.1f}", f"{row['ratio']:.2f}", quartiles, f"{row['operators']:.0f}"])
         Console().print(tables.upright(f"{name}, rows of {shape}, batch {subject.batch_size}, {device}", lines))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    described = {"arguments": json.loads(json.dumps(vars(arguments), default=str)), "result": result}
-    arguments.out.write_text(json.dumps(provenance() | described, indent=1), encoding="utf-8")
+    write_described(arguments.out, vars(arguments), result=result)
 
 
 if __name__ == "__main__":

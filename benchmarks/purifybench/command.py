@@ -1,6 +1,5 @@
 """What commands share: options that all have, checks of these before anything runs, and from planned runs to their report."""
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from . import figures, report, tables
 from .former_names import with_present_names
 from .jobs import Job, Plan, run_jobs
 from .methods import Methods
-from .results import Record, ResultsStore, provenance
+from .results import Record, ResultsStore, write_described
 from .tasks import Task
 
 Kind = TypeVar("Kind")
@@ -98,16 +97,13 @@ class Runs:
         text = f"{title}\n\n{report.markdown_table(rows)}\n\n{report.bound_line(rows)}\n"
         (folder / "report.md").write_text(text, encoding="utf-8")
         backbone = records[0]["key"]["settings"]["backbone"]
-        described = {
-            "arguments": json.loads(json.dumps(asdict(self) | said, default=str)),
-            "chosen": [
-                {"method": method, "by": validation, "options": dict(options)}
-                for (name, method, validation), options in plan.chosen_options(self.store).items()
-                if name == backbone
-            ],
-            "rows": [asdict(row) for row in rows],
-        }
-        (folder / "report.json").write_text(json.dumps(provenance() | described, indent=1), encoding="utf-8")
+        chosen = [
+            {"method": method, "by": validation, "options": dict(options)}
+            for (name, method, validation), options in plan.chosen_options(self.store).items()
+            if name == backbone
+        ]
+        described = {"chosen": chosen, "rows": [asdict(row) for row in rows]}
+        write_described(folder / "report.json", asdict(self) | said, **described)
         console.print(f"figures, report.md and report.json: {folder}")
 
 

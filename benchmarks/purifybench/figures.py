@@ -34,7 +34,7 @@ def colour_of(method: str) -> str | None:
 
 def accuracy_bars(rows: Sequence[Row], title: str, path: Path) -> None:
     """Bars of accuracy per method and test set, with 95 % intervals."""
-    figure, axes = _drawn(9, 0.55 * len(rows) + 1.6)
+    figure, axes = drawn(9, 0.55 * len(rows) + 1.6)
     tests = list(rows[0].accuracy)
     height = 0.8 / len(tests)
     for number, test in enumerate(tests):
@@ -75,7 +75,7 @@ def over_bias(curves: Mapping[str, Sequence[tuple[float, float, float]]], title:
         title: of the figure.
         path: the figure.
     """
-    figure, axes = _drawn(8, 5)
+    figure, axes = drawn(8, 5)
     for row, points in curves.items():
         biases, means, halves = zip(*points, strict=True)
         axes.errorbar(biases, means, yerr=halves, marker="o", capsize=2, label=row, color=colour_of(row))
@@ -108,7 +108,7 @@ def soak(readings: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
 def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
     """Share of the features' variance in the leading principal components, per method (the paper's Fig. 2)."""
     rows = grouped(records, "row")
-    figure, axes = _drawn(9, 0.4 * len(rows) + 1.6)
+    figure, axes = drawn(9, 0.4 * len(rows) + 1.6)
     shares = np.array([np.mean([record["component_shares"] for record in runs], axis=0) for runs in rows.values()])
     bands = {"1 and 2": slice(0, 2), "3 to 5": slice(2, 5), "6 to 10": slice(5, 10)}
     left = np.zeros(len(rows))
@@ -124,7 +124,7 @@ def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
 
 def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, path: Path, *, title: str = "") -> None:
     """Accuracy on a test set against a quantity, one line per method with its 95 % interval."""
-    figure, axes = _drawn(7, 4.5)
+    figure, axes = drawn(7, 4.5)
     for method in dict.fromkeys(row.method for found in rows.values() for row in found):
         points = {place: row.accuracy[test] for place, found in rows.items() for row in found if row.method == method}
         means = np.array([point.mean for point in points.values()])
@@ -146,7 +146,7 @@ def cost_and_gain(cost: Mapping[str, float], recovered: Mapping[str, Mapping[str
         title: of the figure.
         path: file to write.
     """
-    figure, axes = _drawn(9, 5.5)
+    figure, axes = drawn(9, 5.5)
     for task, shares in recovered.items():
         steady, rarer = ([name for name in shares if name.endswith("every step") == every] for every in (True, False))
         (line,) = axes.plot([cost[name] for name in steady], [shares[name] for name in steady], "o-", label=task)
@@ -169,7 +169,7 @@ def separation_and_leakage(points: Mapping[str, Sequence[tuple[float, float]]], 
             leakage above chance in percent of what there is above chance.
         path: file to write.
     """
-    figure, axes = _drawn(8, 5.5)
+    figure, axes = drawn(8, 5.5)
     tasks = list(dict.fromkeys(name.partition(", ")[0] for name in points))
     trainings = list(dict.fromkeys(name.partition(", ")[2] for name in points))
     for name, pairs in points.items():
@@ -185,7 +185,8 @@ def separation_and_leakage(points: Mapping[str, Sequence[tuple[float, float]]], 
     save(figure, path)
 
 
-def _drawn(width: float, height: float) -> tuple[Figure, Axes]:
+def drawn(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of so many inches with one panel."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 

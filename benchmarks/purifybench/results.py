@@ -128,6 +128,13 @@ def provenance(packages: Iterable[str] = ("wdpurify", "torch", "torchvision", "t
     }
 
 
+def write_described(path: Path, arguments: Any, **found: Any) -> None:
+    """JSON of what was found, and of what it was made with: commit, versions, machine and the arguments of a command."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = {"arguments": json.loads(json.dumps(arguments, default=str))}
+    path.write_text(json.dumps(provenance() | said | found, indent=1), encoding="utf-8")
+
+
 def _commit() -> str:
     here = Path(__file__).parent
     asked = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False)

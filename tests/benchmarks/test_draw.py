@@ -14,8 +14,6 @@ from purifybench.faces import sets
 from purifybench.methods import Purified
 from purifybench.results import ResultsStore
 
-FACES = ["--size", "16"]
-
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
@@ -58,7 +56,7 @@ def test_the_bars_are_the_runs_of_that_set_bias_and_label_alone(store):
 def test_the_first_picture_is_drawn(store, faces_cache, monkeypatch):
     pytest.importorskip("dicebear")
     pytest.importorskip("resvg_py")
-    _start(monkeypatch, "first", store, *FACES, "--cache", faces_cache, "--out", store / "new" / "first.png")
+    _start(monkeypatch, "first", store, "--cache", faces_cache, "--out", store / "new" / "first.png")
     assert _size(store / "new" / "first.png")[0] > 1000
 
 
@@ -72,33 +70,25 @@ def test_curves_are_drawn_with_how_each_run_ended(tmp_path, monkeypatch, capsys)
 
 @pytest.fixture
 def start_features(tmp_path, monkeypatch):
-    """Few steps and rows."""
+    """Draw into a folder of its own."""
 
     def run(*arguments):
-        few = ["--steps", "2", "--max-rows", "150", "--permutations", "2", "--projection", "pca"]
-        _start(monkeypatch, "features", *few, "--out", tmp_path / "new" / "f.png", *arguments)
+        _start(monkeypatch, "features", "--out", tmp_path / "new" / "f.png", *arguments)
         return tmp_path / "new" / "f.png"
 
     return run
 
 
 def test_features_of_a_plain_and_a_purified_network_are_drawn(start_features, capsys):
-    assert start_features().stat().st_size > 10_000
+    assert start_features("--steps", "2").stat().st_size > 10_000
     out = capsys.readouterr().out
     assert re.search(r"^plain: colour \d+\.\d % ", out)
     assert re.search(r"^purified: colour \d+\.\d % ", out, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--max-rows", "0"], "--max-rows: must be at least 1, got 0"),
-        (["--bias", "2"], "--bias: must be in [0, 1], got 2.0"),
-    ],
-)
-def test_wrong_arguments_are_named(start_features, arguments, message):
-    with pytest.raises(SystemExit, match=re.escape(message)):
-        start_features(*arguments)
+def test_wrong_arguments_are_named(start_features):
+    with pytest.raises(SystemExit, match="--steps: must be at least 1, got 0"):
+        start_features("--steps", "0")
 
 
 def _validated(task, row, seed, oracle):
