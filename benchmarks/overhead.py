@@ -57,7 +57,6 @@ class Arguments:
         rounds: how often each method takes its turn.
         steps: steps per turn; a multiple of six, so that every turn holds the same number of acting steps.
         frontier: the default with other numbers of auxiliary rows and acting steps, in place of other methods.
-        threads: threads of torch on a CPU.
         out: where to write JSON.
     """
 
@@ -71,7 +70,6 @@ class Arguments:
     rounds: int = 15
     steps: int = 6
     frontier: bool = False
-    threads: int = 1
     out: Path = Path("results/overhead.json")
 
 
@@ -251,7 +249,7 @@ def main() -> None:
     """Measure and report."""
     arguments = tyro.cli(Arguments, description=__doc__)
     chosen = subjects(arguments)
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)
     device = PartialState().device
     result: dict[str, Any] = {}
     for name, subject in chosen.items():

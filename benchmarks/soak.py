@@ -13,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ import psutil
 import torch
 import tyro
 from purifybench import figures, tables
-from purifybench.command import refuse_wrong
 from purifybench.killed import forms
 from purifybench.results import Record, ResultsStore, provenance
 from scipy import stats
@@ -91,22 +89,17 @@ def summary(readings: list[list[float]]) -> dict[str, float]:
     }
 
 
-def main(
-    steps: int = 100_000, forms: tuple[str, ...] = tuple(FORMS), workers: int = 2, out: Path = Path("results/soak")
-) -> None:
-    """Train, read, report; exit status 1 where memory or files grow.
+def main(steps: int = 100_000, out: Path = Path("results/soak")) -> None:
+    """Train two forms side by side at a time, read, report; exit status 1 where memory or files grow.
 
     Args:
         steps: of each form.
-        forms: names of forms; all by default.
-        workers: forms side by side.
         out: folder for results.
     """
-    refuse_wrong(SimpleNamespace(forms=forms), known={"forms": FORMS})
     store = ResultsStore(out / "results.jsonl")
     store.path.unlink(missing_ok=True)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running = {form: pool.submit(soaked, form, steps) for form in forms}
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {form: pool.submit(soaked, form, steps) for form in FORMS}
         for form, readings in running.items():
             store.add({"key": {"form": form, "steps": steps}, "readings": readings.result(), **provenance()})
     records = store.records()

@@ -1,14 +1,18 @@
 """From stored runs to the paper's tables, as Markdown and figures: the end of `fer.py`, the whole of `report.py`."""
 
 import json
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from rich.console import Console
+from scipy import stats
 
-from . import cross_table, figures, paper, report, tables
-from .report import BASELINE, DEFAULT
-from .results import Record, described, grouped, write_accuracies
+from . import figures, paper, report, tables
+from .report import BASELINE, DEFAULT, Estimate, estimate
+from .results import Record, accuracies, described, grouped, write_accuracies
 
 SMILING = "wdpurify (smiling)"
 #: Tables that can be asked for: the paper's three, and accuracy against bias.
@@ -25,6 +29,8 @@ FACE_NAMES = {
 DIGIT_NAMES = {BASELINE: "Goal 1", "gradient reversal": "DANN", DEFAULT: "PL"}
 #: Test sets of the digit tasks by their names in the paper; the photographs of the embedded task stand in for MNIST-M.
 DIGIT_TESTS = {"mnist_m": "MNIST-M", "mnist-m": "MNIST-M", "svhn": "SVHN"}
+#: Test sets of a record that are no other data set.
+OWN = ("validation", "oracle", "within", "unbiased")
 
 
 def write(
@@ -100,9 +106,9 @@ def _face_tables(records: list[Record], folder: Path, console: Console, wanted: 
         theirs = paper.faces(extractor, [FACE_NAMES[row] for row in FACE_NAMES if row in rows])
         published = {_our_pair(pair, shown): cells for pair, cells in theirs.items()}
         title = f"Table {'I' * int(number)} analogue, {_described(shown)}"
-        cross = cross_table.cross_table(shown, tie=tie)
-        console.print(tables.turned(title, cross_table.lines(cross)))
-        parts.append(f"{title}. {_whose(extractor)}\n\n{tables.markdown(cross_table.lines(cross, published))}")
+        cross = cross_table(shown, tie=tie)
+        console.print(tables.turned(title, cross_lines(cross)))
+        parts.append(f"{title}. {_whose(extractor)}\n\n{tables.markdown(cross_lines(cross, published))}")
     if "1" not in wanted:
         return parts
     for name, runs in grouped(map(_own_sets, records), "task").items():
@@ -197,3 +203,76 @@ def _our_pair(pair: str, records: Sequence[Record]) -> str:
 def _own_sets(record: Record) -> Record:
     own = {name: value for name, value in record["accuracy"].items() if name in ("within", "unbiased")}
     return record | {"accuracy": own}
+
+
+@dataclass(frozen=True)
+class CrossTable:
+    """Accuracies in percent.
+
+    Attributes:
+        cells: by pair ``"train → test"`` and method.
+        average: by method, over the pairs.
+        verdicts: by method, beside plain training: pairs won, tied and lost by mean, and the p value of a paired t test over
+            the seeds' averages (NaN for fewer than two seeds, or equal gains in all).
+    """
+
+    cells: dict[str, dict[str, Estimate]]
+    average: dict[str, Estimate]
+    verdicts: dict[str, tuple[int, int, int, float]]
+
+
+def cross_table(records: Sequence[Record], *, tie: float = 0.05) -> CrossTable:
+    """Table of all pairs that the records hold.
+
+    Args:
+        records: runs that read the test sets; the training set is the task's name.
+        tie: difference of means, in points, below which a pair is tied.
+    """
+    found = accuracies(records)
+    found = found[~found["test"].isin(OWN)]
+    found["pair"] = found["task"] + " → " + found["test"]
+    runs = found.groupby(["pair", "row", "seed"], sort=False)["accuracy"].last()
+    cells: dict[str, dict[str, Estimate]] = {}
+    for (pair, method), values in runs.groupby(level=["pair", "row"], sort=False):
+        cells.setdefault(pair, {})[method] = estimate(values)
+    methods = list(dict.fromkeys(found["row"]))
+    averages = {name: runs.xs(name, level="row").unstack("pair").dropna().mean(axis=1) for name in methods}
+    verdicts = {name: _verdict(cells, averages, name, tie) for name in methods if name != BASELINE and BASELINE in averages}
+    return CrossTable(cells, {name: estimate(values) for name, values in averages.items()}, verdicts)
+
+
+def _verdict(
+    cells: Mapping[str, Mapping[str, Estimate]], averages: Mapping[str, pd.Series], method: str, tie: float
+) -> tuple[int, int, int, float]:
+    gains = [row[method].mean - row[BASELINE].mean for row in cells.values() if method in row and BASELINE in row]
+    won = sum(gain > tie for gain in gains)
+    lost = sum(gain < -tie for gain in gains)
+    paired = (averages[method] - averages[BASELINE]).dropna()
+    p_value = float("nan")
+    if len(paired) > 1 and np.ptp(paired) > 1e-6:  # gains that are all equal leave nothing to test by
+        p_value = float(stats.ttest_1samp(paired, 0.0).pvalue)
+    return won, len(gains) - won - lost, lost, p_value
+
+
+def cross_lines(table: CrossTable, published: Mapping[str, Mapping[str, float]] | None = None) -> list[list[str]]:
+    """The table as rows of text, a header first; ``published`` adds the paper's own figures by pair and method."""
+    methods = list(table.average)
+    theirs = list(dict.fromkeys(name for row in (published or {}).values() for name in row))
+
+    def line(name: str, cells: Mapping[str, object], given: Mapping[str, float]) -> list[str]:
+        ours = [str(cells.get(method, "")) for method in methods]
+        return [name, *ours, *(f"{given[each]:.1f}" if each in given else "" for each in theirs)]
+
+    return [
+        ["train → test", *methods, *(f"paper: {name}" for name in theirs)],
+        *(line(pair, row, (published or {}).get(pair, {})) for pair, row in table.cells.items()),
+        line("average", table.average, {}),
+        line("won/tied/lost", {name: "{}/{}/{}".format(*counts) for name, (*counts, _) in table.verdicts.items()}, {}),
+        line("p, paired t over seeds", {name: _shown(p_value) for name, (*_, p_value) in table.verdicts.items()}, {}),
+    ]
+
+
+def _shown(p_value: float) -> str:
+    if np.isnan(p_value):
+        return ""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"

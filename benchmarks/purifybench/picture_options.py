@@ -18,7 +18,7 @@ from .training import Settings
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Sizes):
     """Rows of each split, over all pairs of class and nuisance; no row is in two of training, auxiliary, validation and test.
 
     Attributes:
@@ -29,9 +29,6 @@ class Rows:
     """
 
     rows: int | None = None
-    auxiliary_rows: int = 320
-    validation_rows: int = 256
-    test_rows: int = 320
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,8 @@ def _row(name: str, by_seed: dict[int, Record], baseline: dict[int, Record], upp
     gains = over_baseline(by_seed, shared)
     gaps = over_baseline(upper, [seed for seed in shared if seed in upper])
     measurable = name != UPPER_BOUND and len(gaps) == len(gains) and clear(gaps)
+    taken = [run.get("measures", {}) for run in runs]  # older stores have none, and do not say how loose a bound is
+    loose = [run.get("looseness") for run in runs]
     return Row(
         method=name,
         seeds=len(runs),
@@ -96,8 +98,8 @@ def _row(name: str, by_seed: dict[int, Record], baseline: dict[int, Record], upp
         gain=estimate(gains) if gains else None,
         recovered=share(gains, gaps) if measurable else None,
         milliseconds=1e3 * float(np.mean([record["seconds_per_step"] for record in runs])),
-        measures=_measures(runs),
-        looseness=_looseness(runs),
+        measures={name: estimate([one[name] for one in taken]) for name in taken[0] if all(name in one for one in taken)},
+        looseness=None if None in loose else estimate(loose),
         notes=_notes(runs),
     )
 
@@ -106,18 +108,6 @@ def _notes(records: Sequence[Record]) -> tuple[str, ...]:
     """The warnings of a row's runs, with the number of runs that gave each; older stores do not say."""
     counts = Counter(name for record in records for name in record.get("warnings", ()))
     return tuple(name if count == len(records) else f"{name} ({count} of {len(records)})" for name, count in counts.items())
-
-
-def _looseness(records: Sequence[Record]) -> Estimate | None:
-    """By how much the bound of Theorem 1 exceeds the error; older stores do not say."""
-    found = [record.get("looseness") for record in records]
-    return None if None in found else estimate(found)
-
-
-def _measures(records: Sequence[Record]) -> dict[str, Estimate]:
-    """The further figures that all runs of a row have; older stores have none."""
-    taken = [record.get("measures", {}) for record in records]
-    return {name: estimate([figures[name] for figures in taken]) for name in taken[0] if all(name in one for one in taken)}
 
 
 def lines(rows: Sequence[Row]) -> list[list[str]]:
