@@ -69,16 +69,8 @@ def main() -> None:
         raise SystemExit("\nstopped; run the same command again to go on") from None
 
 
-@dataclass(frozen=True)
-class Job:
-    """One file to read and the images to write of it."""
-
-    source: Path
-    targets: tuple[Path, ...]
-
-
-def plan(arguments: Arguments) -> list[Job]:
-    """Say what is wrong with the arguments, or give every image and video below the source, by name."""
+def plan(arguments: Arguments) -> dict[Path, list[Path]]:
+    """Say what is wrong with the arguments, or give what to write of every image and video below the source."""
     source = arguments.source.resolve()
     target = arguments.target.resolve()
     if not source.is_dir():
@@ -94,13 +86,13 @@ def plan(arguments: Arguments) -> list[Job]:
     ):
         if not right:
             raise SystemExit(f"{name}, got {value}")
-    jobs = []
+    jobs = {}
     for path in _files(source):
         below = target / path.relative_to(source)
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            jobs.append(Job(path, (below,)))
+            jobs[path] = [below]
         elif path.suffix.lower() in VIDEO_SUFFIXES:
-            jobs.append(Job(path, tuple(below.with_name(f"{path.stem}_{number}.png") for number in range(MIDDLE))))
+            jobs[path] = [below.with_name(f"{path.stem}_{number}.png") for number in range(MIDDLE)]
     if not jobs:
         packed = sorted({path.suffix for path in _files(source) if path.suffix in (".parquet", ".zip", ".gz", ".tar", ".rar")})
         hint = f"; unpack its {', '.join(packed)} files first" if packed else ""
@@ -108,7 +100,7 @@ def plan(arguments: Arguments) -> list[Job]:
     return jobs
 
 
-def align(jobs: list[Job], arguments: Arguments, detect: Detector, console: Console) -> None:
+def align(jobs: dict[Path, list[Path]], arguments: Arguments, detect: Detector, console: Console) -> None:
     """Write a crop per image in which a face is found, copy label files, and say what was not.
 
     Args:
@@ -117,28 +109,29 @@ def align(jobs: list[Job], arguments: Arguments, detect: Detector, console: Cons
         detect: finds the face.
         console: for progress and the last lines.
     """
-    target = arguments.target.resolve()
+    source, target = arguments.source.resolve(), arguments.target.resolve()
     target.mkdir(parents=True, exist_ok=True)
-    for path in _files(arguments.source.resolve()):
+    for path in _files(source):
         if path.suffix.lower() in COPIED_SUFFIXES:
-            _write(target / path.relative_to(arguments.source.resolve()), partial(shutil.copyfile, path))
+            _write(target / path.relative_to(source), partial(shutil.copyfile, path))
     (target / BROKEN).unlink(missing_ok=True)
     if arguments.retry:
         (target / NO_FACE).unlink(missing_ok=True)
-    without = set(_lines(target / NO_FACE))
+    faceless = target / NO_FACE
+    without = set(faceless.read_text(encoding="utf-8").splitlines()) if faceless.exists() else set()
     done = broken = 0
-    for job in track(jobs, description="aligning", console=console):
-        waiting = [path for path in job.targets if not path.exists() and str(path.relative_to(target)) not in without]
-        done += sum(path.exists() for path in job.targets)
+    for given, targets in track(jobs.items(), description="aligning", console=console):
+        waiting = [path for path in targets if not path.exists() and str(path.relative_to(target)) not in without]
+        done += sum(path.exists() for path in targets)
         if not waiting:
             continue
         try:
-            images = _read(job)
+            images = _read(given, len(targets))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            _append(target / BROKEN, f"{job.source.relative_to(arguments.source.resolve())}: {error}")
+            _append(target / BROKEN, f"{given.relative_to(source)}: {error}")
             broken += 1
             continue
-        for path, turns in zip(job.targets, images, strict=True):
+        for path, turns in zip(targets, images, strict=True):
             if path not in waiting:
                 continue
             face = next((found for image in turns if (found := detect(image)) is not None), None)
@@ -205,11 +198,11 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in below if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
-def _read(job: Job) -> list[Iterator[Image.Image]]:
+def _read(path: Path, count: int) -> list[Iterator[Image.Image]]:
     """For each target the images to look for a face in: a video's frames may lie on their side, as some of MMI's do."""
-    if job.source.suffix.lower() in VIDEO_SUFFIXES:
-        return [_turned(frame) for frame in middle_frames(job.source, len(job.targets))]
-    with Image.open(job.source) as image:
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return [_turned(frame) for frame in middle_frames(path, count)]
+    with Image.open(path) as image:
         return [iter([ImageOps.exif_transpose(image).convert("RGB")])]
 
 
@@ -217,10 +210,6 @@ def _turned(image: Image.Image) -> Iterator[Image.Image]:
     yield image
     yield image.transpose(Image.Transpose.ROTATE_270)
     yield image.transpose(Image.Transpose.ROTATE_90)
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def _append(path: Path, line: str) -> None:
