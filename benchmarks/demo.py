@@ -18,7 +18,7 @@ from purifybench.command import Runs, read, refuse_wrong
 from purifybench.jobs import Job, Plan
 from purifybench.methods import METHODS
 from purifybench.results import Record
-from purifybench.tasks import Task, biased_colour, cartoon_faces
+from purifybench.tasks import Task, biased_colour, cartoon_faces, options_for
 from purifybench.training import Settings
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +39,7 @@ class Bench:
     Attributes:
         title: above its table.
         tests: what its test sets are called, by their names in the task.
-        build: makes the task from a seed and a folder for drawn faces.
+        build: makes the task from a seed and, where it draws faces, a folder for them.
         seeds, tuning_seeds: one run of each method each; tuning reads validation rows alone.
         steps: optimiser steps per run.
     """
@@ -52,21 +52,11 @@ class Bench:
     steps: int
 
 
-def coloured_digits(*, seed: int, cache: Path) -> Task:
-    """Real handwriting on coloured ground; nothing is drawn, so that the folder plays no part."""
-    return biased_colour.build(seed=seed)
-
-
-def cartoon_people(*, seed: int, cache: Path) -> Task:
-    """Expressions of one set of cartoon faces, whose hair colour goes with the expression."""
-    return cartoon_faces.build(seed=seed, train="mmi-like", cache=cache, other_sets=False)
-
-
 BENCHES: Mapping[str, Bench] = {
     "colour": Bench(
         "Which digit? In 95 % of the training rows the colour of the ground gives the digit away.",
         {"clean": "colour as in training %", "shifted": "colour at random %"},
-        coloured_digits,
+        biased_colour.build,
         seeds=(0, 1, 2),
         tuning_seeds=(1001,),
         steps=300,
@@ -74,7 +64,7 @@ BENCHES: Mapping[str, Bench] = {
     "faces": Bench(
         "Which expression? In 95 % of the training faces the hair colour gives the expression away.",
         {"within": "hair as in training %", "unbiased": "hair at random %"},
-        cartoon_people,
+        partial(cartoon_faces.build, train="mmi-like", other_sets=False),
         seeds=(0,),
         tuning_seeds=(0,),  # to draw a second set takes long; tuning reads validation rows alone
         steps=250,
@@ -130,7 +120,8 @@ def plan(name: str, arguments: Arguments) -> Plan:
 
 def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
-    return BENCHES[job.task].build(seed=job.settings.seed, cache=arguments.cache)
+    build = BENCHES[job.task].build
+    return build(seed=job.settings.seed, **options_for(build, {"cache": arguments.cache}))
 
 
 def table(bench: Bench, records: Sequence[Record]) -> Table:

@@ -124,7 +124,7 @@ def _show_bars(panel: Any, rows: list[report.Row]) -> None:
     axes = panel.subplots()
     means = [row.accuracy[TEST].mean for row in rows]
     halves = np.nan_to_num([row.accuracy[TEST].half_width for row in rows])
-    colours = [figures.colour_of(row.method) for row in rows]
+    colours = [figures.COLOURS.get(row.method) for row in rows]
     drawn = axes.barh([BARS[row.method] for row in rows], means, xerr=halves, capsize=3, color=colours)
     for bar, mean in zip(drawn, means, strict=True):
         axes.text(3, bar.get_y() + bar.get_height() / 2, f"{mean:.0f} %", color="white", weight="bold", va="center")

@@ -14,6 +14,7 @@ from .results import Record, grouped
 mpl.use("Agg")
 
 #: Colour of a method in every figure, from the palette of Okabe and Ito, which colour-blind people can tell apart.
+#: A method that is not here has matplotlib's next colour.
 COLOURS = {
     "plain": "#999999",
     "upper bound": "#009e73",
@@ -25,11 +26,6 @@ COLOURS = {
     "balanced batches": "#e69f00",
     "group DRO": "#cc79a7",
 }
-
-
-def colour_of(method: str) -> str | None:
-    """The colour of a method; None, which is matplotlib's next one, for others."""
-    return COLOURS.get(method)
 
 
 def accuracy_bars(rows: Sequence[Row], title: str, path: Path) -> None:
@@ -53,12 +49,13 @@ def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None
     """Estimate and gradient ratio over the steps, one line per purified method (mean over seeds)."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     panels = figure.subplots(1, 2)
-    for row, of_row in grouped([record for record in records if _has_figures(record)], "row").items():
+    read = [record for record in records if record["figures"] and "estimate" in record["figures"][0]]
+    for row, of_row in grouped(read, "row").items():
         runs = [record["figures"] for record in of_row]
         steps = [point["step"] for point in runs[0]]
         for panel, name in zip(panels, ("estimate", "gradient ratio"), strict=True):
             means = np.mean([[point[name] for point in run] for run in runs], axis=0)
-            panel.plot(steps, means, label=row, color=colour_of(row))
+            panel.plot(steps, means, label=row, color=COLOURS.get(row))
             panel.set(xlabel="step", ylabel=name)
     panels[0].set_yscale("symlog", linthresh=0.1)
     panels[1].set_yscale("log")
@@ -78,7 +75,7 @@ def over_bias(curves: Mapping[str, Sequence[tuple[float, float, float]]], title:
     figure, axes = drawn(8, 5)
     for row, points in curves.items():
         biases, means, halves = zip(*points, strict=True)
-        axes.errorbar(biases, means, yerr=halves, marker="o", capsize=2, label=row, color=colour_of(row))
+        axes.errorbar(biases, means, yerr=halves, marker="o", capsize=2, label=row, color=COLOURS.get(row))
     axes.set(
         xlabel="share of a class's training rows that have its nuisance", ylabel="accuracy on unbiased rows, %", title=title
     )
@@ -129,7 +126,7 @@ def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, pat
         points = {place: row.accuracy[test] for place, found in rows.items() for row in found if row.method == method}
         means = np.array([point.mean for point in points.values()])
         half = np.nan_to_num([point.half_width for point in points.values()])
-        (line,) = axes.plot(list(points), means, marker="o", label=method, color=colour_of(method))
+        (line,) = axes.plot(list(points), means, marker="o", label=method, color=COLOURS.get(method))
         axes.fill_between(list(points), means - half, means + half, alpha=0.2, color=line.get_color())
     axes.set(xlabel=name, ylabel=f"accuracy, {test}, %", ylim=(0, 105), title=title)
     axes.legend()
@@ -189,10 +186,6 @@ def drawn(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of so many inches with one panel."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
-
-
-def _has_figures(record: Record) -> bool:
-    return bool(record["figures"]) and "estimate" in record["figures"][0]
 
 
 def save(figure: Figure, path: Path, *, dpi: int = 120) -> None:

@@ -43,7 +43,7 @@ def test_faces_of_one_set_are_drawn_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(demo.cartoon_faces, "task_faces", lambda name, **where: drawn.append(name))
     monkeypatch.setattr(demo.cartoon_faces, "auxiliary_faces", stop)
     with pytest.raises(_NoAuxiliaryFacesError):
-        demo.cartoon_people(seed=0, cache=tmp_path)
+        demo.BENCHES["faces"].build(seed=0, cache=tmp_path)
     assert drawn == ["mmi-like"]
 
 

@@ -128,17 +128,8 @@ class SavedLoop(Loop):
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-2)
         self.saved = {"model": self.model, "optimizer": self.optimizer, "purify": self.purify}
 
-    def places(self, parts: int) -> Iterator[tuple[int, int]]:
-        """Steps and micro-batches that are still to come; each is saved when it is through."""
-        begin = self._load()
-        for place in range(begin, STEPS * parts):
-            yield divmod(place, parts)
-            gradients = [parameter.grad for parameter in self.model.parameters()]
-            states = {name: part.state_dict() for name, part in self.saved.items()}
-            save_whole({**states, "gradients": gradients, "place": place + 1}, self.file)
-        save_end(self.end, self.model, self.purify)
-
-    def _load(self) -> int:
+    def load(self) -> int:
+        """Go on from the file, if there is one; the place in the loop, in micro-batches."""
         if not self.file.exists():
             return 0
         state = torch.load(self.file, weights_only=True)
@@ -148,6 +139,12 @@ class SavedLoop(Loop):
             parameter.grad = gradient
         return int(state["place"])
 
+    def save(self, place: int) -> None:
+        """Write the file; the gradients are those of the micro-batches of an unfinished step."""
+        gradients = [parameter.grad for parameter in self.model.parameters()]
+        states = {name: part.state_dict() for name, part in self.saved.items()}
+        save_whole({**states, "gradients": gradients, "place": place}, self.file)
+
 
 def save_end(file: Path, model: nn.Module, purify: Any) -> None:
     """Write what must be equal in the end: the weights of model and critic."""
@@ -156,11 +153,14 @@ def save_end(file: Path, model: nn.Module, purify: Any) -> None:
 
 def train(loop: SavedLoop, *, parts: int = 1) -> None:
     """Train from where the file is; with several micro-batches a step it is saved after each, with their gradients."""
-    for step, part in loop.places(parts):
+    for place in range(loop.load(), STEPS * parts):
+        step, part = divmod(place, parts)
         (loop.loss(*batch(step, part)) / parts).backward()
         if part == parts - 1:
             loop.optimizer.step()
             loop.optimizer.zero_grad()
+        loop.save(place + 1)
+    save_end(loop.end, loop.model, loop.purify)
 
 
 def own_loop(folder: Path, *, tapped: bool, parts: int = 1, stream: bool = False) -> None:

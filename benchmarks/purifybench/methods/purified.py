@@ -61,11 +61,8 @@ class Purified(Plain):
             named = auxiliary.columns if labels is None else {name: auxiliary.columns[name] for name in labels}
             groups = {name: [column[row] for row in order.tolist()] for name, column in named.items()}
         warnings.filterwarnings("ignore", ".* different numbers, which are cut into ranges")
-        of_sampler = {"groups": groups, "balance": balance}
-        if single:
-            sampler = auxiliary_sampler(run.task, batch_size // 2, run.seed, fixed=auxiliary.fixed, **of_sampler)
-        else:
-            sampler = auxiliary_sampler(run.task, batch_size, run.seed, **of_sampler)
+        rows, fixing = (batch_size // 2, {"fixed": auxiliary.fixed}) if single else (batch_size, {})
+        sampler = auxiliary_sampler(run.task, rows, run.seed, groups=groups, balance=balance, **fixing)
         balanced = {name: options.pop(name) for name in ("fade", "keep", "most") if name in options}
         balanced |= {"value": options.pop("strength")} if "strength" in options else {}
         if balanced:
