@@ -43,14 +43,12 @@ def auxiliary_faces(folder: Path, *, label: str, rows: int, seed: int, size: int
     """
     source = _open(folder)
     attributes = np.stack([np.array(source[column]) for column in COLUMNS], 1).astype(int) > 0
-    if label == "hair":
-        usable = np.flatnonzero(attributes[:, :4].sum(1) == 1)
-        names: list[Hashable] = list(HAIR_COLUMNS.values())
-        of_row = attributes[:, :4].argmax(1)
-    else:
-        usable = np.arange(len(attributes))
-        names = [False, True]
-        of_row = attributes[:, 4].astype(int)
+    hair, smiling = attributes[:, :4], attributes[:, 4]
+    by_label: dict[str, tuple[list[Hashable], np.ndarray, np.ndarray]] = {
+        "hair": ([*HAIR_COLUMNS.values()], hair.argmax(1), np.flatnonzero(hair.sum(1) == 1)),
+        "smiling": ([False, True], smiling.astype(int), np.arange(len(attributes))),
+    }
+    names, of_row, usable = by_label[label]
     if len(usable) < rows:
         problem = f"{rows} rows asked for, but {len(usable)} of {len(attributes)} images with attributes can be used"
         raise wrong_folder(folder, problem, LAYOUT, "Complete the copy, or ask for fewer auxiliary rows.")

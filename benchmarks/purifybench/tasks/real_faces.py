@@ -12,9 +12,8 @@ from purifybench.faces.rows import load_images
 from torch import Tensor
 
 from ._types import Auxiliary, Split, Task
+from .cartoon_faces import LABELS
 
-#: Irrelevant and relevant label of the auxiliary faces, with the value that single-group methods fix.
-LABELS: Mapping[str, Hashable] = {"hair": "black", "smiling": True}
 #: Share of the people whose faces choose options, and of those that are the set's own test.
 HELD_OUT = 0.15
 
