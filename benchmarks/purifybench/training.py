@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wdpurify.integrations._files import save_whole
+
 from .adapted import network_named
 from .measures import looseness, measures
 from .methods import Plain, Run
@@ -98,7 +100,7 @@ def train(
     split = task.upper if on_upper and task.upper is not None else task.train
     seconds: list[float] = []
     for step in range(done, settings.steps):
-        _wait(device)
+        wait(device)
         started = time.perf_counter()
         rows = method.rows(step, _rows(len(split.labels), step, settings))
         loss = method.loss(_images(split, rows, step, settings, device), split.labels[rows].to(device))
@@ -108,7 +110,7 @@ def train(
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
         optimizer.step()
         scheduler.step()
-        _wait(device)
+        wait(device)
         seconds.append(time.perf_counter() - started)
         if (step + 1) % FIGURES_EVERY == 0:
             figures.append({"step": step + 1, "loss": loss.item(), **method.figures()})
@@ -131,7 +133,8 @@ def train(
     return Outcome(accuracy, sum(seconds) / max(1, len(seconds)), figures, shares, finished, loose)
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what was launched."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -164,9 +167,7 @@ def _resume(checkpoint: Path | None, parts: dict[str, Any], device: torch.device
 def _save(checkpoint: Path, parts: dict[str, Any], step: int, figures: list[dict[str, float]]) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     state = {name: part.state_dict() for name, part in parts.items()} | {"step": step, "figures": figures}
-    unfinished = checkpoint.with_suffix(".unfinished")
-    torch.save(state, unfinished)
-    unfinished.replace(checkpoint)  # a kill while saving leaves the last whole checkpoint
+    save_whole(state, checkpoint)  # a kill while saving leaves the last whole checkpoint
 
 
 def _accuracy(network: Network, split: Split, device: torch.device) -> float:

@@ -80,7 +80,7 @@ def test_protected_statistics_are_those_of_the_task_rows_alone(parquet):
         options = {"batch_size": 8} if "reversal" in name else {}
         method = PICTURE_METHODS[name](Run(network, task, steps=2), **options)
         method.loss(torch.ones(4, 3, 16, 16), torch.tensor([0, 1, 0, 1]))
-        found[name] = dict(network.named_buffers())["features.model.body.1.running_mean"]
+        found[name] = dict(network.named_buffers())["features.body.1.running_mean"]
     plain, usual, protected = found.values()
     assert_close(protected, plain)
     assert not torch.allclose(usual, plain)

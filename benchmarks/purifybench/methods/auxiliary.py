@@ -120,17 +120,6 @@ class Transfer(MultiTask):
         return []
 
 
-class _Reverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: float) -> Tensor:
-        ctx.weight = weight
-        return features.view_as(features)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return -ctx.weight * gradients[0], None
-
-
 class GradientReversal(MultiTask):
     """The task loss and the cross-entropy of the auxiliary label, reversed before the extractor.
 
@@ -170,4 +159,6 @@ class GradientReversal(MultiTask):
 
     def term(self, features: Tensor, groups: Tensor) -> Tensor:
         weight = self.reversal * (2.0 / (1.0 + math.exp(-10.0 * self.done / self.run.steps)) - 1.0)
-        return super().term(_Reverse.apply(features, weight), groups)
+        turned = features.view_as(features)
+        turned.register_hook(lambda gradient: -weight * gradient)
+        return super().term(turned, groups)

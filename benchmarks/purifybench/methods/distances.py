@@ -42,7 +42,7 @@ class Coral(GroupMatching):
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
         means = (first.mean(0) - second.mean(0)).square().mean()
-        return means + (_covariance(first) - _covariance(second)).square().mean()
+        return means + (torch.cov(first.T) - torch.cov(second.T)).square().mean()
 
 
 class MaximumMeanDiscrepancy(GroupMatching):
@@ -74,8 +74,3 @@ class SlicedWasserstein(GroupMatching):
         step = self.sampler.state_dict()["drawn"]
         distance: Tensor = ot.sliced_wasserstein_distance(first, second, n_projections=PROJECTIONS, p=1, seed=step)
         return distance
-
-
-def _covariance(features: Tensor) -> Tensor:
-    centred = features - features.mean(0, keepdim=True)
-    return centred.T @ centred / (len(features) - 1)

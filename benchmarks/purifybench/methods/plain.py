@@ -1,6 +1,5 @@
 """Plain training, the base of every method; what a method is made for, and which of its options are to be tuned."""
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from purifybench.network import Network
 from purifybench.tasks import Task
+from sklearn.model_selection import ParameterGrid
 from torch import Tensor, nn
 
 #: Values of some options of a method, as pairs sorted by name.
@@ -100,6 +100,5 @@ def candidates(make: Callable[..., Plain]) -> list[Options]:
     given = make.keywords if isinstance(make, partial) else {}
     declaring = make.func if isinstance(make, partial) else make  # partials of partials are flat
     grid = getattr(declaring, "GRID", {})
-    tuned = sorted(name for name in grid if name not in given)
-    points = itertools.product(*(grid[name] for name in tuned)) if tuned else ()
-    return [tuple(zip(tuned, point, strict=True)) for point in points]
+    tuned = {name: values for name, values in grid.items() if name not in given}
+    return [tuple(sorted(point.items())) for point in ParameterGrid(tuned)] if tuned else []

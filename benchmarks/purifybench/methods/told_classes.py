@@ -35,7 +35,7 @@ class WithinClass(ToldClasses):
 
     def __init__(self, run: Run, **options: Any) -> None:
         n_classes = run.task.n_classes
-        super().__init__(run, _Beside(run.network.features, n_classes), run.network.feature_dim + n_classes, **options)
+        super().__init__(run, Told(run.network.features, n_classes), run.network.feature_dim + n_classes, **options)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         self.purify.critic_step()
@@ -51,7 +51,7 @@ class WeightedGap(ToldClasses):
     """
 
     def __init__(self, run: Run, **options: Any) -> None:
-        self.reading = _Aside(run.network.features)
+        self.reading = Told(run.network.features)
         super().__init__(run, self.reading, run.network.feature_dim, **options)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -87,32 +87,28 @@ def read_classes(marked: Tensor) -> tuple[Tensor, Tensor]:
     return marked[:, :3], ((marked[:, 3, 0, 0] + 1.0) * 127.5).round().long()
 
 
-class _Beside(nn.Module):
-    """Features of the image beside its class."""
+class Told(nn.Module):
+    """Features of the image of a marked one.
 
-    def __init__(self, features: nn.Module, n_classes: int) -> None:
+    Args:
+        features: of images.
+        n_classes: to give the class beside them, as a unit vector; None leaves it out.
+
+    Attributes:
+        classes: of the last images, in a list of one.
+    """
+
+    def __init__(self, features: nn.Module, n_classes: int | None = None) -> None:
         super().__init__()
         self.features = features
         self.n_classes = n_classes
-
-    def forward(self, marked: Tensor) -> Tensor:
-        images, classes = read_classes(marked)
-        return _beside(self.features(images), classes, self.n_classes)
-
-
-class _Aside(nn.Module):
-    """Features of the image alone; the classes of the last images are kept aside, in a list of one."""
-
-    def __init__(self, features: nn.Module) -> None:
-        super().__init__()
-        self.features = features
         self.classes: list[Tensor] = []
 
     def forward(self, marked: Tensor) -> Tensor:
         images, classes = read_classes(marked)
         self.classes[:] = [classes]
         found: Tensor = self.features(images)
-        return found
+        return found if self.n_classes is None else _beside(found, classes, self.n_classes)
 
 
 def _beside(features: Tensor, classes: Tensor, n_classes: int) -> Tensor:
