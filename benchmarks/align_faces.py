@@ -30,6 +30,10 @@ from rich.console import Console
 from rich.progress import track
 
 COPIED_SUFFIXES = (".txt", ".xml", ".csv")
+#: Border on each side of the detected face, as a share of its longer side; hair needs some.
+MARGIN = 0.25
+#: Least probability of a face.
+THRESHOLD = 0.9
 NO_FACE = "no-face.txt"
 BROKEN = "broken.txt"
 #: Finds the face of an image and gives it cropped, or None.
@@ -44,16 +48,12 @@ class Arguments:
         source: folder of images or videos, in any layout.
         target: folder to write, outside of the source.
         image_size: pixels of the square crops.
-        margin: border on each side of the detected face, as a share of its longer side; hair needs some.
-        threshold: least probability of a face, in [0, 1].
         retry: try images again in which no face was found.
     """
 
     source: Annotated[Path, tyro.conf.arg(metavar="IN")]
     target: Annotated[Path, tyro.conf.arg(metavar="OUT")]
     image_size: int = 224
-    margin: float = 0.25
-    threshold: float = 0.9
     retry: bool = False
 
 
@@ -79,13 +79,8 @@ def plan(arguments: Arguments) -> dict[Path, list[Path]]:
         raise SystemExit(f"OUT: {target} must not be IN or inside of it")
     if target.exists() and not target.is_dir():
         raise SystemExit(f"OUT: {target} is a file, not a folder")
-    for name, value, right in (
-        ("--image-size: must be at least 16", arguments.image_size, arguments.image_size >= 16),
-        ("--margin: must be at least 0", arguments.margin, 0 <= arguments.margin < math.inf),
-        ("--threshold: must be in [0, 1]", arguments.threshold, 0 <= arguments.threshold <= 1),
-    ):
-        if not right:
-            raise SystemExit(f"{name}, got {value}")
+    if arguments.image_size < 16:
+        raise SystemExit(f"--image-size: must be at least 16, got {arguments.image_size}")
     jobs = {}
     for path in _files(source):
         below = target / path.relative_to(source)
@@ -167,8 +162,8 @@ def mtcnn(arguments: Arguments) -> Detector:
             return None
         boxes, probabilities, points = network.detect(image, landmarks=True)  # the largest first
         for box, probability, eyes in zip(boxes, probabilities, points, strict=True) if boxes is not None else ():
-            if probability >= arguments.threshold:
-                return crop(image, box.tolist(), eyes[:2].tolist(), margin=arguments.margin, size=arguments.image_size)
+            if probability >= THRESHOLD:
+                return crop(image, box.tolist(), eyes[:2].tolist(), margin=MARGIN, size=arguments.image_size)
         return None
 
     return detect

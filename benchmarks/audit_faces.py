@@ -26,11 +26,7 @@ from purifybench.tasks import TASKS, Task, to_float
 from wdpurify.audit import Audit, Leakage, audit, leakage
 
 COLUMNS = ("hair", "smiling", "style")
-TRAINED = {
-    "plain": "plain",
-    "purified of hair": "wdpurify",
-    "control: shuffled": "control: shuffled groups",
-}
+TRAINED = {"plain": "plain", "purified of hair": "wdpurify", "control: shuffled": "control: shuffled groups"}
 #: Auxiliary faces that no training sees: the leakage after training is measured on them.
 HELD_OUT = 400
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import torch
 import tyro
 from audit_faces import trained
@@ -188,18 +189,13 @@ def curves(*, seed: int = 0, steps: int = 400, out: Path = Path("results/curves.
 
 def _show_curves(panels: Sequence[Any], outcome: Outcome) -> None:
     """Separation beside chance, gradient ratio, loss."""
-    steps, separation, chance, ratio, loss = (
-        [point[name] for point in outcome.figures]
-        for name in ("step", "separation", "separation by chance", "gradient ratio", "loss")
-    )
-    panels[0].plot(steps, separation)
-    panels[0].plot(steps, chance, "--", color="gray")
-    panels[0].set(title="separation (dashed: by chance)", ylim=(-0.2, 2.4))
-    panels[1].plot(steps, ratio)
-    panels[1].set(title="gradient_ratio", ylim=(0, None))
-    panels[2].plot(steps, loss)
-    panels[2].set(title="loss", ylim=(0, 4))
+    found = pd.DataFrame(outcome.figures).set_index("step")
+    apart = found[["separation", "separation by chance"]]
+    apart.plot(ax=panels[0], title="separation (dashed: by chance)", ylim=(-0.2, 2.4), style=["-", "--"], legend=False)
+    found["gradient ratio"].plot(ax=panels[1], title="gradient_ratio", ylim=(0, None))
+    found["loss"].plot(ax=panels[2], title="loss", ylim=(0, 4))
     for panel in panels:
+        panel.set_xlabel("")
         panel.title.set_fontsize("small")
         panel.tick_params(labelsize="small")
 

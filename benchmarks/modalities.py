@@ -13,8 +13,6 @@ class equally often with each nuisance. A bench without its data or packages is 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +23,7 @@ from purifybench.adapted import network_named
 from purifybench.benches import BENCHES
 from purifybench.command import Comparison, read, refuse_wrong
 from purifybench.jobs import Job, Plan
-from purifybench.methods import TABLES, Methods, methods_of
+from purifybench.methods import TABLES, methods_of
 from purifybench.report import UPPER_BOUND
 from purifybench.results import Record, grouped, write_accuracies, write_described
 from purifybench.tasks import Task, on_own_rows
@@ -126,13 +124,13 @@ def plan(name: str, arguments: Arguments) -> Plan | str:
         return str(error)
     except ValueError as error:
         raise SystemExit(f"{name}: {error}") from error
-    methods = runnable(methods_of(table(arguments), bench.batch_size, bench.fitted))
+    methods = methods_of(table(arguments), bench.batch_size, bench.fitted)
     return Plan(
         task=name,
         methods=arguments.wanted(methods, UPPER_BOUND),
         backbones=(bench.network,),
         seeds=seeds(arguments),
-        settings=partial(bench.settings, options, arguments.steps),
+        settings=bench.settings(options, arguments.steps),
         tuning_seeds=TUNING_SEEDS,
         data=bench.data(given) | ({"own rows": True} if arguments.own_rows else {}),
         test=not arguments.tune,
@@ -151,14 +149,6 @@ def seeds(arguments: Arguments) -> tuple[int, ...]:
     return VARIANT_SEEDS if arguments.tune else arguments.seeds
 
 
-def runnable(methods: Methods) -> Methods:
-    """The methods without those whose package is missing; a line says which that are."""
-    missing = [name for name in methods if name.startswith("Fairlearn") and find_spec("fairlearn") is None]
-    if missing and PartialState().is_main_process:
-        print(f"{' and '.join(missing)}: left out, pip install fairlearn")
-    return {name: method for name, method in methods.items() if name not in missing}
-
-
 def build_task(job: Job, *, arguments: Arguments) -> Task:
     """The task of a job."""
     task = BENCHES[job.task].task(job.settings.seed, vars(arguments))
@@ -172,12 +162,12 @@ def write_report(records: Sequence[Record], chosen: Sequence[dict[str, Any]], ar
     rows = bench_table.ordered(records, METHOD_NAMES)
     pages = [f"mean ± half a 95 % interval over {len(grouped(records, 'seed'))} seeds, bias {arguments.bias}"]
     for title, table in shown.items():
-        text = bench_table.lines(table, rows, list(grouped(records, "task")), mean=title.startswith("gap"))
+        text = bench_table.lines(table, rows, mean=title.startswith("gap"))
         console.print(tables.upright(title, text))
         pages.append(f"{title}\n\n{tables.markdown(text)}")
     (arguments.out / "report.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
     cells = {
-        title: {row: {bench: asdict(cell) for bench, cell in of_row.items()} for row, of_row in table.items()}
+        title: {row: {bench: asdict(cell) for bench, cell in of_row.dropna().items()} for row, of_row in table.iterrows()}
         for title, table in shown.items()
     }
     write_described(arguments.out / "report.json", asdict(arguments), chosen=list(chosen), tables=cells)

@@ -20,7 +20,6 @@ Table = Literal["1", "2", "3", "bias"]
 def main(
     stores: Annotated[tuple[Path, ...], tyro.conf.Positional],
     tables: tuple[Table, ...] = ("1", "2", "3", "bias"),
-    tie: float = 0.05,
     out: Path = Path("results/report"),
 ) -> None:
     """Read, print, write.
@@ -28,12 +27,11 @@ def main(
     Args:
         stores: `results.jsonl` files, or folders to look for them in; of equal runs the one read last counts.
         tables: the paper's tables to make, where the results hold them.
-        tie: difference of means, in points, below which a pair of sets counts as tied.
         out: folder for reports and figures.
     """
     records = read(stores)
     terminal = console(120)
-    written = paper_tables.write(records, out, terminal, wanted=tables, tie=tie)
+    written = paper_tables.write(records, out, terminal, wanted=tables)
     if not written:
         raise SystemExit(f"the {len(records)} runs hold none of the tables {', '.join(tables)}")
     terminal.print(f"{len(records)} runs; written: {', '.join(map(str, written))}")

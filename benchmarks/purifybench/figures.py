@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -31,17 +32,12 @@ COLOURS = {
 def accuracy_bars(rows: Sequence[Row], title: str, path: Path) -> None:
     """Bars of accuracy per method and test set, with 95 % intervals."""
     figure, axes = drawn(9, 0.55 * len(rows) + 1.6)
-    tests = list(rows[0].accuracy)
-    height = 0.8 / len(tests)
-    for number, test in enumerate(tests):
-        values = [row.accuracy[test] for row in rows]
-        places = np.arange(len(rows)) + (number - (len(tests) - 1) / 2) * height
-        errors = np.nan_to_num([value.half_width for value in values])
-        axes.barh(places, [value.mean for value in values], height, xerr=errors, capsize=2, label=test)
-    axes.set_yticks(range(len(rows)), [row.method for row in rows])
+    found = pd.DataFrame([row.accuracy for row in rows], [row.method for row in rows])
+    errors = found.map(lambda value: np.nan_to_num(value.half_width))
+    found.map(lambda value: value.mean).plot.barh(xerr=errors, ax=axes, width=0.8, capsize=2, legend=False)
     axes.invert_yaxis()
     axes.set(xlabel="accuracy, %", xlim=(0, 105), title=title)
-    figure.legend(loc="outside lower center", ncols=len(tests))
+    figure.legend(loc="outside lower center", ncols=len(found.columns))
     save(figure, path)
 
 
@@ -51,35 +47,14 @@ def critic_over_steps(records: Sequence[Record], title: str, path: Path) -> None
     panels = figure.subplots(1, 2)
     read = [record for record in records if record["figures"] and "estimate" in record["figures"][0]]
     for row, of_row in grouped(read, "row").items():
-        runs = [record["figures"] for record in of_row]
-        steps = [point["step"] for point in runs[0]]
+        means = pd.concat(pd.DataFrame(record["figures"]) for record in of_row).groupby("step").mean()
         for panel, name in zip(panels, ("estimate", "gradient ratio"), strict=True):
-            means = np.mean([[point[name] for point in run] for run in runs], axis=0)
-            panel.plot(steps, means, label=row, color=COLOURS.get(row))
+            panel.plot(means[name], label=row, color=COLOURS.get(row))
             panel.set(xlabel="step", ylabel=name)
     panels[0].set_yscale("symlog", linthresh=0.1)
     panels[1].set_yscale("log")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(title)
-    save(figure, path)
-
-
-def over_bias(curves: Mapping[str, Sequence[tuple[float, float, float]]], title: str, path: Path) -> None:
-    """Accuracy over the bias, a line per row, with 95 % intervals.
-
-    Args:
-        curves: by row, triples of bias, mean and half an interval.
-        title: of the figure.
-        path: the figure.
-    """
-    figure, axes = drawn(8, 5)
-    for row, points in curves.items():
-        biases, means, halves = zip(*points, strict=True)
-        axes.errorbar(biases, means, yerr=halves, marker="o", capsize=2, label=row, color=COLOURS.get(row))
-    axes.set(
-        xlabel="share of a class's training rows that have its nuisance", ylabel="accuracy on unbiased rows, %", title=title
-    )
-    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     save(figure, path)
 
 
@@ -105,31 +80,30 @@ def soak(readings: Mapping[str, Sequence[Sequence[float]]], path: Path) -> None:
 def component_shares(records: Sequence[Record], title: str, path: Path) -> None:
     """Share of the features' variance in the leading principal components, per method (the paper's Fig. 2)."""
     rows = grouped(records, "row")
-    figure, axes = drawn(9, 0.4 * len(rows) + 1.6)
-    shares = np.array([np.mean([record["component_shares"] for record in runs], axis=0) for runs in rows.values()])
+    shares = pd.DataFrame(
+        [np.mean([record["component_shares"] for record in runs], axis=0) for runs in rows.values()], list(rows)
+    )
     bands = {"1 and 2": slice(0, 2), "3 to 5": slice(2, 5), "6 to 10": slice(5, 10)}
-    left = np.zeros(len(rows))
-    for name, band in bands.items():
-        width = 100 * shares[:, band].sum(1)
-        axes.barh(list(rows), width, left=left, label=f"components {name}")
-        left += width
+    percent = pd.DataFrame({f"components {name}": 100 * shares.iloc[:, band].sum(axis=1) for name, band in bands.items()})
+    figure, axes = drawn(9, 0.4 * len(rows) + 1.6)
+    percent.plot.barh(stacked=True, ax=axes, legend=False)
     axes.invert_yaxis()
     axes.set(xlabel="share of variance, %", xlim=(0, 100), title=title)
     figure.legend(loc="outside lower center", ncols=len(bands))
     save(figure, path)
 
 
-def accuracy_over(rows: Mapping[float, Sequence[Row]], test: str, name: str, path: Path, *, title: str = "") -> None:
-    """Accuracy on a test set against a quantity, one line per method with its 95 % interval."""
-    figure, axes = drawn(7, 4.5)
-    for method in dict.fromkeys(row.method for found in rows.values() for row in found):
-        points = {place: row.accuracy[test] for place, found in rows.items() for row in found if row.method == method}
-        means = np.array([point.mean for point in points.values()])
-        half = np.nan_to_num([point.half_width for point in points.values()])
-        (line,) = axes.plot(list(points), means, marker="o", label=method, color=COLOURS.get(method))
-        axes.fill_between(list(points), means - half, means + half, alpha=0.2, color=line.get_color())
-    axes.set(xlabel=name, ylabel=f"accuracy, {test}, %", ylim=(0, 105), title=title)
-    axes.legend()
+def accuracy_over(rows: Mapping[float, Sequence[Row]], name: str, title: str, path: Path) -> None:
+    """Accuracy on the last test set against a quantity, one line per method with its 95 % interval."""
+    figure, axes = drawn(8, 5)
+    last = {place: {row.method: list(row.accuracy.values())[-1] for row in found} for place, found in rows.items()}
+    for method, points in pd.DataFrame(last).iterrows():
+        points = points.dropna()
+        means = points.map(lambda value: value.mean)
+        halves = points.map(lambda value: np.nan_to_num(value.half_width))
+        axes.errorbar(points.index, means, yerr=halves, marker="o", capsize=2, label=method, color=COLOURS.get(method))
+    axes.set(xlabel=name, ylabel="accuracy on unbiased rows, %", title=title)
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     save(figure, path)
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from rich.console import Console
 from scipy import stats
 
 from . import figures, paper, report, tables
-from .report import BASELINE, DEFAULT, Estimate, estimate
+from .report import BASELINE, DEFAULT, estimate
 from .results import Record, accuracies, described, grouped, write_accuracies
 
 SMILING = "wdpurify (smiling)"
@@ -29,13 +28,13 @@ FACE_NAMES = {
 DIGIT_NAMES = {BASELINE: "Goal 1", "gradient reversal": "DANN", DEFAULT: "PL"}
 #: Test sets of the digit tasks by their names in the paper; the photographs of the embedded task stand in for MNIST-M.
 DIGIT_TESTS = {"mnist_m": "MNIST-M", "mnist-m": "MNIST-M", "svhn": "SVHN"}
+#: Difference of means, in points, below which a pair of sets counts as tied.
+TIE = 0.05
 #: Test sets of a record that are no other data set.
 OWN = ("validation", "oracle", "within", "unbiased")
 
 
-def write(
-    records: Sequence[Record], out: Path, console: Console, *, wanted: Sequence[str] = TABLES, tie: float = 0.05
-) -> list[Path]:
+def write(records: Sequence[Record], out: Path, console: Console, *, wanted: Sequence[str] = TABLES) -> list[Path]:
     """Print the tables that the records hold; write them as Markdown, with figures, and all accuracies as one tidy CSV file.
 
     Args:
@@ -43,7 +42,6 @@ def write(
         out: folder; one below it per network, bias and length of run.
         console: where to print.
         wanted: which of `TABLES`; pictures have a table of their own in any case.
-        tie: difference of means, in points, below which a pair of sets counts as tied.
 
     Returns:
         The reports written.
@@ -59,7 +57,7 @@ def write(
         parts[folder] = [_picture_table(family, folder, console)]
     for name, family in _families(kinds["faces"]):
         folder = out / f"faces-{name}"
-        parts[folder] = _face_tables(family, folder, console, wanted, tie)
+        parts[folder] = _face_tables(family, folder, console, wanted)
     for name, family in _families(kinds["faces"], but_for="bias") if "bias" in wanted else ():
         folder = out / f"bias-{name}"
         parts[folder] = _bias_table(family, folder, console)
@@ -94,7 +92,7 @@ def _families(records: Sequence[Record], *, but_for: str = "") -> Iterator[tuple
         yield name, family
 
 
-def _face_tables(records: list[Record], folder: Path, console: Console, wanted: Sequence[str], tie: float) -> list[str]:
+def _face_tables(records: list[Record], folder: Path, console: Console, wanted: Sequence[str]) -> list[str]:
     by_row = grouped(records, "row")
     extractor = described(records[0])["backbone"]
     parts = []
@@ -106,9 +104,8 @@ def _face_tables(records: list[Record], folder: Path, console: Console, wanted: 
         theirs = paper.faces(extractor, [FACE_NAMES[row] for row in FACE_NAMES if row in rows])
         published = {_our_pair(pair, shown): cells for pair, cells in theirs.items()}
         title = f"Table {'I' * int(number)} analogue, {_described(shown)}"
-        cross = cross_table(shown, tie=tie)
-        console.print(tables.turned(title, cross_lines(cross)))
-        parts.append(f"{title}. {_whose(extractor)}\n\n{tables.markdown(cross_lines(cross, published))}")
+        console.print(tables.turned(title, cross_lines(shown)))
+        parts.append(f"{title}. {_whose(extractor)}\n\n{tables.markdown(cross_lines(shown, published))}")
     if "1" not in wanted:
         return parts
     for name, runs in grouped(map(_own_sets, records), "task").items():
@@ -136,12 +133,11 @@ def _bias_table(records: list[Record], folder: Path, console: Console) -> list[s
         at_bias = grouped(runs, "bias")
         by_bias = {bias: report.summarise(at_bias[bias]) for bias in biases if bias in at_bias}
         along = "bias of hair colour with expression"
-        figures.accuracy_over(by_bias, "unbiased", along, folder / f"bias-{name}.png", title=name)
-        cells = {bias: {row.method: str(row.accuracy["unbiased"]) for row in rows} for bias, rows in by_bias.items()}
-        methods = list(dict.fromkeys(method for row in cells.values() for method in row))
-        lines = [[str(bias), *(row.get(method, "") for method in methods)] for bias, row in cells.items()]
+        figures.accuracy_over(by_bias, along, name, folder / f"bias-{name}.png")
+        cells = pd.DataFrame([{row.method: str(row.accuracy["unbiased"]) for row in rows} for rows in by_bias.values()])
+        lines = [["bias", *cells], *([str(bias), *row] for bias, row in zip(by_bias, cells.fillna("").values, strict=True))]
         title = f"{name}, accuracy on faces with hair at random, {_described(records)}"
-        parts.append(_printed(title, [["bias", *methods], *lines], console))
+        parts.append(_printed(title, lines, console))
     return parts
 
 
@@ -205,74 +201,48 @@ def _own_sets(record: Record) -> Record:
     return record | {"accuracy": own}
 
 
-@dataclass(frozen=True)
-class CrossTable:
-    """Accuracies in percent.
-
-    Attributes:
-        cells: by pair ``"train → test"`` and method.
-        average: by method, over the pairs.
-        verdicts: by method, beside plain training: pairs won, tied and lost by mean, and the p value of a paired t test over
-            the seeds' averages (NaN for fewer than two seeds, or equal gains in all).
-    """
-
-    cells: dict[str, dict[str, Estimate]]
-    average: dict[str, Estimate]
-    verdicts: dict[str, tuple[int, int, int, float]]
-
-
-def cross_table(records: Sequence[Record], *, tie: float = 0.05) -> CrossTable:
-    """Table of all pairs that the records hold.
+def cross_lines(records: Sequence[Record], published: Mapping[str, Mapping[str, float]] | None = None) -> list[list[str]]:
+    """The table of all pairs that the records hold as rows of text, a header first.
 
     Args:
         records: runs that read the test sets; the training set is the task's name.
-        tie: difference of means, in points, below which a pair is tied.
+        published: the paper's own figures by pair and method, for columns of their own.
     """
     found = accuracies(records)
     found = found[~found["test"].isin(OWN)]
     found["pair"] = found["task"] + " → " + found["test"]
     runs = found.groupby(["pair", "row", "seed"], sort=False)["accuracy"].last()
-    cells: dict[str, dict[str, Estimate]] = {}
-    for (pair, method), values in runs.groupby(level=["pair", "row"], sort=False):
-        cells.setdefault(pair, {})[method] = estimate(values)
-    methods = list(dict.fromkeys(found["row"]))
+    pairs, methods = list(dict.fromkeys(found["pair"])), list(dict.fromkeys(found["row"]))
+    cells = runs.groupby(level=["pair", "row"]).apply(estimate).unstack("row").reindex(pairs, columns=methods)
     averages = {name: runs.xs(name, level="row").unstack("pair").dropna().mean(axis=1) for name in methods}
-    verdicts = {name: _verdict(cells, averages, name, tie) for name in methods if name != BASELINE and BASELINE in averages}
-    return CrossTable(cells, {name: estimate(values) for name, values in averages.items()}, verdicts)
-
-
-def _verdict(
-    cells: Mapping[str, Mapping[str, Estimate]], averages: Mapping[str, pd.Series], method: str, tie: float
-) -> tuple[int, int, int, float]:
-    gains = [row[method].mean - row[BASELINE].mean for row in cells.values() if method in row and BASELINE in row]
-    won = sum(gain > tie for gain in gains)
-    lost = sum(gain < -tie for gain in gains)
-    paired = (averages[method] - averages[BASELINE]).dropna()
-    p_value = float("nan")
-    if len(paired) > 1 and np.ptp(paired) > 1e-6:  # gains that are all equal leave nothing to test by
-        p_value = float(stats.ttest_1samp(paired, 0.0).pvalue)
-    return won, len(gains) - won - lost, lost, p_value
-
-
-def cross_lines(table: CrossTable, published: Mapping[str, Mapping[str, float]] | None = None) -> list[list[str]]:
-    """The table as rows of text, a header first; ``published`` adds the paper's own figures by pair and method."""
-    methods = list(table.average)
-    theirs = list(dict.fromkeys(name for row in (published or {}).values() for name in row))
-
-    def line(name: str, cells: Mapping[str, object], given: Mapping[str, float]) -> list[str]:
-        ours = [str(cells.get(method, "")) for method in methods]
-        return [name, *ours, *(f"{given[each]:.1f}" if each in given else "" for each in theirs)]
-
+    counts, p_values = zip(*(_verdict(cells, averages, name) for name in methods), strict=True)
+    theirs = pd.DataFrame(published or {}).T.reindex(pairs)
+    lines = [["train → test", *methods, *(f"paper: {name}" for name in theirs)]]
+    for pair, row in cells.iterrows():
+        given = ["" if np.isnan(value) else f"{value:.1f}" for value in theirs.loc[pair]]
+        lines.append([pair, *row.fillna("").map(str), *given])
+    blank = [""] * len(theirs.columns)
     return [
-        ["train → test", *methods, *(f"paper: {name}" for name in theirs)],
-        *(line(pair, row, (published or {}).get(pair, {})) for pair, row in table.cells.items()),
-        line("average", table.average, {}),
-        line("won/tied/lost", {name: "{}/{}/{}".format(*counts) for name, (*counts, _) in table.verdicts.items()}, {}),
-        line("p, paired t over seeds", {name: _shown(p_value) for name, (*_, p_value) in table.verdicts.items()}, {}),
+        *lines,
+        ["average", *(str(estimate(values)) for values in averages.values()), *blank],
+        ["won/tied/lost", *counts, *blank],
+        ["p, paired t over seeds", *p_values, *blank],
     ]
 
 
-def _shown(p_value: float) -> str:
-    if np.isnan(p_value):
-        return ""
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+def _verdict(cells: pd.DataFrame, averages: Mapping[str, pd.Series], method: str) -> tuple[str, str]:
+    """Pairs won, tied and lost by mean beside plain training, and the p value of a paired t test over the seeds' averages.
+
+    There is no p value for fewer than two seeds, or where the gains are equal in all.
+    """
+    if method == BASELINE or BASELINE not in averages:
+        return "", ""
+    means = cells[[BASELINE, method]].dropna().map(lambda cell: cell.mean)
+    gains = means[method] - means[BASELINE]
+    won, lost = sum(gains > TIE), sum(gains < -TIE)
+    paired = (averages[method] - averages[BASELINE]).dropna()
+    shown = ""
+    if len(paired) > 1 and np.ptp(paired) > 1e-6:
+        p_value = stats.ttest_1samp(paired, 0.0).pvalue
+        shown = "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+    return f"{won}/{len(gains) - won - lost}/{lost}", shown

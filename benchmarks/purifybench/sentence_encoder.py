@@ -1,6 +1,5 @@
 """MiniLM, a small pretrained sentence encoder whose weights come with a package, and what it makes of sentences."""
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joblib import Memory
 from torch import Tensor, nn
 
 #: Where the weights are, and the package to install for them.
@@ -39,13 +39,13 @@ def encoder() -> tuple[Any, Any]:
 
 
 def embeddings(sentences: Sequence[str], cache: Path) -> Tensor:
-    """The mean over the tokens of each sentence, floats of shape ``(rows, 384)``."""
-    return _kept(sentences, cache, "embeddings", _embedded)
+    """The mean over the tokens of each sentence, floats of shape ``(rows, 384)``; from the cache, or encoded into it."""
+    return Memory(cache, verbose=0).cache(_encoded)(list(sentences), _mean_of_last)
 
 
 def lower_layers(sentences: Sequence[str], cache: Path) -> Tensor:
     """What the last layer reads, floats of shape ``(rows, tokens, 385)``; the last number is 1 for a token, 0 for none."""
-    return _kept(sentences, cache, "lower-layers", _lower)
+    return Memory(cache, verbose=0).cache(_encoded)(list(sentences), _below_last)
 
 
 class LastLayer(nn.Module):
@@ -61,11 +61,11 @@ class LastLayer(nn.Module):
         return _mean(hidden if isinstance(hidden, Tensor) else hidden[0], mask)
 
 
-def _embedded(model: Any, tokens: Any) -> Tensor:
+def _mean_of_last(model: Any, tokens: Any) -> Tensor:
     return _mean(model(**tokens).last_hidden_state, tokens["attention_mask"].float())
 
 
-def _lower(model: Any, tokens: Any) -> Tensor:
+def _below_last(model: Any, tokens: Any) -> Tensor:
     below = model(**tokens, output_hidden_states=True).hidden_states[-2]
     return torch.cat([below, tokens["attention_mask"].float()[..., None]], -1)
 
@@ -74,20 +74,9 @@ def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
     return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
-def _kept(sentences: Sequence[str], cache: Path, kind: str, made: Callable[[Any, Any], Tensor]) -> Tensor:
-    """What is made of the sentences, from the cache or encoded into it."""
-    digest = hashlib.blake2b("\n".join([MODULE, str(TOKENS), *sentences]).encode(), digest_size=8).hexdigest()
-    path = cache / f"minilm-{kind}-{digest}.pt"
-    if not path.exists():
-        tokenizer, model = encoder()
-        tokens = tokenizer(list(sentences), padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
-        with torch.no_grad():
-            parts = [
-                made(model, {name: values[first : first + ROWS_AT_ONCE] for name, values in tokens.items()})
-                for first in range(0, len(sentences), ROWS_AT_ONCE)
-            ]
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-        torch.save(torch.cat(parts), unfinished)
-        unfinished.replace(path)
-    return torch.load(path)
+@torch.no_grad()
+def _encoded(sentences: list[str], made: Callable[[Any, Any], Tensor]) -> Tensor:
+    tokenizer, model = encoder()
+    tokens = tokenizer(sentences, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
+    parts = zip(*(values.split(ROWS_AT_ONCE) for values in tokens.values()), strict=True)
+    return torch.cat([made(model, dict(zip(tokens, part, strict=True))) for part in parts])

@@ -40,11 +40,11 @@ torch.set_num_threads(1)
 from purifybench.killed import forms, harness
 
 def forgetful(folder):
-    loop = forms.SavedLoop(folder, forms.sampler(), tapped=False)
+    loop = forms.Loop(forms.sampler(), tapped=False)
     loop.purify.load_state_dict = lambda state: None
     loss = loop.loss
     loop.loss = lambda images, labels: time.sleep(0.05) or loss(images, labels)  # so that kills come between steps
-    forms.train(loop)
+    forms.train(folder, loop)
 
 def at_the_first_save(child, seconds):
     while not Path(sys.argv[1], "run", "killed", "state.pt").exists():

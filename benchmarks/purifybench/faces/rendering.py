@@ -3,13 +3,12 @@
 import functools
 import io
 import json
-import multiprocessing
-import os
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from PIL import Image
 from rich.progress import track
 
@@ -17,6 +16,7 @@ from .composition import STYLES, Face, options
 
 #: The eyebrows of toon-head follow the hair colour, which would give it away where hair is hidden; they get this one.
 EYEBROWS = "#2c1b18"
+HAIR_COLOUR = {"type": "color", "name": "hair"}
 
 
 @functools.cache
@@ -25,16 +25,9 @@ def _definition(style: str) -> Any:
 
     definition = json.loads((files("dicebear_styles") / f"{style}.json").read_text("utf-8"))
     if style == "toon-head":
-        definition["components"]["eyebrows"] = _without_hair_colour(definition["components"]["eyebrows"])
+        eyebrows = json.dumps(definition["components"]["eyebrows"])
+        definition["components"]["eyebrows"] = json.loads(eyebrows.replace(json.dumps(HAIR_COLOUR), json.dumps(EYEBROWS)))
     return Style(definition)
-
-
-def _without_hair_colour(node: Any) -> Any:
-    if isinstance(node, dict):
-        if node == {"type": "color", "name": "hair"}:
-            return EYEBROWS
-        return {name: _without_hair_colour(value) for name, value in node.items()}
-    return [_without_hair_colour(value) for value in node] if isinstance(node, list) else node
 
 
 def render(face: Face, size: int) -> np.ndarray:
@@ -51,12 +44,8 @@ def render(face: Face, size: int) -> np.ndarray:
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
-def render_all(faces: Sequence[Face], size: int, *, workers: int | None = None) -> np.ndarray:
+def render_all(faces: Sequence[Face], size: int) -> np.ndarray:
     """Many faces, on all cores and with a progress bar; bytes of shape ``(faces, size, size, 3)``."""
-    workers = workers or os.cpu_count() or 1
-    draw = functools.partial(render, size=size)
-    if workers == 1 or len(faces) < 200:  # starting processes would take longer
-        return np.stack([draw(face) for face in faces])
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        drawn = pool.imap(draw, faces, chunksize=50)
-        return np.stack(list(track(drawn, total=len(faces), description="drawing faces")))
+    workers = 1 if len(faces) < 200 else -1  # starting processes would take longer
+    drawn = Parallel(workers, return_as="generator", batch_size=50)(delayed(render)(face, size) for face in faces)
+    return np.stack(list(track(drawn, total=len(faces), description="drawing faces", disable=workers == 1)))

@@ -86,21 +86,16 @@ def load_images(rows: Iterable[Row], size: int) -> Tensor:
     video: tuple[Path, list[Image.Image]] | None = None  # the last one; rows of a video follow each other
     for row in rows:
         if row.frame is None:
-            arrays.append(as_square(row.image, size))
+            try:
+                with Image.open(row.image) as image:
+                    arrays.append(square(image, size))
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                raise ValueError(f"{row.image} cannot be read as an image ({error}): copy it again, or take it away") from error
             continue
         if video is None or video[0] != row.image:
             video = row.image, middle_frames(row.image, MIDDLE)
         arrays.append(square(video[1][row.frame], size))
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-
-
-def as_square(path: Path, size: int) -> np.ndarray:
-    """One image as bytes of shape ``(size, size, 3)``."""
-    try:
-        with Image.open(path) as image:
-            return square(image, size)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}): copy it again, or take it away") from error
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:

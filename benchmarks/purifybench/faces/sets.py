@@ -4,19 +4,16 @@ Each task set is a mixture of styles with its own hair shapes, skins, light, gra
 colours and expressions. Auxiliary faces are labelled with hair colour (irrelevant) and smiling (relevant) alone.
 """
 
-import hashlib
 import itertools
-import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 from datasets import ClassLabel, Dataset
+from joblib import Memory
 from scipy.ndimage import gaussian_filter
 
 from .composition import EXPRESSIONS, HAIR_COLOURS, STYLES, Face, draw_person
@@ -154,7 +151,7 @@ def styled_faces(*, size: int, cache: Path, seed: int = 0) -> Dataset:
 def drawn_set(
     faces: Sequence[Face], rows: Sequence[Mapping[str, object]], names: Sequence[str], *, seed: int, size: int, cache: Path
 ) -> Dataset:
-    """The faces as a data set, from the cache or drawn into it; what it is called there depends on all that it depends on.
+    """The faces as a data set, from the cache or drawn into it.
 
     Args:
         faces: what to draw.
@@ -165,34 +162,31 @@ def drawn_set(
         cache: folder for drawn faces.
     """
     pictures = {name: TASK_SETS[name].picture if name in TASK_SETS else Picture() for name in dict.fromkeys(names)}
-    described = [[asdict(face) for face in faces], rows, {name: asdict(picture) for name, picture in pictures.items()}, names]
-    digest = hashlib.blake2b(json.dumps([described, seed, size]).encode(), digest_size=8).hexdigest()
-    folder = cache / f"faces-{size}-{digest}"
-    if not folder.exists():
-        images = render_all(faces, size)
-        generator = np.random.default_rng(seed)
-        for name, picture in pictures.items():
-            mine = np.flatnonzero(np.array(names) == name)
-            images[mine] = _taken(images[mine], picture, generator)
-        columns = {
-            "image": [PIL.Image.fromarray(image) for image in images],
-            "expression": [EXPRESSIONS.index(face.expression) for face in faces],
-            "hair": [face.hair for face in faces],
-            "smiling": [face.expression == "happiness" for face in faces],
-            "style": [face.style for face in faces],
-            **{name: [row[name] for row in rows] for name in rows[0]},
-        }
-        dataset = Dataset.from_dict(columns)
-        dataset = dataset.cast_column("expression", ClassLabel(names=list(EXPRESSIONS)))
-        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.unfinished")
-        dataset.save_to_disk(unfinished)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-            shutil.rmtree(unfinished)  # another process has drawn the same faces meanwhile
-    return Dataset.load_from_disk(str(folder))
+    return Memory(cache, verbose=0).cache(_drawn_set)(faces, rows, names, pictures, seed, size)
+
+
+def _drawn_set(
+    faces: Sequence[Face],
+    rows: Sequence[Mapping[str, object]],
+    names: Sequence[str],
+    pictures: Mapping[str, Picture],
+    seed: int,
+    size: int,
+) -> Dataset:
+    images = render_all(faces, size)
+    generator = np.random.default_rng(seed)
+    for name, picture in pictures.items():
+        mine = np.flatnonzero(np.array(names) == name)
+        images[mine] = _taken(images[mine], picture, generator)
+    columns = {
+        "image": [PIL.Image.fromarray(image) for image in images],
+        "expression": [EXPRESSIONS.index(face.expression) for face in faces],
+        "hair": [face.hair for face in faces],
+        "smiling": [face.expression == "happiness" for face in faces],
+        "style": [face.style for face in faces],
+        **{name: [row[name] for row in rows] for name in rows[0]},
+    }
+    return Dataset.from_dict(columns).cast_column("expression", ClassLabel(names=list(EXPRESSIONS)))
 
 
 def _taken(images: np.ndarray, picture: Picture, generator: np.random.Generator) -> np.ndarray:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -76,13 +77,10 @@ def streamed(folder: Path) -> Any:
 
 def write_stream(folder: Path) -> None:
     """The files that :func:`streamed` reads."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     images, groups = auxiliary()
     for number, part in enumerate((slice(0, 30), slice(30, 60))):
-        rows = {"image": images[part].flatten(1).tolist(), "group": groups[part]}
-        pq.write_table(pa.table(rows), folder / f"auxiliary-{number}.parquet")
+        rows = pd.DataFrame({"image": images[part].flatten(1).tolist(), "group": groups[part]})
+        rows.to_parquet(folder / f"auxiliary-{number}.parquet")
 
 
 def _as_image(pixels: Any) -> Tensor:
@@ -118,55 +116,40 @@ class Loop:
         return nn.functional.cross_entropy(self.model.head(features), labels) + self.purify.loss(features)
 
 
-class SavedLoop(Loop):
-    """The same with an optimiser, and a file with all that it holds and the place in the loop."""
-
-    def __init__(self, folder: Path, rows: Any, *, tapped: bool) -> None:
-        super().__init__(rows, tapped=tapped)
-        self.file = folder / "state.pt"
-        self.end = folder / END
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-2)
-        self.saved = {"model": self.model, "optimizer": self.optimizer, "purify": self.purify}
-
-    def load(self) -> int:
-        """Go on from the file, if there is one; the place in the loop, in micro-batches."""
-        if not self.file.exists():
-            return 0
-        state = torch.load(self.file, weights_only=True)
-        for name, part in self.saved.items():
-            part.load_state_dict(state[name])
-        for parameter, gradient in zip(self.model.parameters(), state["gradients"], strict=True):
-            parameter.grad = gradient
-        return int(state["place"])
-
-    def save(self, place: int) -> None:
-        """Write the file; the gradients are those of the micro-batches of an unfinished step."""
-        gradients = [parameter.grad for parameter in self.model.parameters()]
-        states = {name: part.state_dict() for name, part in self.saved.items()}
-        save_whole({**states, "gradients": gradients, "place": place}, self.file)
-
-
 def save_end(file: Path, model: nn.Module, purify: Any) -> None:
     """Write what must be equal in the end: the weights of model and critic."""
     save_whole({"model": model.state_dict(), "critic": purify.state_dict()["critic"]}, file)
 
 
-def train(loop: SavedLoop, *, parts: int = 1) -> None:
-    """Train from where the file is; with several micro-batches a step it is saved after each, with their gradients."""
-    for place in range(loop.load(), STEPS * parts):
-        step, part = divmod(place, parts)
-        (loop.loss(*batch(step, part)) / parts).backward()
-        if part == parts - 1:
-            loop.optimizer.step()
-            loop.optimizer.zero_grad()
-        loop.save(place + 1)
-    save_end(loop.end, loop.model, loop.purify)
+def train(folder: Path, loop: Loop, *, parts: int = 1) -> None:
+    """Train from where the folder's file is; with several micro-batches a step it is saved after each, with their gradients."""
+    file = folder / "state.pt"
+    optimizer = torch.optim.AdamW(loop.model.parameters(), 1e-2)
+    saved = {"model": loop.model, "optimizer": optimizer, "purify": loop.purify}
+    begin = 0
+    if file.exists():
+        state = torch.load(file, weights_only=True)
+        for name, part in saved.items():
+            part.load_state_dict(state[name])
+        for parameter, gradient in zip(loop.model.parameters(), state["gradients"], strict=True):
+            parameter.grad = gradient
+        begin = state["place"]
+    for place in range(begin, STEPS * parts):
+        step, micro_batch = divmod(place, parts)
+        (loop.loss(*batch(step, micro_batch)) / parts).backward()
+        if micro_batch == parts - 1:
+            optimizer.step()
+            optimizer.zero_grad()
+        states = {name: part.state_dict() for name, part in saved.items()}
+        gradients = [parameter.grad for parameter in loop.model.parameters()]
+        save_whole({**states, "gradients": gradients, "place": place + 1}, file)
+    save_end(folder / END, loop.model, loop.purify)
 
 
 def own_loop(folder: Path, *, tapped: bool, parts: int = 1, stream: bool = False) -> None:
     """``critic_step()`` and ``loss(features)`` by hand, or the criterion wrapped; rows at hand, or that workers read ahead."""
     rows = streamed(folder) if stream else sampler()
-    train(SavedLoop(folder, rows, tapped=tapped), parts=parts)
+    train(folder, Loop(rows, tapped=tapped), parts=parts)
     getattr(rows, "close", bool)()
 
 

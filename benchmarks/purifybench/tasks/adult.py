@@ -45,7 +45,7 @@ def build(*, seed: int, adult: Path, adult_nuisance: Nuisance = "sex", bias: flo
     """
     inputs, labels, groups, names, group_names, columns = _read(adult, adult_nuisance)
     named = {"names": names, "group_names": group_names, "columns": columns}
-    return task_of_rows("adult", inputs, labels, groups, **named, bias=bias, sizes=sizes, seed=seed)
+    return task_of_rows("adult", inputs.__getitem__, labels, groups, **named, bias=bias, sizes=sizes, seed=seed)
 
 
 Columns = Mapping[str, Sequence[Hashable]]

@@ -3,8 +3,8 @@
 Rows that come without a nuisance are given one here.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from itertools import product
 
 import torch
@@ -87,23 +87,6 @@ def split_cells(labels: Tensor, groups: Tensor, *, bias: float, sizes: Sizes, se
     }
 
 
-def task_of_splits(splits: Mapping[str, Split], names: Sequence[str], group_names: Sequence[str], name: str) -> Task:
-    """The task of what `split_cells` has drawn; its tests are the rows whose class has its partner, and all."""
-    test, auxiliary = splits["test"], splits["auxiliary"]
-    paired = test.groups == torch.tensor([partner(label, len(group_names)) for label in test.labels.tolist()])
-    groups = [group_names[group] for group in auxiliary.groups.tolist()]
-    return Task(
-        name=name,
-        n_classes=len(names),
-        train=splits["train"],
-        validation=splits["validation"],
-        tests={"paired": Split(test.images[paired], test.labels[paired], test.groups[paired]), "unbiased": test},
-        auxiliary=Auxiliary(auxiliary.images, groups, fixed=group_names[0]),
-        upper=splits["upper"],
-        oracle=splits["oracle"],
-    )
-
-
 def _biased_counts(rows: int, shape: tuple[int, int], bias: float) -> Counts:
     """Rows per cell, of so many rows per class."""
     n_classes, n_nuisances = shape
@@ -136,7 +119,7 @@ def _shuffled_cells(labels: Tensor, groups: Tensor, shape: tuple[int, int], seed
 
 def task_of_rows(
     name: str,
-    images: Tensor,
+    images: Callable[[Tensor], Tensor],
     labels: Tensor,
     groups: Tensor,
     *,
@@ -145,31 +128,44 @@ def task_of_rows(
     bias: float,
     sizes: Sizes,
     seed: int,
+    shrink: bool = True,
     columns: Mapping[str, Sequence[Hashable]] | None = None,
 ) -> Task:
-    """The task whose class i is paired with nuisance i in the share ``bias`` of its training rows; tests as for pictures.
+    """The task whose class i is paired with nuisance i in the share ``bias`` of its training rows.
+
+    Its tests are the rows whose class has its partner (``paired``), and all test rows (``unbiased``).
 
     Args:
         name: for tables.
-        images: bytes or floats, the first dimension being the rows'.
+        images: the rows of these numbers, bytes or floats.
         labels, groups: class and nuisance of each row, int64, shape ``(rows,)``.
         names, group_names: what the numbers stand for.
         bias: share in [0, 1].
-        sizes: rows of the splits; all of them shrink alike where a cell has too few.
+        sizes: rows of the splits.
         seed: which rows.
+        shrink: make all splits smaller alike where a cell has too few rows.
         columns: labels of each row by name of their column, for the auxiliary rows.
 
     Raises:
-        ValueError: if there are too few rows for the smallest splits.
+        ValueError: if there are too few rows.
     """
-    sizes = fitting(sizes, labels, groups, bias=bias)
+    sizes = fitting(sizes, labels, groups, bias=bias) if shrink else sizes
     parts = split_cells(labels, groups, bias=bias, sizes=sizes, seed=seed)
-    splits = {part: Split(images[rows], labels[rows], groups[rows]) for part, rows in parts.items()}
-    task = task_of_splits(splits, names, group_names, name)
-    if columns is None:
-        return task
-    chosen = {column: [values[row] for row in parts["auxiliary"].tolist()] for column, values in columns.items()}
-    return replace(task, auxiliary=replace(task.auxiliary, columns=chosen))
+    splits = {part: Split(images(rows), labels[rows], groups[rows]) for part, rows in parts.items()}
+    test, auxiliary = splits["test"], splits["auxiliary"]
+    paired = test.groups == torch.tensor([partner(label, len(group_names)) for label in test.labels.tolist()])
+    chosen = {column: [values[row] for row in parts["auxiliary"].tolist()] for column, values in (columns or {}).items()}
+    named = [group_names[group] for group in auxiliary.groups.tolist()]
+    return Task(
+        name=name,
+        n_classes=len(names),
+        train=splits["train"],
+        validation=splits["validation"],
+        tests={"paired": Split(test.images[paired], test.labels[paired], test.groups[paired]), "unbiased": test},
+        auxiliary=Auxiliary(auxiliary.images, named, fixed=group_names[0], columns=chosen or None),
+        upper=splits["upper"],
+        oracle=splits["oracle"],
+    )
 
 
 def fitting(sizes: Sizes, labels: Tensor, groups: Tensor, *, bias: float) -> Sizes:

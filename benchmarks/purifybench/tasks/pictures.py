@@ -12,8 +12,8 @@ from purifybench.faces.sets import styled_faces
 from purifybench.sources import splits_of
 from torch import Tensor
 
-from ._types import Split, Task
-from .cells import Sizes, split_cells, task_of_splits
+from ._types import Task
+from .cells import Sizes, task_of_rows
 
 SIZES = Sizes()
 
@@ -71,11 +71,12 @@ def build(
     usable = ((labels >= 0) & (groups >= 0)).nonzero()[:, 0]
     if not len(usable):
         raise ValueError(f"no row has one of the classes {', '.join(names)} and one of the nuisances {', '.join(group_names)}")
-    splits = {}
-    for part, among in split_cells(labels[usable], groups[usable], bias=bias, sizes=sizes, seed=seed).items():
-        rows = usable[among]
-        splits[part] = Split(_images(source, rows, chosen.image_column, chosen.image_size), labels[rows], groups[rows])
-    return task_of_splits(splits, names, group_names, name)
+
+    def images(rows: Tensor) -> Tensor:
+        return _images(source, usable[rows], chosen.image_column, chosen.image_size)
+
+    named = {"names": names, "group_names": group_names}
+    return task_of_rows(name, images, labels[usable], groups[usable], **named, bias=bias, sizes=sizes, seed=seed, shrink=False)
 
 
 def coded(source: datasets.Dataset, column: str, wanted: Sequence[str]) -> tuple[Tensor, list[str]]:

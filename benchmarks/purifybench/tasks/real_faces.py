@@ -1,6 +1,6 @@
 """Expressions across the user's own copies of CK+, MMI and Oulu-CASIA, with CelebA's hair colours or smiles to purify of."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from .cartoon_faces import LABELS
 
 #: Share of the people whose faces choose options, and of those that are the set's own test.
 HELD_OUT = 0.15
+
+_auxiliary = lru_cache(maxsize=1)(celeba_faces.auxiliary_faces)
 
 
 def build(
@@ -51,7 +53,7 @@ def build(
     except ValueError as error:
         raise ValueError(f"{folders[train]}: {error}") from error
     within = {name: Split(own.images[rows], own.labels[rows]) for name, rows in parts.items()}
-    images, groups = _auxiliary(Path(celeba), label, auxiliary_rows, seed, image_size)
+    images, groups = _auxiliary(Path(celeba), label=label, rows=auxiliary_rows, seed=seed, size=image_size)
     return Task(
         name=f"faces, {train}",
         n_classes=len(EXPRESSIONS),
@@ -103,8 +105,3 @@ def _load(name: str, folder: Path, size: int) -> tuple[Split, tuple[str, ...]]:
     rows = read_set(name, folder)
     labels = torch.tensor([EXPRESSIONS.index(row.expression) for row in rows])
     return Split(load_images(rows, size), labels), tuple(row.subject for row in rows)
-
-
-@lru_cache(maxsize=1)
-def _auxiliary(folder: Path, label: str, rows: int, seed: int, size: int) -> tuple[Tensor, list[Hashable]]:
-    return celeba_faces.auxiliary_faces(folder, label=label, rows=rows, seed=seed, size=size)

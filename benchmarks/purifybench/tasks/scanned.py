@@ -53,7 +53,7 @@ def build(
     cameras = assigned_nuisances(labels, len(CAMERAS), bias=bias, sizes=sizes, generator=generator)
     taken = taken_by(cameras, images, generator)
     named = {"names": names, "group_names": CAMERAS}
-    return task_of_rows("scanned", taken, labels, cameras, **named, bias=bias, sizes=sizes, seed=seed)
+    return task_of_rows("scanned", taken.__getitem__, labels, cameras, **named, bias=bias, sizes=sizes, seed=seed)
 
 
 def taken_by(cameras: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -37,7 +37,7 @@ def build(*, seed: int, sentences: Path, cache: Path, bias: float = 0.95, tuned:
     rows = _encoded(tuple(texts), cache, tuned)
     named = {"names": names, "group_names": group_names}
     name = "sentences-tuned" if tuned else "sentences"
-    return task_of_rows(name, rows, labels, groups, **named, bias=bias, sizes=sizes, seed=seed)
+    return task_of_rows(name, rows.__getitem__, labels, groups, **named, bias=bias, sizes=sizes, seed=seed)
 
 
 @lru_cache(maxsize=1)

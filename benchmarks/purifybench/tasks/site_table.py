@@ -35,7 +35,9 @@ def build(*, seed: int, bias: float = 0.95, sizes: Sizes = SIZES) -> Task:
     sites = assigned_nuisances(labels, len(SITES), bias=bias, sizes=sizes, generator=generator)
     rows = measured_at(sites, (columns - columns.mean(0)) / columns.std(0))
     names = [str(name) for name in found.target_names]
-    return task_of_rows("table", rows, labels, sites, names=names, group_names=SITES, bias=bias, sizes=sizes, seed=seed)
+    return task_of_rows(
+        "table", rows.__getitem__, labels, sites, names=names, group_names=SITES, bias=bias, sizes=sizes, seed=seed
+    )
 
 
 def measured_at(sites: Tensor, columns: Tensor) -> Tensor:
