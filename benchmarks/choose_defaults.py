@@ -114,14 +114,9 @@ def plan(task: str, backbones: Sequence[str], arguments: Arguments) -> Plan:
     on_pictures = task == "pictures"
     methods = variants(arguments.fine_tuning.batch_size if on_pictures else TASK_ROWS)
     wanted = {name: make for name, make in methods.items() if name in (arguments.variants or methods)}
-    made = arguments.picture_settings if on_pictures else partial(settings, task)
+    settings = arguments.picture_settings() if on_pictures else Settings(steps=STEPS[task])
     data = {"bias": BIAS, **arguments.picture_data()} if on_pictures else {}
-    return Plan(task, wanted, backbones, TUNING_SEEDS[task], made, data=data, test=False)
-
-
-def settings(task: str, backbone: str, seed: int) -> Settings:
-    """The settings of a run on another task than pictures."""
-    return Settings(backbone=backbone, steps=STEPS[task], seed=seed)
+    return Plan(task, wanted, backbones, TUNING_SEEDS[task], settings, data=data, test=False)
 
 
 def main() -> None:

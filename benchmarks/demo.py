@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import datasets
-from purifybench import report
+from purifybench import report, tables
 from purifybench.command import Runs, read, refuse_wrong
 from purifybench.jobs import Job, Plan
 from purifybench.methods import METHODS
@@ -89,17 +89,18 @@ class Arguments(Runs):
 
 
 def main() -> None:
-    """Run one task after the other; the table grows as runs end."""
+    """Run one task after the other, and print its table."""
     arguments = read(Arguments, __doc__)
     refuse_wrong(arguments, known={"tasks": BENCHES}, filled=["tasks"], least={"steps": 1, "workers": 1})
     datasets.disable_progress_bars()  # drawing has its own
+    console = Console()
     for name in arguments.tasks:
         bench = BENCHES[name]
         if name == "faces":
             for seed in {*bench.seeds, *bench.tuning_seeds}:  # drawn once, on all cores
                 bench.build(seed=seed, cache=arguments.cache)
-        arguments.records([plan(name, arguments)], build_task, title=name, above=partial(table, bench))
-    console = Console()
+        found = arguments.records([plan(name, arguments)], build_task, title=name)
+        console.print(table(bench, found))
     console.print("The weight of gradient reversal is chosen on one seed here, so that its row depends on chance.")
     console.print("All methods: python benchmarks/digits.py. All sets of faces: accelerate launch benchmarks/fer.py")
 
@@ -112,7 +113,7 @@ def plan(name: str, arguments: Arguments) -> Plan:
         methods={method: METHODS[method] for method in METHODS if method in ROWS},
         backbones=("small-bn",),
         seeds=bench.seeds,
-        settings=lambda backbone, seed: Settings(backbone=backbone, steps=arguments.steps or bench.steps, seed=seed),
+        settings=Settings(steps=arguments.steps or bench.steps),
         tuning_seeds=bench.tuning_seeds,
         chosen_by=("validation",),
     )
@@ -125,21 +126,16 @@ def build_task(job: Job, *, arguments: Arguments) -> Task:
 
 
 def table(bench: Bench, records: Sequence[Record]) -> Table:
-    """The rows that there are so far."""
+    """The rows of a task."""
     rows = {row.method: row for row in report.summarise(records)}
+    lines = [["method", *bench.tests.values(), "gap recovered %"]]
+    for method, name in ROWS.items():
+        row = rows[method]
+        name = f"{name} ({', '.join(row.notes)})" if row.notes else name
+        lines.append([name, *(str(row.accuracy[test]) for test in bench.tests), str(row.recovered or "")])
     seeds = len(bench.seeds)
     counted = "one seed" if seeds == 1 else f"mean ± half a 95 % interval over {seeds} seeds"
-    found = Table(title=bench.title, caption=f"{counted}, {bench.steps} steps per run", min_width=80)
-    found.add_column("method", no_wrap=True)
-    for column in (*bench.tests.values(), "gap recovered %"):
-        found.add_column(column, justify="right")
-    for method, name in ROWS.items():
-        row = rows.get(method)
-        name = f"{name} ({', '.join(row.notes)})" if row and row.notes else name
-        accuracies = [str(row.accuracy[test]) if row else "..." for test in bench.tests]
-        recovered = str(row.recovered) if row and row.recovered else ""
-        found.add_row(name, *accuracies, recovered, style="bold" if method == report.DEFAULT else None)
-    return found
+    return tables.upright(bench.title, lines, caption=f"{counted}, {bench.steps} steps per run", bold=ROWS[report.DEFAULT])
 
 
 if __name__ == "__main__":

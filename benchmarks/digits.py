@@ -10,7 +10,6 @@ Writes a table per task and the paper's Table II, `results.jsonl` (one line per 
 """
 
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +100,13 @@ def task_options(arguments: Arguments) -> dict[str, Any]:
     return {"bias": arguments.bias, "image_size": arguments.image_size, "real": arguments.real}
 
 
-def settings(task: str, arguments: Arguments, backbone: str, seed: int) -> Settings:
-    """The settings of one run."""
-    real = task == "real"
-    steps = arguments.steps or (1500 if real else 400)
-    batch_size = arguments.batch_size or (128 if real else 64)
-    return Settings(backbone=backbone, steps=steps, batch_size=batch_size, seed=seed)
-
-
 def plan(task: str, arguments: Arguments) -> Plan:
     """The runs of a task."""
     data = {"bias": arguments.bias, "image_size": arguments.image_size, "real": asdict(arguments.real)}
-    made = partial(settings, task, arguments)
+    steps, batch_size = (1500, 128) if task == "real" else (400, 64)
+    settings = Settings(steps=arguments.steps or steps, batch_size=arguments.batch_size or batch_size)
     methods = arguments.wanted(METHODS)
-    return Plan(task, methods, arguments.backbones, arguments.seeds, made, tuning_seeds=TUNING_SEEDS, data=data)
+    return Plan(task, methods, arguments.backbones, arguments.seeds, settings, tuning_seeds=TUNING_SEEDS, data=data)
 
 
 if __name__ == "__main__":

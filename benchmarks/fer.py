@@ -12,6 +12,7 @@ beside it, and `benchmarks/report.py` makes them anew. Drawn faces are kept in `
 import json
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from accelerate import PartialState
 from purifybench import paper_tables, tables
 from purifybench.backbones import BACKBONES, reads
 from purifybench.command import Comparison, read, refuse_wrong
-from purifybench.faces.sets import TASK_SETS, auxiliary_faces, task_faces
+from purifybench.faces.sets import TASK_SETS
 from purifybench.jobs import Job, Plan
 from purifybench.methods import FACE_METHODS
 from purifybench.report import BASELINE, DEFAULT, UPPER_BOUND
@@ -133,22 +134,16 @@ def check(arguments: Arguments) -> None:
 
 
 def prepare(arguments: Arguments) -> None:
-    """Draw what is not in the cache yet, so that runs side by side only read; or read the given folders, to fail early."""
-    if arguments.real.celeba:
-        try:
-            for name in arguments.real.folders():
-                built(name, arguments.seeds[0], task_options(arguments))
-        except (ValueError, ImportError) as error:
-            raise SystemExit(str(error)) from error
-        return
+    """Build the tasks once: wrong folders end the command early, and faces are drawn before runs side by side read them."""
     tunes = any(list(plan.tuning_jobs()) for plan in plans(arguments))
-    for seed in (*arguments.seeds, *(TUNING_SEEDS if tunes else ())):
-        where = {"seed": seed, "size": arguments.image_size, "cache": arguments.cache}
-        for name in TASK_SETS:
-            task_faces(name, **where)
-        for kind in dict.fromkeys(("same", *arguments.auxiliary)):
-            for name in arguments.sets if kind == "same" else (kind,):
-                auxiliary_faces(name, **where)
+    seeds = (*arguments.seeds, *(TUNING_SEEDS if tunes else ()))
+    kinds = dict.fromkeys(("same", *arguments.auxiliary))
+    real = arguments.real.folders()
+    try:
+        for seed, name, kind in product(seeds[:1] if real else seeds, real or arguments.sets, kinds):
+            built(name, seed, {**task_options(arguments), "auxiliary": kind})
+    except (ValueError, ImportError) as error:
+        raise SystemExit(str(error)) from error
 
 
 def plans(arguments: Arguments) -> list[Plan]:
@@ -185,7 +180,7 @@ def _plan(name: str, arguments: Arguments, methods: tuple[str, ...], label: str,
         methods={method: make for method, make in FACE_METHODS.items() if method in methods},
         backbones=arguments.backbones,
         seeds=arguments.seeds,
-        settings=lambda backbone, seed: Settings(backbone=backbone, steps=arguments.steps, seed=seed),
+        settings=Settings(steps=arguments.steps),
         tuning_seeds=TUNING_SEEDS,
         data=described,
         rename=partial(row_name, label=label, auxiliary=auxiliary),

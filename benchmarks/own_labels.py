@@ -11,14 +11,11 @@ with balanced batches too. At a bias of 1 each class has one nuisance alone, and
 Writes a table per task and bias, `results.jsonl` (one line per run), `accuracy.csv` and figures to `--out`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 from accelerate import PartialState
 from purifybench import figures
 from purifybench.command import Comparison, read, refuse_wrong
@@ -26,8 +23,8 @@ from purifybench.faces.sets import TASK_SETS
 from purifybench.jobs import Job, Plan
 from purifybench.methods import OWN_ROWS_METHODS
 from purifybench.picture_options import PictureOptions
-from purifybench.report import estimate
-from purifybench.results import Record, grouped, write_accuracies
+from purifybench.report import summarise
+from purifybench.results import Record, write_accuracies
 from purifybench.tasks import Task, biased_colour, cartoon_faces, on_own_rows, tinted_shapes
 from purifybench.training import Settings
 
@@ -74,19 +71,11 @@ def main() -> None:
             if PartialState().is_main_process:
                 arguments.report(f"{task}, bias {bias}", made[bias], planned, arguments.out / f"{task}-{bias}", bias=bias)
         if PartialState().is_main_process and len(made) > 1:
-            figures.over_bias(curves(made), task, arguments.out / f"{task}-bias.png")
+            rows = {bias: summarise(records) for bias, records in sorted(made.items())}
+            along = "share of a class's training rows that have its nuisance"
+            figures.accuracy_over(rows, along, task, arguments.out / f"{task}-bias.png")
     if PartialState().is_main_process:
         write_accuracies(every, arguments.out / "accuracy.csv")
-
-
-def settings(task: str, arguments: Arguments, backbone: str, seed: int) -> Settings:
-    """The settings of one run."""
-    if task == "pictures":
-        return arguments.picture_settings(backbone, seed)
-    steps = arguments.steps or (500 if task in TASK_SETS else 400)
-    if task == "shapes":
-        return replace(arguments.picture_settings(backbone, seed), steps=steps)
-    return Settings(backbone=backbone, steps=steps, batch_size=64, seed=seed)
 
 
 def plan(task: str, bias: float, arguments: Arguments) -> Plan:
@@ -97,8 +86,10 @@ def plan(task: str, bias: float, arguments: Arguments) -> Plan:
     wanted = arguments.wanted(OWN_ROWS_METHODS).items()
     methods = {name: make for name, make in wanted if bias < 1 or name not in BALANCED}
     networks = ({"pictures": arguments.fine_tuning.network, "shapes": SHAPES_NETWORK}.get(task, "small-bn"),)
-    made = partial(settings, task, arguments)
-    return Plan(task, methods, networks, arguments.seeds, made, tuning_seeds=TUNING_SEEDS, data=described)
+    settings = arguments.picture_settings() if task in ("pictures", "shapes") else Settings()
+    if task != "pictures":
+        settings = replace(settings, steps=arguments.steps or (500 if task in TASK_SETS else 400))
+    return Plan(task, methods, networks, arguments.seeds, settings, tuning_seeds=TUNING_SEEDS, data=described)
 
 
 def build_task(job: Job, *, arguments: Arguments) -> Task:
@@ -112,16 +103,6 @@ def build_task(job: Job, *, arguments: Arguments) -> Task:
         return on_own_rows(arguments.picture_task(**drawn))
     faces = cartoon_faces.build(train=job.task, cache=arguments.cache, keep_hair=True, every_hair=True, **drawn)
     return on_own_rows(replace(faces, tests={name: faces.tests[name] for name in ("within", "unbiased")}))
-
-
-def curves(made: Mapping[float, list[Record]]) -> dict[str, list[tuple[float, float, float]]]:
-    """By row: bias, mean accuracy on unbiased rows, half a 95 % interval."""
-    found: dict[str, list[tuple[float, float, float]]] = {}
-    for bias, records in sorted(made.items()):
-        for row, runs in grouped(records, "row").items():
-            mean = estimate([list(record["accuracy"].values())[-1] for record in runs])
-            found.setdefault(row, []).append((bias, mean.mean, float(np.nan_to_num(mean.half_width))))
-    return found
 
 
 if __name__ == "__main__":

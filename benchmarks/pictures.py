@@ -51,7 +51,7 @@ def main() -> None:
     found = arguments.records([planned], build_task, title="pictures")
     if state.is_main_process:
         network = arguments.fine_tuning.network
-        title = f"pictures ({network}, bias {arguments.bias}, {planned.settings(network, 0).steps} steps)"
+        title = f"pictures ({network}, bias {arguments.bias}, {planned.settings.steps} steps)"
         arguments.report(title, found, planned, arguments.out / f"pictures-{network.replace(':', '.')}")
         write_accuracies(found, arguments.out / "accuracy.csv")
 
@@ -60,8 +60,9 @@ def plan(arguments: Arguments) -> Plan:
     """The runs."""
     methods, networks = arguments.wanted(PICTURE_METHODS), (arguments.fine_tuning.network,)
     data = {"bias": arguments.bias, **arguments.picture_data()}
-    made = arguments.picture_settings
-    return Plan("pictures", methods, networks, arguments.seeds, made, tuning_seeds=TUNING_SEEDS, data=data)
+    return Plan(
+        "pictures", methods, networks, arguments.seeds, arguments.picture_settings(), tuning_seeds=TUNING_SEEDS, data=data
+    )
 
 
 def build_task(job: Job, *, arguments: Arguments) -> Task:

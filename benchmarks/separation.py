@@ -72,11 +72,6 @@ def build_task(job: Job, *, arguments: Arguments) -> Task:
     return built(job.task, job.settings.seed, {"cache": arguments.cache, "bias": BIAS})
 
 
-def settings(task: str, backbone: str, seed: int) -> Settings:
-    """The settings of one run."""
-    return Settings(backbone=backbone, steps=STEPS[task], seed=seed)
-
-
 def readings(
     records: list[Record], groups: float | None = None, of: str | None = None
 ) -> dict[str, list[tuple[float, float, float]]]:
@@ -118,7 +113,7 @@ def main() -> None:
     refuse_wrong(arguments, known={"tasks": STEPS}, filled=["seeds"])
     further = [opened(more) for more in arguments.more]
     plans = [
-        Plan(task, METHODS, arguments.backbones, arguments.seeds, partial(settings, task), data={"probe": "auxiliary"})
+        Plan(task, METHODS, arguments.backbones, arguments.seeds, Settings(steps=STEPS[task]), data={"probe": "auxiliary"})
         for task in arguments.tasks
     ]
     state = PartialState()

@@ -67,10 +67,10 @@ class Bench:
         reads_rows = self.network in (PERCEPTRON, LAST_LAYER)
         return tuple(sorted({**(sized if reads_rows else {}), **self.options}.items()))
 
-    def settings(self, options: tuple[tuple[str, Any], ...], steps: int | None, backbone: str, seed: int) -> Settings:
-        """The settings of one run; ``steps`` in place of its own where given."""
-        of_run = {"batch_size": self.batch_size, "lr": self.lr, "recipe": self.recipe, "network_options": options}
-        return Settings(backbone=backbone, steps=self.steps if steps is None else steps, seed=seed, **of_run)
+    def settings(self, options: tuple[tuple[str, Any], ...], steps: int | None) -> Settings:
+        """The settings of its runs, but for network and seed; ``steps`` in place of its own where given."""
+        steps = self.steps if steps is None else steps
+        return Settings(steps=steps, batch_size=self.batch_size, lr=self.lr, recipe=self.recipe, network_options=options)
 
 
 def coloured_digits(*, seed: int, bias: float = 0.95) -> Task:

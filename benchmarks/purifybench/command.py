@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import tyro
 from accelerate import PartialState
-from rich.console import RenderableType
 
 from . import figures, report, tables
 from .former_names import with_present_names
@@ -40,14 +39,7 @@ class Runs:
         """Where the records of the runs are."""
         return ResultsStore(self.out / "results.jsonl")
 
-    def records(
-        self,
-        plans: Sequence[Plan],
-        build_task: Callable[..., Task],
-        *,
-        title: str,
-        above: Callable[[list[Record]], RenderableType] | None = None,
-    ) -> list[Record]:
+    def records(self, plans: Sequence[Plan], build_task: Callable[..., Task], *, title: str) -> list[Record]:
         """Tune what is to be tuned, make every run, and give the records of the reported ones.
 
         Other runs in the store always stay.
@@ -56,24 +48,20 @@ class Runs:
             plans: what to run.
             build_task: called with a `Job` and these options as ``arguments``.
             title: what the progress bars say.
-            above: makes what is shown above the last progress bar, of the records that there are so far.
         """
         methods = {name: make for plan in plans for name, make in plan.methods.items()}
-        make = partial(run_jobs, build_task=partial(build_task, arguments=self), store=self.store, workers=self.workers)
+        build = partial(build_task, arguments=self)
 
-        def carry_out(jobs: list[Job], stage: str, **shown: Any) -> None:
+        def carry_out(jobs: list[Job], stage: str) -> None:
             if not self.resume and PartialState().is_main_process:
                 self.store.forget(job.key() for job in jobs)
             PartialState().wait_for_everyone()
-            make(jobs, title=f"{title}: {stage}", methods=methods, **shown)
-
-        def found() -> list[Record]:
-            return self.store.found(job.key() for job in reported)
+            run_jobs(jobs, build, self.store, workers=self.workers, title=f"{title}: {stage}", methods=methods)
 
         carry_out([job for plan in plans for job in plan.tuning_jobs()], "tuning")
         reported = [job for plan in plans for job in plan.reported_jobs(plan.chosen_options(self.store))]
-        carry_out(reported, "all methods", above=above and (lambda: above(found())))
-        return found()
+        carry_out(reported, "all methods")
+        return self.store.found(job.key() for job in reported)
 
     def report(self, title: str, records: Sequence[Record], plan: Plan, folder: Path, *, width: int = 160, **said: Any) -> None:
         """The report of one task and network in a folder of its own: a table, Markdown, JSON and figures.
@@ -89,7 +77,6 @@ class Runs:
         console = tables.console(width)
         rows = report.summarise(records)
         console.print(report.terminal_table(title, rows))
-        console.print(report.verdict(rows))
         console.print(report.bound_line(rows))
         figures.accuracy_bars(rows, title, folder / "accuracy.png")
         figures.critic_over_steps(records, title, folder / "critic.png")

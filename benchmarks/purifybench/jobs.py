@@ -4,27 +4,23 @@ Methods that declare a grid are tuned on validation data; then every method runs
 """
 
 import json
-import multiprocessing
-import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
-from rich.console import RenderableType
-from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, TimeElapsedColumn
+from joblib import Parallel, delayed, parallel_config
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from wdpurify._findings import FINDINGS
 from wdpurify.exceptions import PurifyWarning
 
 from .methods import METHODS, Methods, Options, candidates
-from .results import Record, ResultsStore, key_digest
+from .results import Record, ResultsStore, grouped, key_digest
 from .tasks import Task
 from .training import Settings, describe, train
 
@@ -72,7 +68,7 @@ class Plan:
         methods: names and constructors of those to run, in the order of the tables.
         backbones: names of networks.
         seeds: one run each.
-        settings: makes a run's settings from backbone and seed.
+        settings: of every run, but for its backbone and seed.
         tuning_seeds: of the runs that choose options; no reported seed takes part.
         chosen_by: validation sets that choose options, each for a row of its own.
         data: what the data depend on beside task and seed.
@@ -84,7 +80,7 @@ class Plan:
     methods: Methods
     backbones: Sequence[str]
     seeds: Sequence[int]
-    settings: Callable[[str, int], Settings]
+    settings: Settings
     tuning_seeds: Sequence[int] = ()
     chosen_by: Sequence[str] = ("validation", "oracle")
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -96,16 +92,13 @@ class Plan:
         for backbone in self.backbones:
             for method, make in self.methods.items():
                 for seed in self.tuning_seeds:  # outside, as a task is built once per seed
-                    settings = self.settings(backbone, seed)
+                    settings = replace(self.settings, backbone=backbone, seed=seed)
                     for options in candidates(make):
                         yield Job(self.task, method, settings, options=options, test=False, data=self.data)
 
     def chosen_options(self, store: ResultsStore) -> Chosen:
         """The best options by mean accuracy over the tuning seeds; of equals those that the grid has first."""
-        by_run: dict[tuple[str, str], list[Record]] = {}
-        for record in store.found(job.key() for job in self.tuning_jobs()):
-            key = record["key"]
-            by_run.setdefault((key["settings"]["backbone"], key["method"]), []).append(record)
+        by_run = grouped(store.found(job.key() for job in self.tuning_jobs()), "backbone", "method")
         return {
             (backbone, method, validation): _best(candidates(self.methods[method]), records, validation)
             for (backbone, method), records in by_run.items()
@@ -116,8 +109,9 @@ class Plan:
         """The runs of the table, seed by seed, so that an interrupted benchmark has whole seeds."""
         for backbone in self.backbones:
             for seed in self.seeds:
+                settings = replace(self.settings, backbone=backbone, seed=seed)
                 for method, make in self.methods.items():
-                    job = partial(Job, self.task, method, self.settings(backbone, seed), data=self.data, test=self.test)
+                    job = partial(Job, self.task, method, settings, data=self.data, test=self.test)
                     if not candidates(make):
                         yield job(row=self.rename(method))
                         continue
@@ -150,7 +144,6 @@ def run_jobs(
     workers: int,
     title: str,
     methods: Methods = METHODS,
-    above: Callable[[], RenderableType] | None = None,
 ) -> None:
     """Do every job that the store has no record of, and add its record.
 
@@ -164,7 +157,6 @@ def run_jobs(
         workers: processes on a CPU; ignored on a GPU, which one run fills.
         title: what the progress bar says.
         methods: what the jobs' method names mean.
-        above: makes what is shown above the progress bar, anew after each run.
     """
     state = PartialState()
     # Shares first, then what is left of one's own: another process may already be adding records.
@@ -173,45 +165,15 @@ def run_jobs(
     mine = [job for job in share if key_digest(job.key()) not in done]
     run = partial(_run, build_task=build_task, methods=dict(methods), folder=str(store.path.parent))
     columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
-    with _Progress(*columns, above=above, disable=not state.is_main_process) as progress:
+    with Progress(*columns, disable=not state.is_main_process) as progress:
         bar = progress.add_task(title, total=len(mine))
         alone = state.num_processes > 1 or state.device.type != "cpu" or workers == 1
-        for record in map(run, mine) if alone else _side_by_side(mine, run, workers):
-            store.add(record)
-            progress.advance(bar)
+        # Several processes with several threads each on few cores run ten times slower than with one.
+        with parallel_config("loky", n_jobs=1 if alone else workers, inner_max_num_threads=1):
+            for record in Parallel(return_as="generator_unordered")(delayed(run)(job) for job in mine):
+                store.add(record)
+                progress.advance(bar)
     state.wait_for_everyone()
-
-
-class _Progress(Progress):
-    """A progress bar with something above it."""
-
-    def __init__(self, *columns: ProgressColumn, above: Callable[[], RenderableType] | None, disable: bool) -> None:
-        self._above = above
-        super().__init__(*columns, disable=disable, refresh_per_second=2 if above else 10)
-
-    def get_renderables(self) -> Iterator[RenderableType]:
-        if self._above is not None:
-            yield self._above()
-        yield from super().get_renderables()
-
-
-def _side_by_side(jobs: list[Job], run: Callable[[Job], Record], workers: int) -> Iterator[Record]:
-    if not jobs:
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_single_thread) as pool:
-        futures: list[Future[Record]] = [pool.submit(run, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _single_thread() -> None:
-    # Several processes with several threads each on few cores run ten times slower than with one.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
 
 
 #: The task last built in this process, by what it depends on; jobs come seed by seed, so one is enough.

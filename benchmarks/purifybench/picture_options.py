@@ -103,16 +103,14 @@ class PictureOptions:
         except (ValueError, TypeError, ImportError) as error:
             raise SystemExit(str(error)) from error
 
-    def picture_settings(self, backbone: str, seed: int) -> Settings:
-        """The settings of a run on pictures."""
+    def picture_settings(self) -> Settings:
+        """The settings of the runs on pictures, but for network and seed."""
         training = self.fine_tuning
         decay = WEIGHT_DECAYS[training.optimizer] if training.weight_decay is None else training.weight_decay
         return Settings(
-            backbone=backbone,
             steps=(200 if self.pictures.data else 500) if self.steps is None else self.steps,
             batch_size=training.batch_size,
             lr=LEARNING_RATES[training.optimizer] if training.lr is None else training.lr,
-            seed=seed,
             recipe=Recipe(training.optimizer, weight_decay=decay, augment=training.augment, clip=training.clip),
             network_options=network_options(training),
         )

@@ -132,25 +132,6 @@ def terminal_table(title: str, rows: Sequence[Row]) -> Table:
     return tables.upright(title, lines(rows), caption=caption, bold=DEFAULT)
 
 
-def verdict(rows: Sequence[Row]) -> str:
-    """What purifying gained, in a sentence; empty where the default was not run."""
-    found = {row.method: row for row in rows}
-    if DEFAULT not in found or BASELINE not in found:
-        return ""
-    before = found[BASELINE]
-    after = found[DEFAULT]
-    clean, *_, shifted = after.accuracy
-    gain = after.gain or Estimate(float("nan"), float("nan"))
-    lowest = gain.mean - gain.half_width
-    highest = gain.mean + gain.half_width
-    verb = "gained" if lowest > 0 else "lost" if highest < 0 else "changed nothing for sure:"
-    return (
-        f"Purifying {verb} {gain.mean:+.1f} points on the {shifted} set ({before.accuracy[shifted].mean:.1f} to "
-        f"{after.accuracy[shifted].mean:.1f} %), and went from {before.accuracy[clean].mean:.1f} to "
-        f"{after.accuracy[clean].mean:.1f} % on the {clean} set."
-    )
-
-
 def bound_line(rows: Sequence[Row]) -> str:
     """How loose Theorem 1's bound is for the default, in a sentence; empty where it was not measured."""
     found = next((row for row in rows if row.method == DEFAULT and row.looseness is not None), None)

@@ -106,9 +106,7 @@ def test_a_grid_has_all_its_points_but_for_options_that_are_given():
 def tuned(tmp_path):
     """A plan with two tuned methods, and its store, where the runs of the tuning seeds are already."""
     methods = {"plain": Plain, "scaled": _Scaled, "given": partial(_Scaled, scale=0.5)}
-    settings = partial(Settings, steps=1)
-    make = lambda name, seed: settings(name, seed=seed)  # noqa: E731
-    plan = Plan("tiny", methods, ("small-bn",), (0,), make, tuning_seeds=(1001, 1002))
+    plan = Plan("tiny", methods, ("small-bn",), (0,), Settings(steps=1), tuning_seeds=(1001, 1002))
     store = ResultsStore(tmp_path / "results.jsonl")
     for job in plan.tuning_jobs():
         options = dict(job.options)
@@ -222,7 +220,7 @@ def test_finished_runs_are_not_run_again_and_a_cut_line_is_passed_over(tmp_path)
 
 def test_a_batch_size_that_is_named_is_taken():
     for task, usual in (("real", 128), ("colour", 64)):
-        sizes = [digits.settings(task, digits.Arguments(batch_size=size), "small-bn", 0).batch_size for size in (None, 7)]
+        sizes = [digits.plan(task, digits.Arguments(batch_size=size)).settings.batch_size for size in (None, 7)]
         assert sizes == [usual, 7]
 
 

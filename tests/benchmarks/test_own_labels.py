@@ -90,7 +90,7 @@ def test_a_critic_within_each_class_is_told_the_true_class_of_each_row(task, mon
     monkeypatch.setattr(auxiliary, "GroupSampler", sampler)
     network = Network(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 10, feature_dim=3)
     WithinClass(Run(network, task), balance=True)
-    read = told_classes._Beside(network.features, 10)(to_float(drawn[0]))
+    read = told_classes.Told(network.features, 10)(to_float(drawn[0]))
     assert torch.equal(read[:, :3], network.features(to_float(task.train.images)))
     assert torch.equal(read[:, 3:].argmax(1), task.train.labels)
     assert torch.equal(read[:, 3:].sum(1), torch.ones(len(read)))
@@ -137,7 +137,7 @@ def test_the_shapes_are_trained_like_the_pictures_by_a_network_and_steps_of_thei
     assert (job.settings.backbone, job.settings.steps, job.settings.recipe.optimizer) == ("small-pool", 400, "adamw")
     task = own_labels.build_task(job, arguments=given)
     assert task.auxiliary.classes == task.train.labels.tolist()
-    assert own_labels.settings("shapes", replace(given, steps=3), "small-pool", 0).steps == 3
+    assert own_labels.plan("shapes", 0.9, replace(given, steps=3)).settings.steps == 3
 
 
 def test_the_faces_come_with_their_hair_colour_and_are_tested_on_their_own_people(faces_cache, monkeypatch):
