@@ -99,17 +99,21 @@ def read_attributes(path: Path) -> pd.DataFrame:
     Raises:
         ValueError: if columns are missing, a line is cut off, or the file has fewer lines than its first one says.
     """
-    lines = [line.split() for line in path.read_text(errors="replace", encoding="utf-8").splitlines() if line.strip()]
-    count, header, *lines = *lines[:2], *[[]] * (2 - len(lines)), *lines[2:]
-    if len(count) != 1 or not count[0].isdecimal() or not set(COLUMNS).issubset(header):
+    with path.open(encoding="utf-8", errors="replace") as file:
+        count = file.readline().strip()
+        try:
+            table = pd.read_csv(file, sep=r"\s+")
+        except (pd.errors.EmptyDataError, pd.errors.ParserError):
+            table = pd.DataFrame()
+    if not count.isdecimal() or not set(COLUMNS).issubset(table):
         raise ValueError(f"{path} must open with the number of rows and the names of 40 attributes: download it again")
-    if len(lines) != int(count[0]):
-        raise ValueError(f"{path} must have {count[0]} rows, as its first line says, got {len(lines)}: download it again")
-    for number, (_, *values) in enumerate(lines, 1):
-        if len(values) != len(header) or not {"1", "-1"}.issuperset(values):
-            needed = f"must be a file name and {len(header)} times 1 or -1"
-            raise ValueError(f"{path}, row {number}: {needed}: download it again")
-    return pd.DataFrame(lines, columns=["image", *header]).set_index("image")[list(COLUMNS)].astype(int)
+    if len(table) != int(count):
+        raise ValueError(f"{path} must have {count} rows, as its first line says, got {len(table)}: download it again")
+    whole = table.isin([1, -1]).all(axis=1).to_numpy()
+    if not whole.all():
+        needed = f"must be a file name and {len(table.columns)} times 1 or -1"
+        raise ValueError(f"{path}, row {whole.argmin() + 1}: {needed}: download it again")
+    return table[list(COLUMNS)].astype(int)
 
 
 def _open_parquet(folder: Path) -> datasets.Dataset:

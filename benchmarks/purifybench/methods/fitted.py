@@ -72,16 +72,16 @@ class PurifiedUnbiasedHead(UnbiasedHead, Purified):
     """Purifying, then such a head."""
 
 
-class Erased(nn.Module):
-    """Features from which a linear probe can no longer read the nuisance of the rows that the eraser was fitted on."""
+class Then(nn.Module):
+    """What a function makes of what a module gives, such as features without what an eraser takes out."""
 
-    def __init__(self, features: nn.Module, eraser: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, first: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.features = features
-        self.eraser = eraser
+        self.first = first
+        self.function = function
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.eraser(self.features(images))
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.function(self.first(rows))
 
 
 class ConceptErasure(Plain):
@@ -101,7 +101,7 @@ class ConceptErasure(Plain):
     def finish(self) -> dict[str, float]:
         auxiliary = self.task.auxiliary
         eraser = fitted_eraser(features_of(self.network, auxiliary.images, self.run.device), auxiliary.groups)
-        self.network.features = Erased(self.network.features, eraser)
+        self.network.features = Then(self.network.features, eraser)
         if self.refit:
             refit_head(self.network, self.task.train, self.run.device)
         return {}
@@ -119,19 +119,6 @@ def fitted_eraser(features: Tensor, groups: Sequence[Hashable]) -> Callable[[Ten
     return eraser
 
 
-class Predicted(nn.Module):
-    """A predictor's classes as features, one number per class."""
-
-    def __init__(self, predictor: Predictor, n_classes: int) -> None:
-        super().__init__()
-        self.predictor = predictor
-        self.n_classes = n_classes
-
-    def forward(self, rows: Tensor) -> Tensor:
-        classes = torch.from_numpy(np.asarray(self.predictor(rows.cpu().numpy()))).long()
-        return F.one_hot(classes, self.n_classes).to(rows)
-
-
 class Fitted(Plain):
     """A predictor in the network's place; its steps do nothing, and `fit` is called after them."""
 
@@ -143,8 +130,13 @@ class Fitted(Plain):
         return 0.0 * self.network.head.bias.sum()
 
     def finish(self) -> dict[str, float]:
-        n_classes = self.task.n_classes
-        self.network.features = Predicted(self.fit(), n_classes)
+        n_classes, predictor = self.task.n_classes, self.fit()
+
+        def predicted(rows: Tensor) -> Tensor:
+            classes = torch.from_numpy(np.asarray(predictor(rows.cpu().numpy()))).long()
+            return F.one_hot(classes, n_classes).to(rows)
+
+        self.network.features = Then(nn.Identity(), predicted)
         self.network.head = nn.Linear(n_classes, n_classes, bias=False, device=self.run.device)
         with torch.no_grad():
             self.network.head.weight.copy_(torch.eye(n_classes))

@@ -1,22 +1,19 @@
 """Digits on black against digits blended with photographs by MNIST-M's recipe, from photographs that packages bundle."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import skimage
-import sklearn.datasets
 import torch
 import torch.nn.functional as F
-from skimage.io import imread
+from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from ._types import Auxiliary, Split, Task
 from .handwriting import Digits, draw_with_replacement, load_handwriting
 
 #: Whole photographs are held out, never crops. Credits are in benchmarks/README.md.
-AUXILIARY_PHOTOS = ("china.jpg", "astronaut.png", "coffee.png")
-TEST_PHOTOS = ("flower.jpg", "chelsea.png", "rocket.jpg")
+AUXILIARY_PHOTOS = ("china", "astronaut", "coffee")
+TEST_PHOTOS = ("flower", "chelsea", "rocket")
 AUXILIARY_ROWS = 2000
 
 
@@ -89,9 +86,6 @@ def crops(photos: Sequence[Tensor], count: int, size: int, generator: torch.Gene
 
 def _load(name: str) -> Tensor:
     """A bundled photograph at half its size, bytes of shape ``(3, height, width)``."""
-    folders = (Path(sklearn.datasets.__file__).parent / "images", Path(skimage.__file__).parent / "data")
-    path = next((folder / name for folder in folders if (folder / name).exists()), None)
-    if path is None:
-        raise FileNotFoundError(f"the photograph {name} is in none of {[str(folder) for folder in folders]}")
-    image = torch.from_numpy(np.asarray(imread(path))[..., :3].copy()).permute(2, 0, 1)
+    whole = getattr(skimage.data, name)() if hasattr(skimage.data, name) else load_sample_image(f"{name}.jpg")
+    image = torch.from_numpy(whole.copy()).permute(2, 0, 1)
     return F.avg_pool2d(image.float()[None], 2)[0].round().to(torch.uint8)
