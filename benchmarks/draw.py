@@ -191,7 +191,8 @@ def _show_curves(panels: Sequence[Any], outcome: Outcome) -> None:
     """Separation beside chance, gradient ratio, loss."""
     found = pd.DataFrame(outcome.figures).set_index("step")
     apart = found[["separation", "separation by chance"]]
-    apart.plot(ax=panels[0], title="separation (dashed: by chance)", ylim=(-0.2, 2.4), style=["-", "--"], legend=False)
+    apart.plot(ax=panels[0], style=["-", "--"], color=["C0", "gray"], legend=False)
+    panels[0].set(title="separation (dashed: by chance)", ylim=(-0.2, 2.4))
     found["gradient ratio"].plot(ax=panels[1], title="gradient_ratio", ylim=(0, None))
     found["loss"].plot(ax=panels[2], title="loss", ylim=(0, 4))
     for panel in panels:
