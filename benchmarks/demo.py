@@ -89,7 +89,7 @@ class Arguments(Runs):
 
 
 def main() -> None:
-    """Run one task after the other, and print its table."""
+    """Run one task after the other; its table grows as runs end."""
     arguments = read(Arguments, __doc__)
     refuse_wrong(arguments, known={"tasks": BENCHES}, filled=["tasks"], least={"steps": 1, "workers": 1})
     datasets.disable_progress_bars()  # drawing has its own
@@ -99,7 +99,7 @@ def main() -> None:
         if name == "faces":
             for seed in {*bench.seeds, *bench.tuning_seeds}:  # drawn once, on all cores
                 bench.build(seed=seed, cache=arguments.cache)
-        found = arguments.records([plan(name, arguments)], build_task, title=name)
+        found = arguments.records([plan(name, arguments)], build_task, title=name, above=partial(table, bench))
         console.print(table(bench, found))
     console.print("The weight of gradient reversal is chosen on one seed here, so that its row depends on chance.")
     console.print("All methods: python benchmarks/digits.py. All sets of faces: accelerate launch benchmarks/fer.py")
@@ -126,13 +126,14 @@ def build_task(job: Job, *, arguments: Arguments) -> Task:
 
 
 def table(bench: Bench, records: Sequence[Record]) -> Table:
-    """The rows of a task."""
+    """The rows of a task that there are so far."""
     rows = {row.method: row for row in report.summarise(records)}
     lines = [["method", *bench.tests.values(), "gap recovered %"]]
     for method, name in ROWS.items():
-        row = rows[method]
-        name = f"{name} ({', '.join(row.notes)})" if row.notes else name
-        lines.append([name, *(str(row.accuracy[test]) for test in bench.tests), str(row.recovered or "")])
+        row = rows.get(method)
+        name = f"{name} ({', '.join(row.notes)})" if row and row.notes else name
+        accuracies = [str(row.accuracy[test]) if row else "..." for test in bench.tests]
+        lines.append([name, *accuracies, str(row.recovered or "") if row else ""])
     seeds = len(bench.seeds)
     counted = "one seed" if seeds == 1 else f"mean ± half a 95 % interval over {seeds} seeds"
     return tables.upright(bench.title, lines, caption=f"{counted}, {bench.steps} steps per run", bold=ROWS[report.DEFAULT])

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 import tyro
 from accelerate import PartialState
+from rich.console import RenderableType
 
 from . import figures, report, tables
 from .former_names import with_present_names
 from .jobs import Job, Plan, run_jobs
-from .methods import Methods
+from .methods import Methods, candidates
 from .results import Record, ResultsStore, write_described
 from .tasks import Task
 
@@ -39,8 +40,15 @@ class Runs:
         """Where the records of the runs are."""
         return ResultsStore(self.out / "results.jsonl")
 
-    def records(self, plans: Sequence[Plan], build_task: Callable[..., Task], *, title: str) -> list[Record]:
-        """Tune what is to be tuned, make every run, and give the records of the reported ones.
+    def records(
+        self,
+        plans: Sequence[Plan],
+        build_task: Callable[..., Task],
+        *,
+        title: str,
+        above: Callable[[list[Record]], RenderableType] | None = None,
+    ) -> list[Record]:
+        """Run the methods without options and tune the others, then run these, and give the records of the reported runs.
 
         Other runs in the store always stay.
 
@@ -48,20 +56,27 @@ class Runs:
             plans: what to run.
             build_task: called with a `Job` and these options as ``arguments``.
             title: what the progress bars say.
+            above: makes what is shown above the progress bars of the reported runs so far; it goes at the end.
         """
         methods = {name: make for plan in plans for name, make in plan.methods.items()}
         build = partial(build_task, arguments=self)
 
-        def carry_out(jobs: list[Job], stage: str) -> None:
+        def found(jobs: Sequence[Job]) -> list[Record]:
+            return self.store.found(job.key() for job in jobs)
+
+        def carry_out(jobs: list[Job], stage: str, shown: Sequence[Job]) -> None:
             if not self.resume and PartialState().is_main_process:
                 self.store.forget(job.key() for job in jobs)
             PartialState().wait_for_everyone()
-            run_jobs(jobs, build, self.store, workers=self.workers, title=f"{title}: {stage}", methods=methods)
+            run = partial(run_jobs, jobs, build, self.store, workers=self.workers, methods=methods)
+            run(title=f"{title}: {stage}", above=None if above is None else lambda: above(found(shown)))
 
-        carry_out([job for plan in plans for job in plan.tuning_jobs()], "tuning")
+        untuned = [job for plan in plans for job in plan.reported_jobs({})]
+        tuning = [job for plan in plans for job in plan.tuning_jobs()]
+        carry_out([*untuned, *tuning], "methods without options, and tuning" if tuning else "all methods", untuned)
         reported = [job for plan in plans for job in plan.reported_jobs(plan.chosen_options(self.store))]
-        carry_out(reported, "all methods")
-        return self.store.found(job.key() for job in reported)
+        carry_out([job for job in reported if candidates(methods[job.method])], "tuned methods", reported)
+        return found(reported)
 
     def report(self, title: str, records: Sequence[Record], plan: Plan, folder: Path, *, width: int = 160, **said: Any) -> None:
         """The report of one task and network in a folder of its own: a table, Markdown, JSON and figures.
@@ -77,11 +92,12 @@ class Runs:
         console = tables.console(width)
         rows = report.summarise(records)
         console.print(report.terminal_table(title, rows))
-        console.print(report.bound_line(rows))
+        said_of_rows = report.verdict(rows), report.bound_line(rows)
+        console.print(*filter(None, said_of_rows), sep="\n")
         figures.accuracy_bars(rows, title, folder / "accuracy.png")
         figures.critic_over_steps(records, title, folder / "critic.png")
         figures.component_shares(records, title, folder / "components.png")
-        text = f"{title}\n\n{report.markdown_table(rows)}\n\n{report.bound_line(rows)}\n"
+        text = "\n\n".join([title, report.markdown_table(rows), *filter(None, said_of_rows)]) + "\n"
         (folder / "report.md").write_text(text, encoding="utf-8")
         backbone = records[0]["key"]["settings"]["backbone"]
         chosen = [

@@ -5,7 +5,7 @@ Methods that declare a grid are tuned on validation data; then every method runs
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 from joblib import Parallel, delayed, parallel_config
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.console import RenderableType
+from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, TimeElapsedColumn
 
 from wdpurify._findings import FINDINGS
 from wdpurify.exceptions import PurifyWarning
@@ -144,6 +145,7 @@ def run_jobs(
     workers: int,
     title: str,
     methods: Methods = METHODS,
+    above: Callable[[], RenderableType] | None = None,
 ) -> None:
     """Do every job that the store has no record of, and add its record.
 
@@ -157,6 +159,7 @@ def run_jobs(
         workers: processes on a CPU; ignored on a GPU, which one run fills.
         title: what the progress bar says.
         methods: what the jobs' method names mean.
+        above: makes what is shown above the progress bar, anew after each run; both go at the end.
     """
     state = PartialState()
     # Shares first, then what is left of one's own: another process may already be adding records.
@@ -165,7 +168,7 @@ def run_jobs(
     mine = [job for job in share if key_digest(job.key()) not in done]
     run = partial(_run, build_task=build_task, methods=dict(methods), folder=str(store.path.parent))
     columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, disable=not state.is_main_process) as progress:
+    with _Progress(*columns, above=above, disable=not (mine and state.is_main_process)) as progress:
         bar = progress.add_task(title, total=len(mine))
         alone = state.num_processes > 1 or state.device.type != "cpu" or workers == 1
         # Several processes with several threads each on few cores run ten times slower than with one.
@@ -174,6 +177,19 @@ def run_jobs(
                 store.add(record)
                 progress.advance(bar)
     state.wait_for_everyone()
+
+
+class _Progress(Progress):
+    """A progress bar with something above it."""
+
+    def __init__(self, *columns: ProgressColumn, above: Callable[[], RenderableType] | None, disable: bool) -> None:
+        self._above = above
+        super().__init__(*columns, disable=disable, transient=above is not None, refresh_per_second=2 if above else 10)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        if self._above is not None:
+            yield self._above()
+        yield from super().get_renderables()
 
 
 #: The task last built in this process, by what it depends on; jobs come seed by seed, so one is enough.

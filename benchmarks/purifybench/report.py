@@ -132,6 +132,23 @@ def terminal_table(title: str, rows: Sequence[Row]) -> Table:
     return tables.upright(title, lines(rows), caption=caption, bold=DEFAULT)
 
 
+def verdict(rows: Sequence[Row]) -> str:
+    """What purifying gained, in a sentence; empty where the default was not run."""
+    found = {row.method: row for row in rows}
+    if DEFAULT not in found or BASELINE not in found:
+        return ""
+    before, after = found[BASELINE].accuracy, found[DEFAULT].accuracy
+    clean, *_, shifted = after
+    gain = found[DEFAULT].gain or Estimate(float("nan"), float("nan"))
+    verb = "changed nothing for sure:"
+    if abs(gain.mean) > gain.half_width:
+        verb = "gained" if gain.mean > 0 else "lost"
+    return (
+        f"Purifying {verb} {gain.mean:+.1f} points on the {shifted} set ({before[shifted].mean:.1f} to "
+        f"{after[shifted].mean:.1f} %), and went from {before[clean].mean:.1f} to {after[clean].mean:.1f} % on the {clean} set."
+    )
+
+
 def bound_line(rows: Sequence[Row]) -> str:
     """How loose Theorem 1's bound is for the default, in a sentence; empty where it was not measured."""
     found = next((row for row in rows if row.method == DEFAULT and row.looseness is not None), None)

@@ -1,4 +1,4 @@
-"""`make demo`: four rows, and warnings that stand in the table."""
+"""`make demo`: four rows, a table that grows, and warnings that stand in the table."""
 
 import sys
 import warnings
@@ -26,6 +26,7 @@ def test_the_demo_makes_its_four_rows(tmp_path, monkeypatch, capsys):
         demo.main()
         last = capsys.readouterr().out.rpartition("Which digit?")[2].partition("The weight")[0]
         assert all(name in last for name in demo.ROWS.values())
+        assert "..." not in last
         assert len(ResultsStore(tmp_path / "results.jsonl").records()) == 4 + 4  # four rows, and four weights
 
 
@@ -52,16 +53,26 @@ def _record(row, seed, *, warned=()):
     return {"key": key, "accuracy": accuracy, "seconds_per_step": 0.005, "warnings": list(warned)}
 
 
-def test_a_row_says_what_its_runs_warned_of():
-    warned = {"wdpurify": ["collapsed features"]}
-    rows = demo.table(demo.BENCHES["colour"], [_record(row, 0, warned=warned.get(row, ())) for row in demo.ROWS])
+def test_rows_that_are_not_there_yet_are_dots():
+    found = [_record("plain", 0), _record("wdpurify", 0, warned=["collapsed features"])]
+    rows = demo.table(demo.BENCHES["colour"], found)
     assert list(rows.columns[0].cells) == [
         "plain training",
         "gradient reversal, tuned",
         "wdpurify (collapsed features)",
         "trained without the bias",
     ]
-    assert list(rows.columns[1].cells) == ["90.0"] * 4
+    assert list(rows.columns[1].cells) == ["90.0", "...", "90.0", "..."]
+
+
+def test_the_table_is_made_anew_after_each_run(tmp_path):
+    seen = []
+    arguments = demo.Arguments(tasks=("colour",), steps=1, workers=1, out=tmp_path)
+    seen_so_far = lambda found: seen.append(found) or ""  # noqa: E731
+    arguments.records([demo.plan("colour", arguments)], demo.build_task, title="colour", above=seen_so_far)
+    rows = [{record["key"]["row"] for record in found} for found in seen]
+    assert {"plain", "wdpurify", "upper bound"} in rows  # before the tuned row
+    assert rows[-1] == set(demo.ROWS)
 
 
 def test_the_table_says_how_many_runs_warned():

@@ -1,7 +1,7 @@
 """What a report says of runs: gains paired by seed, shares of the gap, intervals."""
 
 import numpy as np
-from purifybench.report import Estimate, estimate, markdown_table, share, summarise
+from purifybench.report import Estimate, estimate, markdown_table, share, summarise, verdict
 from torch.testing import assert_close
 
 
@@ -38,6 +38,19 @@ def test_no_share_is_given_of_a_gap_that_may_be_zero():
     rows = {row.method: row for row in summarise(records)}
     assert rows["ours"].recovered is None
     assert rows["ours"].gain.mean == 1.0
+
+
+def test_what_was_gained_is_said_with_its_sign_or_as_nothing_for_sure():
+    def said(gains):
+        records = [_record("plain", seed, 50.0) for seed in range(3)]
+        return verdict(summarise([*records, *(_record("wdpurify", seed, 50.0 + gain) for seed, gain in enumerate(gains))]))
+
+    assert said((20.0, 21.0, 22.0)).startswith(
+        "Purifying gained +21.0 points on the shifted set (50.0 to 71.0 %), and went from 90"
+    )
+    assert said((-20.0, -21.0, -22.0)).startswith("Purifying lost -21.0 points")
+    assert said((-20.0, 21.0, 2.0)).startswith("Purifying changed nothing for sure: +1.0 points")
+    assert verdict(summarise([_record("plain", 0, 50.0)])) == ""
 
 
 def test_interval_is_students():
