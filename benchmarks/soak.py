@@ -24,6 +24,8 @@ from purifybench.killed import forms
 from purifybench.results import Record, ResultsStore, provenance
 from scipy import stats
 
+from wdpurify.exceptions import GroupsApartWarning
+
 READINGS = 100
 #: Share of the readings that are left out: allocators and caches fill at first.
 WARM_UP = 0.2
@@ -45,6 +47,7 @@ def soaked(form: str, steps: int) -> list[tuple[int, float, int, float]]:
     """The readings of one form in this process: step, resident bytes, open files, seconds per step since the last one."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
+    warnings.simplefilter("ignore", GroupsApartWarning)  # true of these groups, however long the training is
     make, parts = FORMS[form]
     with TemporaryDirectory() as folder:
         if form == "stream with workers":

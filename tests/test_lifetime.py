@@ -119,6 +119,33 @@ def test_no_feature_outlives_its_iteration(form, objective, loop):
     assert max(counts) <= (1 if loop in ("no step", "raises half-way") else 0)
 
 
+@pytest.mark.parametrize("objective", [TwoSided(), OneSided()], ids=["two-sided", "one-sided"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_step_leaves_nothing_to_the_collection_of_garbage(form, objective):
+    """Loops with large models turn the collection off, and copies on a GPU do not start it."""
+    model = _Model()
+    model.body.append(nn.BatchNorm1d(WIDTH))
+    loss_of = form(model, objective)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+
+    def step():
+        for _ in range(2):
+            loss_of(torch.rand(ROWS, 3, 8, 8), torch.randint(4, (ROWS,))).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for _ in range(3):
+        step()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            step()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
 def test_a_kept_loss_holds_no_gradient_of_the_size_of_features_or_parameters():
     model = _Model()
     loss_of = _explicit(model, TwoSided())

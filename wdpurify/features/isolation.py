@@ -5,6 +5,7 @@ and containers in attributes. Lists without the user's hooks replace the lists o
 replace trainable parameters. Afterwards every attribute of every module is the original one.
 """
 
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -161,16 +162,9 @@ class Isolation:
                 attributes[name] = value.copy()
             elif name != "_modules" and type(value) not in PLAIN:
                 attributes[name] = self._isolated_value(name, value)
-        attributes["state_dict"] = partial(self._saved_outside, module)  # hides the method of the class
+        # Hides the method of the class. A strong reference would make a cycle, which lives until Python collects garbage.
+        attributes["state_dict"] = partial(_saved_outside, weakref.ref(self), module)
         return attributes
-
-    def _saved_outside(self, module: nn.Module, *arguments: Any, **named: Any) -> Any:
-        """Return the original ``state_dict()`` of a module to a signal handler."""
-        self.leave()
-        try:
-            return module.state_dict(*arguments, **named)
-        finally:
-            self.enter()
 
     def _isolated_value(self, name: str, value: Any) -> Any:
         if name in HOOKS:
@@ -236,6 +230,17 @@ def _buffers_of_scripted(parts: Sequence[nn.Module]) -> list[tuple[Tensor, Tenso
     """Return each buffer of the TorchScript parts, with a copy of its value."""
     scripted = [part for part in parts if isinstance(part, torch.jit.ScriptModule)]
     return [(buffer, buffer.clone()) for part in scripted for buffer in part.buffers(recurse=False)]
+
+
+def _saved_outside(isolation: "weakref.ref[Isolation]", module: nn.Module, *arguments: Any, **named: Any) -> Any:
+    """Return the original ``state_dict()`` of a module to a signal handler."""
+    isolated = isolation()
+    assert isolated is not None  # it lives as long as the temporary attributes are installed
+    isolated.leave()
+    try:
+        return module.state_dict(*arguments, **named)
+    finally:
+        isolated.enter()
 
 
 def _exchange(modules: Sequence[nn.Module], attributes: Sequence[dict[str, Any]]) -> None:
