@@ -162,6 +162,23 @@ def test_a_kept_loss_holds_no_gradient_of_the_size_of_features_or_parameters():
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_kept_loss_holds_no_sums_over_rows(form):
+    model = _Model()
+    loss_of = form(model, TwoSided())
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    kept, sizes = [], []
+    for _ in range(8):
+        loss = loss_of(torch.rand(ROWS, 3, 8, 8), torch.randint(4, (ROWS,)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        kept.append(loss)
+        gc.collect()
+        sizes.append(sum(each.numel() for each in gc.get_objects() if issubclass(type(each), torch.Tensor)))
+    assert sizes[-1] - sizes[-2] == kept[-1].numel()
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_finished_trial_dies_with_its_model(form):
     def trial():
         model = _Model()

@@ -198,6 +198,50 @@ def test_each_of_several_forwards_keeps_its_term_until_its_own_backward():
     assert_close(_pulled(one_by_one), _pulled(_once), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["frozen head", "autocast"])
+def test_a_layer_that_does_not_save_its_input_loses_no_forward(kind):
+    def made():
+        model = _model()
+        if kind == "frozen head":
+            model.head.requires_grad_(False)
+        return model
+
+    def gradient(purified, parts):
+        model, criterion = made(), nn.CrossEntropyLoss()
+        if purified:
+            purify = PurifyRegularizer.for_model(model, small_sampler(), strength=FixedStrength(0.5))
+            criterion = purify.criterion(criterion)
+        images, labels = _data(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
+            scores = [model.head(_in_float32(model.body, each)) for each in images.chunk(parts)]
+            for score, label in zip(scores, labels.chunk(parts), strict=True):
+                (criterion(score, label) / parts).backward()
+        return _gradient(model)
+
+    pull = gradient(True, 1) - gradient(False, 1)
+    assert pull.norm() > 1e-4
+    assert_close(gradient(True, 4) - gradient(False, 4), pull, rtol=5e-2, atol=1e-3)
+
+
+def _in_float32(body, images):
+    """As LayerNorm under autocast on a GPU."""
+    with torch.autocast("cpu", enabled=False):
+        return body(images)
+
+
+@pytest.mark.parametrize("attacks", [1, 2, 5])
+def test_an_attack_between_the_forward_and_its_criterion_takes_no_term_away(attacks):
+    def attacked(model, criterion, images, labels):
+        scores = model(images)
+        for _ in range(attacks):
+            images = images.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(images), labels), images)
+            images = images + 0.01 * gradient.sign()
+        criterion(scores, labels).backward()
+
+    assert_close(_pulled(attacked), _pulled(_once))
+
+
 def test_a_logged_result_before_another_forward_leaves_the_term_to_the_next():
     def logged(model, criterion, images, labels):
         weak = model(images[:8])

@@ -7,7 +7,7 @@ import torch
 from small_loop import equal_states, small_network, small_sampler, state_of
 from torch import nn
 
-from wdpurify import PurifyRegularizer
+from wdpurify import FixedStrength, PurifyRegularizer
 from wdpurify.pull.task_gradient import TaskGradients
 
 
@@ -120,6 +120,23 @@ def test_gradients_accumulated_by_hand_go_on_from_between_two_micro_batches():
                     there.grad = here.grad.clone()
     assert equal_states(state_of(resumed[0]), state_of(whole[0]))
     assert equal_states(state_of(resumed[1].critic), state_of(whole[1].critic))
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5])
+def test_a_state_saved_between_critic_step_and_loss_remembers_the_first(strength):
+    def made():
+        network = small_network(norm=False).train(strength == 0)  # in evaluation mode a term needs `critic_step()`
+        purify = PurifyRegularizer(network.features, small_sampler(), feature_dim=6, strength=FixedStrength(strength))
+        return network, purify
+
+    runs = made(), made()
+    runs[0][1].critic_step()
+    for there, here in zip(runs[1], runs[0], strict=True):
+        there.load_state_dict(copy.deepcopy(here.state_dict()))
+    terms = [purify.loss(network.features(_data(0)[0])) for network, purify in runs]
+    assert torch.equal(*terms)
+    assert bool(terms[0] != 0) == (strength > 0)
+    assert equal_states(state_of(runs[0][1].critic), state_of(runs[1][1].critic))
 
 
 def test_an_iteration_without_a_backward_pass_keeps_its_place_among_the_others():

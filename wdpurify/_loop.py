@@ -150,15 +150,14 @@ class Loop:
     def release(self, *, for_good: bool = False) -> None:
         """Release everything of this iteration; ``for_good`` also ends warnings about steps without a term."""
         self._checks.removed |= for_good
-        self._iteration = None
-        self._pass = None
+        self._iteration = self._pass = None
         if self._forward.tap is not None:
             self._forward.tap.release()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts, and inside an iteration its prepared pull, with each gradient under its parameter's name."""
         iteration = self._iteration
-        state = self._counts(self._count.number, is_open=iteration is not None)
+        state = self._counts(self._count.number, iteration)
         if iteration is not None and iteration.pull is not None:
             state["pull.value"] = iteration.pull.value.cpu().clone()
             state["pull.gradients"] = sorted(iteration.pull.names)
@@ -176,15 +175,17 @@ class Loop:
         self.release()
         if state["open"]:
             self._iteration = Iteration(self._forward.model)
+            self._iteration.critic_stepped = state["critic_stepped"]
         if self._iteration is not None and "pull.value" in state:
             saved = {key.removeprefix("pull.gradient."): value for key, value in state.items() if "pull.gradient." in key}
             own = dict(self._forward.model.named_parameters())
             gradients = [(own[name], shard_like(own[name], gradient)) for name, gradient in saved.items()]
             self._iteration.pull = PreparedPull(state["pull.value"].clone(), gradients, list(saved))
 
-    def _counts(self, number: int, *, is_open: bool) -> dict[str, Any]:
-        steps = self.steps
-        return {"number": number, "open": is_open, "seen": steps.seen, "climbs": steps.climbs, "acted": self._step.count}
+    def _counts(self, number: int, iteration: Iteration | None) -> dict[str, Any]:
+        stepped = iteration is not None and iteration.critic_stepped
+        counts = {"number": number, "open": iteration is not None, "critic_stepped": stepped, "acted": self._step.count}
+        return {**counts, "seen": self.steps.seen, "climbs": self.steps.climbs}
 
     def _act(self, iteration: Iteration) -> None:
         """Do the auxiliary step. A signal handler that saves a state during it gets the state before it."""
@@ -194,7 +195,7 @@ class Loop:
             self._diagnostics.warn("batched gradients")
         self.before_step = {
             "critic": {"spread": self._trainer.spread},
-            "loop": self._counts(self._count.number - 1, is_open=False),
+            "loop": self._counts(self._count.number - 1, None),
             "controller": self._controller.snapshot(),
             "sampler": self._step.sampler.state_dict(),
             "forward": self._forward.state_dict(),
@@ -270,6 +271,5 @@ class Loop:
         named = {"task_norm": task_norm, "prepared_norm": controller.prepared_norm, **figures}
         named["tokens_read"] = latest.tokens if self._step.pool == "mean" else None
         named["term_factor"] = latest.factor if self._forward.tap is None else None
-        if self._checks.trains_others:
-            named = {name: figure for name, figure in named.items() if name not in ("applied_norm", "prepared_norm")}
-        self._diagnostics.log(**{name: figure for name, figure in named.items() if figure is not None})
+        hidden = ("applied_norm", "prepared_norm") if self._checks.trains_others else ()
+        self._diagnostics.log(**{name: figure for name, figure in named.items() if figure is not None and name not in hidden})

@@ -39,6 +39,7 @@ class _CaptureHook(_InertHook):
         evaluated: whether the layer ran outside training forwards since the last query.
         passed_by: whether features with a gradient came from evaluation mode, or a loss had no term.
         probe: measures the gradient at the features in a compiled graph.
+        added: the pass that this call of the layer was added to; None otherwise.
     """
 
     def __init__(self, feature_dim: int | None) -> None:
@@ -47,6 +48,7 @@ class _CaptureHook(_InertHook):
         self.evaluated = False
         self.passed_by = False
         self.probe = Probe(feature_dim, torch.device("cpu"))
+        self.added: Pass | None = None
 
     def __call__(self, module: nn.Module, arguments: Any, named: Any) -> Any:
         # Under export the module is "compiling" without Dynamo; under torch.compile this very code is in the graph.
@@ -74,20 +76,34 @@ class _CaptureHook(_InertHook):
         return ((seen, *arguments[1:]), named) if keyword is None else (arguments, {**named, keyword: seen})
 
     def _catch(self, module: nn.Module, features: Any) -> None:
-        if self.caught is not None and self.caught.was_through:  # its loss had no term: another pass begins
+        if self.caught is not None and self.caught.was_through:  # a loss had no term
             self.passed_by = True
-            self.caught = None
+            if self.caught.closed:
+                self.caught = None
         if self.caught is None:
             self.caught = Pass()
         if isinstance(features, Tensor):
             with torch._C.DisableTorchFunctionSubclass():  # makes plain tensors
                 self.caught.add(features)
+            self.added = self.caught
         else:
             self.unseen = features
         self.caught.weight = _first_weight(module)
 
     def __deepcopy__(self, memo: Any) -> _InertHook:
         return _InertHook()
+
+
+class _KeepingHook(_InertHook):
+    """Keeps captured features alive as long as the graph of the layer's output."""
+
+    def __init__(self, capture: _CaptureHook) -> None:
+        self._capture = capture
+
+    def __call__(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        added, self._capture.added = self._capture.added, None
+        if added is not None and isinstance(output, Tensor):
+            added.keep_with(output)
 
 
 class _CollectingHook:
@@ -151,8 +167,11 @@ class FeatureTap:
         self.channels_first = reads_channels_first(self._module)
         self._hook = _CaptureHook(self.feature_dim)
         self._asked: list[Pass] = []
-        handle = self._module.register_forward_pre_hook(self._hook, with_kwargs=True)
-        self._finalizer = weakref.finalize(self, handle.remove)
+        handles = (
+            self._module.register_forward_pre_hook(self._hook, with_kwargs=True),
+            self._module.register_forward_hook(_KeepingHook(self._hook)),
+        )
+        self._finalizer = weakref.finalize(self, lambda: [handle.remove() for handle in handles])
         self._finalizer.atexit = False
 
     @property

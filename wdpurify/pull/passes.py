@@ -14,6 +14,8 @@ from .graphs import depends_on
 from .probe import Probe
 from .task_gradient import TaskGradient
 
+#: Key of features in the metadata of an autograd node.
+_KEPT = "wdpurify"
 #: Features of one forward: its number in the pass, and the tensor.
 Forward = tuple[int, Tensor]
 
@@ -23,7 +25,7 @@ class Pass:
 
     Hooks on the features hold a weak reference to the pass, because a hook that holds the features would keep them alive. The
     tap (or the loop) and the term hold strong references. The pass holds only the newest features, until :meth:`let_go`;
-    other features live as long as the caller's graph.
+    other features live as long as the caller's graph, see :meth:`keep_with`.
 
     Attributes:
         was_through: whether a backward pass has freed the graph of any of its forwards.
@@ -39,6 +41,7 @@ class Pass:
         self.probe: Probe | None = None
         self._newest: Tensor | None = None
         self._features: dict[int, weakref.ref[Tensor]] = {}
+        self._kept: dict[int, weakref.ref[_Kept]] = {}
         self._count = 0
         self._projected: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._backward: _Backward | None = None
@@ -60,6 +63,17 @@ class Pass:
         if features.grad_fn is not None:
             # Not a tensor hook: `autograd.grad(loss, features)` calls tensor hooks too, and frees no graph behind the features.
             features.grad_fn.register_hook(_ThroughHook(self, number))
+
+    def keep_with(self, output: Tensor) -> None:
+        """Keep the newest features alive as long as the graph of a tensor made of them.
+
+        A layer need not save its input for the backward pass: a frozen one does not, nor one whose input autocast converts.
+        """
+        features, node = self._newest, output.grad_fn
+        if features is not None and node is not None and node is not features.grad_fn:  # no cycle
+            kept = _Kept(features)
+            node.metadata[_KEPT] = kept  # type: ignore[index]
+            self._kept[self._count - 1] = weakref.ref(kept)
 
     @property
     def closed(self) -> bool:
@@ -138,6 +152,11 @@ class Pass:
         self.was_through = True
         self._features.pop(number, None)
         self._projected.pop(number, None)
+        kept = self._kept.pop(number, lambda: None)()
+        if kept is not None:  # the caller may keep the loss, and with it the node
+            kept.features = None
+        if self._backward is not None and self._backward.done and not self._features:
+            self._backward = None
         if number == self._count - 1:
             self._newest = None
 
@@ -157,6 +176,14 @@ class Pass:
         for number in [number for number, reference in self._features.items() if reference() is None]:
             del self._features[number]
             self._projected.pop(number, None)
+            self._kept.pop(number, None)
+
+
+class _Kept:
+    """Features in the metadata of a later autograd node."""
+
+    def __init__(self, features: Tensor) -> None:
+        self.features: Tensor | None = features
 
 
 class _Backward:
