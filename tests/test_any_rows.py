@@ -279,6 +279,22 @@ def test_rows_that_are_not_finite_are_found_in_every_floating_tensor(form):
     assert purify.metrics().dropped_rows == 2
 
 
+@pytest.mark.parametrize("lowest", [-torch.inf, torch.finfo(torch.float32).min])
+def test_a_mask_that_attention_adds_leaves_no_row_out(lowest):
+    mask = torch.zeros(8, 8)
+    mask[::2, 2] = lowest
+    numbers = NUMBERS[:8].clone()
+    numbers[1, 2] = torch.inf
+
+    class Masked(_Table):
+        def forward(self, numbers, mask):
+            return self.head(self.body(numbers * mask.exp().mean(1, keepdim=True)))
+
+    purify = PurifyRegularizer.for_model(Masked(), _Batches({"numbers": numbers, "mask": mask}, 8), layer="head")
+    purify.critic_step()
+    assert purify.metrics().dropped_rows == 1
+
+
 def test_a_model_that_changes_its_inputs_in_place_reads_the_same_rows_again():
     """SAM repeats the forward of auxiliary rows at other weights."""
     given = {"ids": torch.arange(8), "numbers": NUMBERS[:8].clone()}

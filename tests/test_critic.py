@@ -67,6 +67,15 @@ def test_the_closed_form_is_what_autograd_computes(seed, activation, hidden, row
         assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("n_groups", [1, 2, 5])
+@pytest.mark.parametrize("rows", [6, 32, 129])
+def test_the_closed_form_of_the_default_critic_is_that_of_autograd_to_the_last_bit(n_groups, rows):
+    for seed, dim in enumerate((2, 64, 513)):
+        critic, batch = Critic(dim, n_groups, seed=seed), _batch(seed, rows, dim, n_groups)
+        pairs = zip(_closed(critic, batch, GradientPenalty()), _by_autograd(critic, batch, GradientPenalty()), strict=True)
+        assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
 def _shared(critic):
     critic[2] = critic[0]
 

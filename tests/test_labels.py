@@ -70,6 +70,16 @@ def test_a_null_of_an_arrow_table_is_a_missing_label():
             GroupSampler(torch.arange(12), labels)
 
 
+@pytest.mark.parametrize("unit", ["D", "s", "ns"])
+def test_dates_of_numpy_stay_dates(unit):
+    dates = np.array(["2020-01-01", "2020-06-01"] * 6, dtype=f"datetime64[{unit}]")
+    assert GroupSampler(torch.arange(12), dates, batch_size=2).values == (dates[0], dates[1])
+    assert GroupSampler(torch.arange(12), dates, fixed=dates[0], batch_size=2).n_groups == 1
+    dates[3] = np.datetime64("NaT")
+    with pytest.raises(ValueError, match="no label in row 3"):
+        GroupSampler(torch.arange(12), dates)
+
+
 def test_labels_of_another_shape_are_named_with_the_line_that_reads_them():
     groups = [torch.tensor([row % 2]) for row in range(12)]
     with pytest.raises(ValueError, match=r"tensor of shape \(1,\) in row 0.*`\[int\(label\) for label in groups\]`"):

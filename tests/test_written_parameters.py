@@ -131,6 +131,17 @@ def test_what_is_fenced_is_bit_identical_without_a_pull_and_silent(make):
         assert not equal_states(_trained(make, FixedStrength(1.0)), _trained(make, None))
 
 
+def test_a_large_array_is_left_alone():
+    model = _Array()
+    model.table = np.ones(2_000_000)
+    seen = []
+    model.register_forward_pre_hook(lambda module, _: seen.append(module.table))
+    sampler = GroupSampler(torch.randint(50, (64, 6)), ["a", "b"] * 32, batch_size=16)
+    purify = PurifyRegularizer(lambda tokens: seen.append(model.table) or model.embedding(tokens).mean(1), sampler, model=model)
+    purify.critic_step()
+    assert all(table is model.table for table in seen)
+
+
 def test_a_tied_embedding_that_rescales_its_weight_fails_or_trains_as_without_the_library():
     def outcome(strength):
         try:

@@ -49,10 +49,12 @@ def labels_of_rows(groups: Any, name: str = "groups") -> list[Hashable]:
     if hasattr(groups, "ndim") and groups.ndim != 1:
         raise ValueError(f"`{name}` must have shape (rows,), got {tuple(groups.shape)}")
     read = getattr(groups, "to_pylist", getattr(groups, "tolist", None))  # the first of Arrow's columns
-    return [_plain(label) for label in (read() if callable(read) else groups)]
+    if getattr(getattr(groups, "dtype", None), "kind", "") in ("M", "m"):  # NumPy's `tolist` makes numbers of dates
+        read = None
+    return [plain_label(label) for label in (read() if callable(read) else groups)]
 
 
-def _plain(label: Any) -> Any:
+def plain_label(label: Any) -> Any:
     """Return the Python number of a NumPy number or of a tensor with no dimensions."""
     is_number = isinstance(label, Number) and hasattr(label, "item")
     return label.item() if is_number or (isinstance(label, Tensor) and label.ndim == 0) else label

@@ -1,5 +1,7 @@
 """One table of several models on held-out rows, against figures counted by hand."""
 
+import enum
+
 import pytest
 import torch
 from torch import nn
@@ -92,6 +94,17 @@ def test_classes_by_name_and_several_nuisances():
     assert found.table.loc[("hair", "net"), "worst cell"] == 0
     assert found.table.loc[("site", "net"), "worst cell"] == 80
     assert found.cells.loc[("hair", "glad", 1), "rows"] == 40
+
+
+class _Hair(enum.Enum):
+    DARK = 0
+    FAIR = 1
+
+
+def test_labels_without_an_order_have_a_table():
+    found = compare({"net": Reads(1)}, ROWS, CLASSES, [_Hair(hair) for hair in HAIR])
+    assert found.table.equals(compare({"net": Reads(1)}, ROWS, CLASSES, HAIR).table)
+    assert found.cells.loc[(1, "_Hair.FAIR"), "rows"] == 40
 
 
 def test_the_models_stay_as_they_are():

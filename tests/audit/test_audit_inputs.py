@@ -47,6 +47,10 @@ def test_missing_and_rare_values_are_left_out_and_small_groups_warned_about():
         "values with fewer than 10 rows are left out",
         "small groups, few rows to draw from",
     ]
+    pandas = pytest.importorskip("pandas")
+    for cells in (pandas.array([0, 1, None] * 30, dtype="Int64"), pandas.to_datetime(["2020-01-01", "2021-01-01", None] * 30)):
+        column, codes, names = describe_column("x", list(cells))
+        assert (column.missing, len(names), int((codes < 0).sum())) == (30, 2, 30)
     with pytest.raises(TypeError, match="one label per row, got a list"):
         describe_column("x", [["a"]])
 

@@ -1,6 +1,5 @@
 """Reads a label column: its values, their counts, and whether it can be audited."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wdpurify._labels import cut_into_ranges, is_missing
+from wdpurify._labels import cut_into_ranges, is_missing, plain_label
 
 #: A value with fewer rows is left out: five folds need some of it each. Below `SMALL` the column is warned about.
 FEWEST = 10
@@ -101,11 +100,9 @@ def cut(cells: Sequence[Any], name: str = "`groups`") -> list[Any]:
 
 def plain(cell: Any) -> Any:
     """Convert a cell to a plain, hashable value, a whole float to an integer; None for a missing one."""
-    value = cell.item() if hasattr(cell, "item") else cell
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        value = int(value) if value.is_integer() else value
+    value = cell.item() if isinstance(cell, Tensor) else plain_label(cell)
     if isinstance(value, (list, dict, set)):
         raise TypeError(f"`columns` must hold one label per row, got a {type(value).__name__}")
-    return value
+    if is_missing(value):
+        return None
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,6 +1,6 @@
 """Compares models on the same held-out rows: accuracy, accuracy per cell of class and nuisance, and leakage."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +110,7 @@ def compare(
         told[name] = leakage(None, scores, columns, max_rows=max_rows, seed=seed)
     tables, cells = {}, {}
     for nuisance, values in columns.items():
-        by = [pandas.Series(truth, name="class"), pandas.Series(values, name="nuisance")]
+        by = [pandas.Series(_sortable(truth), name="class"), pandas.Series(_sortable(values), name="nuisance")]
         frame = pandas.DataFrame(hits).groupby(by)
         accuracies = frame.mean()
         cells[nuisance] = accuracies.assign(**{"number of rows" if "rows" in models else "rows": frame.size()})
@@ -128,6 +128,15 @@ def compare(
     if several is None:
         return Comparison(tables["nuisance"], cells["nuisance"])
     return Comparison(pandas.concat(tables), pandas.concat(cells))
+
+
+def _sortable(labels: list[Hashable]) -> list[Hashable]:
+    """Return labels that a table can sort: their text where they themselves have no order, such as members of an ``Enum``."""
+    try:
+        sorted(set(labels))  # type: ignore[type-var]
+    except TypeError:
+        return [str(label) for label in labels]
+    return labels
 
 
 class _Scores:

@@ -95,6 +95,8 @@ class ClosedForm:
             gradients.append(above.T @ rows)
             rows = _leaky_relu_backward(rows @ transposed, at, slope, False)
         last = torch.zeros_like(self._weights[-1])
+        if len(last) == 1:  # another sum than below, in the last bit
+            return [*gradients, torch.ones_like(rows[:, :1]).T @ rows]
         return [*gradients, last.index_put((self._outputs[update],), rows, accumulate=True)]
 
 

@@ -8,6 +8,8 @@ from torch.nn.parameter import is_lazy
 
 #: Number of entries from which a container is copied without a look at what its entries hold.
 LONG = 1000
+#: Number of entries from which an array of NumPy is left alone: it is a table to read from.
+LARGE = 1_000_000
 #: Number of containers in each other from which what they hold is left alone.
 DEEPEST = 100
 _CONTAINERS = (list, dict, set, OrderedDict, defaultdict, deque, Counter)
@@ -44,7 +46,7 @@ class AttributeCopies:
         if kind is tuple:
             parts = tuple(self.of(part, depth + 1) for part in value)
             return parts if any(part is not original for part, original in zip(parts, value, strict=True)) else value
-        is_array = (kind.__module__, kind.__name__) == ("numpy", "ndarray")
+        is_array = (kind.__module__, kind.__name__) == ("numpy", "ndarray") and value.size <= LARGE
         if kind not in _CONTAINERS and not is_array:
             return self._stand_ins.get(id(value), value) if kind is nn.Parameter else value
         if id(value) in self._containers:

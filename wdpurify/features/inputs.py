@@ -58,8 +58,15 @@ def usable_inputs(inputs: Any, count: int) -> tuple[Any, Tensor | None]:
     checked = [leaf for leaf in leaves_of(inputs) if is_checked(leaf)]
     if not checked or any(tensor.is_nested for tensor in checked):
         return map_leaves(_own, inputs), None
-    keep = torch.stack([usable_rows(tensor, largest=LARGEST_INPUT) for tensor in checked]).all(0)
+    several = len(checked) > 1
+    keep = torch.stack([_usable(tensor, may_be_mask=several) for tensor in checked]).all(0)
     return map_leaves(lambda leaf: replace_rows(leaf, keep) if is_checked(leaf) else _own(leaf), inputs), keep
+
+
+def _usable(leaf: Tensor, *, may_be_mask: bool) -> Tensor:
+    """Mask of the usable rows. All rows of a mask that attention adds are: it holds zeros and very negative numbers."""
+    usable = usable_rows(leaf, largest=LARGEST_INPUT)
+    return usable | ((leaf == 0) | (leaf < -LARGEST_INPUT)).all() if may_be_mask else usable
 
 
 def _own(leaf: Any) -> Any:
