@@ -23,13 +23,7 @@ from PIL import Image
 from wdpurify.audit.__main__ import main
 from wdpurify.audit._sources import open_source, read_table
 
-
-@pytest.fixture(autouse=True)
-def _quiet(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
 
 def _rows(count, seed=0):

@@ -22,13 +22,7 @@ from wdpurify.audit._backbone import open_model
 from wdpurify.audit._sources import open_source, read_table
 from wdpurify.audit._weights import load_weights
 
-
-@pytest.fixture(autouse=True)
-def _quiet(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
 
 def _folder(tmp_path):
