@@ -279,6 +279,34 @@ def test_rows_that_are_not_finite_are_found_in_every_floating_tensor(form):
     assert purify.metrics().dropped_rows == 2
 
 
+def _nested(rows):
+    return torch.nested.nested_tensor([row[:, None].float() for row in rows])
+
+
+def _sparse(rows):
+    return torch.stack([row[:3].float() for row in rows]).to_sparse()
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested", "ignore:Sparse")
+@pytest.mark.parametrize("kind", ["nested", "sparse"])
+def test_nested_and_sparse_batches_reach_the_model(kind):
+    class Means(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(1, 4), nn.Linear(4, 2)
+
+        def forward(self, rows):
+            rows = rows.to_dense() if kind == "sparse" else torch.stack([row.mean(0) for row in rows.unbind()])
+            return self.head(self.body(rows.mean(1, keepdim=True)))
+
+    rows = [torch.arange(3.0) + row for row in range(ROWS)] if kind == "sparse" else _ragged()
+    collate = _sparse if kind == "sparse" else _nested
+    sampler = GroupSampler(rows, GROUPS, batch_size=8, collate_fn=collate)
+    purify = PurifyRegularizer.for_model(Means(), sampler, layer="head")
+    purify.critic_step()
+    assert purify.metrics().separation == purify.metrics().separation
+
+
 @pytest.mark.parametrize("lowest", [-torch.inf, torch.finfo(torch.float32).min])
 def test_a_mask_that_attention_adds_leaves_no_row_out(lowest):
     mask = torch.zeros(8, 8)

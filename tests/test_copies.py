@@ -81,6 +81,20 @@ def test_steps_of_a_copy_are_not_taken_for_steps_of_the_original():
     assert run[1].state_dict()["ranks"][0]["loop.number"] == before
 
 
+def test_a_copy_of_a_subclass_has_its_own_attributes():
+    class Noted(PurifyRegularizer):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.model, self.note = arguments[0], ["a note"]
+
+    noted = Noted(_Model().body, small_sampler(), feature_dim=6)
+    copied = copy.deepcopy(noted)
+    assert copied.note == noted.note
+    assert copied.note is not noted.note
+    assert copied.model is not noted.model
+    assert PurifyRegularizer.of(copied.model) is copied
+
+
 def test_a_regularizer_whose_extractor_is_a_plain_function_is_not_copied():
     network = small_network()
     purify = PurifyRegularizer(lambda images: network.features(images), small_sampler(), feature_dim=6, model=network)

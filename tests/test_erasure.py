@@ -492,3 +492,15 @@ def test_chance_is_that_of_the_values_that_are_judged():
     groups[0] = 2  # a single row
     model = _fitted(_Classifier(nn.Linear(16, 2)), images, labels)
     assert PurifyRegularizer.for_model(model, GroupSampler(auxiliary, groups)).erase().chance == 0.5
+
+
+def test_a_report_of_too_few_rows_says_so_and_no_rows_name_max_rows():
+    def erased(rows):
+        model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+        return PurifyRegularizer.for_model(model, GroupSampler(torch.randn(40, 4), ["a", "b"] * 20)).erase(max_rows=rows)
+
+    report = erased(3)
+    assert report.before != report.before
+    assert str(report).startswith("The rows are too few to tell what a linear probe reads of the label (chance 50.0%;")
+    with pytest.raises(ValueError, match="got one.* or raise `max_rows`"):
+        erased(1)

@@ -1,5 +1,6 @@
 """Forwards that write to parameters and attributes, or reach parameters in other ways: fenced, or named."""
 
+import collections
 import warnings
 from functools import partial
 
@@ -63,18 +64,27 @@ class _Counting(nn.Module):
         return self.head(self.embedding(tokens).mean(1))
 
 
+_Pair = collections.namedtuple("_Pair", ["first", "second"])
+
+
 class _Array(nn.Module):
-    """Counts its forwards in an array of NumPy."""
+    """Counts its forwards in arrays of NumPy, and in a named tuple."""
 
     def __init__(self):
         super().__init__()
         self.embedding, self.head = nn.Embedding(50, 16), nn.Linear(16, 50)
         self.seen, self.several = np.zeros(1), {"seen": np.zeros(())}
+        self.pair = _Pair(torch.zeros(()), [])
 
     def forward(self, tokens):
         self.seen[0] += 1
         self.several["seen"] += 1
-        return self.head(self.embedding(tokens).mean(1) * (1 + 0.01 * float(self.seen[0] + self.several["seen"])))
+        self.pair.first.add_(1)
+        self.pair.second.append(1)
+        return self.head(self.embedding(tokens).mean(1) * (1 + 0.01 * (self._seen() + float(self.pair.first))))
+
+    def _seen(self):
+        return float(self.seen[0]) + float(self.several["seen"]) + len(self.pair.second)
 
 
 class _Scripted(nn.Module):
@@ -129,6 +139,19 @@ def test_what_is_fenced_is_bit_identical_without_a_pull_and_silent(make):
         warnings.simplefilter("error")
         assert equal_states(_trained(make, 0.0), _trained(make, None))
         assert not equal_states(_trained(make, FixedStrength(1.0)), _trained(make, None))
+
+
+@pytest.mark.parametrize("kind", ["float8", "made in inference mode"])
+def test_frozen_parameters_of_every_kind_are_watched_without_an_error(kind):
+    class Kept(_Counting):
+        def __init__(self):
+            super().__init__()
+            with torch.inference_mode(kind != "float8"):
+                kept = torch.ones(3) if kind != "float8" else torch.ones(3).to(torch.float8_e4m3fn)
+                self.kept = nn.Parameter(kept, requires_grad=False)
+
+    with pytest.warns(PurifyWarning, match=r"writes to its parameters in place \(scale\)"):
+        _trained(Kept, 0.5)
 
 
 def test_a_large_array_is_left_alone():

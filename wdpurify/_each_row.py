@@ -18,7 +18,7 @@ class EachRow(NamedTuple):
         labels: label per row, int64, shape ``(rows,)`` or ``(rows, labels)``; ``groups`` of a batch are then row numbers. With
             one fixed value 0 for it and -1 for all others. None if ``groups`` of a batch are the labels.
         cells: number of the cell of each row, int64, shape ``(rows,)``.
-        totals: how often the sampler itself draws each cell, up to a factor, float64, shape ``(cells,)``.
+        totals: how often the sampler's population draws each cell, up to a factor, float64, shape ``(cells,)``.
     """
 
     sampler: Any

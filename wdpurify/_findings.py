@@ -26,7 +26,7 @@ FINDINGS = {
         CriticWarning,
         "The critic's gradient is zero, so purifying pulls nothing.",
         "Use `constraint=GradientPenalty()`, or a `critic` with `activation=nn.LeakyReLU`. "
-        "If `metrics().dropped_rows` is high, mend the auxiliary rows, which are not finite. "
+        "If `metrics().dropped_rows` is high, mend those auxiliary rows that are not finite. "
         "If most batches hold one group, raise the sampler's `batch_size`, or give it the rare value as `fixed`. "
         "If the features are constant, lower `strength`.",
     ),
@@ -47,7 +47,8 @@ FINDINGS = {
     ),
     "unlike rows": Finding(
         FeatureScaleWarning,
-        "The auxiliary features are spread {value:.3g} times as widely as the task's: the pull has not the size asked for.",
+        "The auxiliary features are spread {value:.3g} times as widely as the task's, so the pull is "
+        "not as large as `strength` asks for.",
         "Give auxiliary rows the task's range, units and normalisation (images: 0 to 1 or 0 to 255).",
     ),
     "dropped rows": Finding(
@@ -85,8 +86,8 @@ FINDINGS = {
     ),
     "batched gradients": Finding(
         PullNotAppliedWarning,
-        "Gradients of several losses come in one vectorised call (`is_grads_batched=True`), which tells no task gradient, so a "
-        "balanced strength stays 0.",
+        "Gradients of several losses come in one vectorised call (`is_grads_batched=True`), from which the task gradient "
+        "cannot be read, so a balanced strength stays 0.",
         "Use `strength=FixedStrength(...)`, or back-propagate the losses one by one.",
     ),
     "evaluation mode": Finding(
@@ -97,7 +98,7 @@ FINDINGS = {
     "forward writes": Finding(
         PurifyWarning,
         "A forward of the model writes to its parameters in place ({names}), and the one on auxiliary rows did so too.",
-        "Write to them outside of `forward()`, or only where `self.training` and your own step say so.",
+        "Write to them outside of `forward()`, or under a flag that your loop sets for its own forwards.",
     ),
     "negative factor": Finding(
         PullNotAppliedWarning,

@@ -254,8 +254,8 @@ class PurifyRegularizer:
         directions.
 
         Args:
-            batches: pairs of inputs and class numbers, such as the training loader, or a few rows without the bias; None
-                refits nothing.
+            batches: pairs of inputs and class numbers, such as the training loader, or a few unbiased rows; None refits
+                nothing.
             head: the classifier, a linear layer or a 1x1 convolution; None takes the layer of :meth:`for_model`.
             max_rows: largest number of rows to read, of the sampler's and of ``batches``.
             unpack: splits a batch into inputs and labels; None takes pairs, and mappings with an entry ``"labels"``.
@@ -297,10 +297,10 @@ class PurifyRegularizer:
         return self.loss()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in vars(self).get("_arguments", ()):
+        if name not in ("extract", "model") and name in vars(self).get("_arguments", ()):
             raise AttributeError(
-                f"`{name}` is fixed when the regularizer is made. Make another one with it. Only a strength can change during "
-                "the training, by its number: `purify.strength.value = 0.1`"
+                f"`{name}` is fixed when the regularizer is made. Make another one with it. Of the options only the size of "
+                "the strength can change during the training: `purify.strength.value = 0.1`"
             )
         super().__setattr__(name, value)
 
@@ -314,6 +314,8 @@ class PurifyRegularizer:
         memo[id(self)] = made
         PurifyRegularizer.__init__(made, **{name: copy.deepcopy(value, memo) for name, value in self._arguments.items()})
         made.load_state_dict(self.state_dict())
+        own = {name: value for name, value in vars(self).items() if name not in vars(made)}
+        vars(made).update(copy.deepcopy(own, memo))
         return made
 
     def __reduce__(self) -> Any:

@@ -71,7 +71,7 @@ def refuse_dropped(batch: Any, rows: int) -> None:
         rows: number of drawn rows.
     """
     leaves = leaves_of(batch)
-    lengths = [len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim > 0 and rows not in leaf.shape]
+    lengths = [len(leaf) for leaf in leaves if _is_plain(leaf) and leaf.ndim > 0 and rows not in leaf.shape]
     if isinstance(batch, list) and leaves and all(isinstance(leaf, str) for leaf in leaves):
         lengths = [len(leaves)]
     elif len(lengths) < len(leaves) or (isinstance(batch, list) and len(batch) == rows):
@@ -125,8 +125,12 @@ def _as_bytes(leaf: Tensor, count: int) -> Tensor:
     return leaf.detach().resolve_conj().resolve_neg().reshape(count, -1).contiguous().view(torch.uint8)
 
 
+def _is_plain(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.layout == torch.strided and not leaf.is_nested
+
+
 def _has_rows(leaf: Any, count: int) -> bool:
-    return isinstance(leaf, Tensor) and leaf.layout == torch.strided and leaf.shape[:1] == (count,) and leaf.numel() > 0
+    return _is_plain(leaf) and leaf.shape[:1] == (count,) and leaf.numel() > 0
 
 
 def _has_the_same_rows(one: Tensor, other: Tensor) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 pytest.importorskip("sklearn")
-pytest.importorskip("pandas")
+pandas = pytest.importorskip("pandas")
 from wdpurify.audit import compare, leakage
 
 
@@ -90,7 +90,8 @@ def test_outputs_without_scores_are_named():
 def test_classes_by_name_and_several_nuisances():
     names = [("sad", "glad")[label] for label in CLASSES]
     groups = {"hair": HAIR, "site": ["north", "south"] * 50}
-    found = compare({"net": Reads(1)}, ROWS, names, groups, classes=["sad", "glad"])
+    classes = pandas.Series(["sad", "glad"], index=[7, 3])
+    found = compare({"net": Reads(1)}, ROWS, names, groups, classes=classes)
     assert found.table.loc[("hair", "net"), "worst cell"] == 0
     assert found.table.loc[("site", "net"), "worst cell"] == 80
     assert found.cells.loc[("hair", "glad", 1), "rows"] == 40

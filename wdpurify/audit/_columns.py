@@ -39,7 +39,7 @@ def describe_column(name: str, cells: Sequence[Any]) -> tuple[Column, Tensor, li
 
     Args:
         name: for the messages.
-        cells: one value per row; None and NaN are missing.
+        cells: one value per row; None, NaN and other markers of missing values are missing.
 
     Returns:
         The column; a number per row, int64, -1 where the value is missing or too rare; the values of the numbers.
@@ -66,7 +66,7 @@ def describe_column(name: str, cells: Sequence[Any]) -> tuple[Column, Tensor, li
 def codes_of(cells: Sequence[Any], values: Sequence[Any]) -> Tensor:
     """Number the cells of another source by ``values``, int64, shape ``(rows,)``; -1 for a missing or another value.
 
-    The type does not count: 1 is 1.0, True and the text "1".
+    A number is one value with equal numbers of other types, and with its text: 1 is 1.0, True and "1".
     """
     number = {str(value): place for place, value in enumerate(values)} | {value: place for place, value in enumerate(values)}
     found = [plain(cell) for cell in cells]

@@ -87,7 +87,8 @@ def compare(
         raise ValueError("`models` must name at least one model, got none. Give {name: model}")
     inputs = Inputs(rows, collate_fn=collate_fn, transform=transform)
     truth = labels_of_rows(labels, "labels")
-    places = truth if classes is None else [list(classes).index(label) if label in classes else -1 for label in truth]
+    classes = None if classes is None else list(classes)
+    places = truth if classes is None else [classes.index(label) if label in classes else -1 for label in truth]
     several = columns_of_labels(groups, len(inputs))
     called = {name: "`groups`" if several is None else f"`groups`, column {name!r}," for name in several or ["nuisance"]}
     columns = {name: cut(cells, called[name]) for name, cells in (several or {"nuisance": labels_of_rows(groups)}).items()}

@@ -48,6 +48,8 @@ class ErasureReport(NamedTuple):
     def __str__(self) -> str:
         text = f"A linear probe reads the label of {self.before:.1%} of the rows before erasing and {self.after:.1%} after it"
         count = f"{self.directions} direction{'' if self.directions == 1 else 's'} removed"
+        if self.before != self.before:
+            text = "The rows are too few to tell what a linear probe reads of the label"
         text = f"{text} (chance {self.chance:.1%}; {count}, {self.rows} different auxiliary rows)."
         if self.before < self.chance + CLEAR:
             text += (
@@ -148,7 +150,7 @@ def _leakage(rows: Rows, seed: int) -> tuple[float, float, float]:
         before, after = ([decoded(*each) for each in part.of_each_label()] for part in (held_out, erased))
         figures = [(old, new, chance) for (old, chance), (new, _) in zip(before, after, strict=True) if chance == chance]
     if not figures:
-        values = [len(each.groups.unique()) for each in rows.of_each_label()]
+        values = [count for each in rows.of_each_label() if (count := len(each.groups.unique())) > 1]
         return float("nan"), float("nan"), sum(1.0 / count for count in values) / len(values)
     old, new, chance = (sum(each) / len(figures) for each in zip(*figures, strict=True))
     return old, new, chance

@@ -88,7 +88,10 @@ def fit_eraser(
     rows = features.detach().double().cpu()
     columns = list(groups.cpu().unbind(1)) if groups.ndim == 2 else [groups.cpu()]
     if not all(len(column.unique()) > 1 for column in columns):
-        raise ValueError("`groups` must hold at least two label values to erase, got one. Add rows with another label value")
+        raise ValueError(
+            "`groups` must hold at least two label values to erase, got one. Add rows with another label value, or raise "
+            "`max_rows`"
+        )
     statistics = moments(
         rows, torch.ones(len(rows), dtype=torch.float64) if weights is None else weights.double().cpu(), shrinkage=shrinkage
     )

@@ -43,9 +43,10 @@ class AttributeCopies:
             return self.of_tensor(value)
         if kind is tuple and all(type(part) in PLAIN for part in value):
             return value
-        if kind is tuple:
-            parts = tuple(self.of(part, depth + 1) for part in value)
-            return parts if any(part is not original for part, original in zip(parts, value, strict=True)) else value
+        if kind is tuple or (isinstance(value, tuple) and hasattr(value, "_make")):
+            parts = [self.of(part, depth + 1) for part in value]
+            changed = any(part is not original for part, original in zip(parts, value, strict=True))
+            return getattr(kind, "_make", kind)(parts) if changed else value
         is_array = (kind.__module__, kind.__name__) == ("numpy", "ndarray") and value.size <= LARGE
         if kind not in _CONTAINERS and not is_array:
             return self._stand_ins.get(id(value), value) if kind is nn.Parameter else value

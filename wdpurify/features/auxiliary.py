@@ -73,9 +73,9 @@ class AuxiliaryForward:
         self.replayed = None if saved is None else AutocastState(saved[0], getattr(torch, saved[1]))
 
     def place(self) -> tuple[torch.device, torch.dtype]:
-        """Return device and dtype of the first floating-point parameter; CPU and float32 without parameters."""
+        """Return device and dtype of the first parameter of 16 bits or more; CPU and float32 without parameters."""
         for parameter in self.model.parameters():
-            if parameter.is_floating_point():
+            if parameter.is_floating_point() and parameter.element_size() > 1:
                 return parameter.device, parameter.dtype
         return torch.device("cpu"), torch.float32
 

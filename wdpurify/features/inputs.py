@@ -49,11 +49,13 @@ def usable_inputs(inputs: Any, count: int) -> tuple[Any, Tensor | None]:
     """Return a batch that a model may change in place, with its unusable rows replaced.
 
     Returns:
-        The inputs, and the mask of the rows that are usable, bool, shape ``(count,)``; None if no tensor can be checked.
+        The inputs, and the mask of the usable rows, bool, shape ``(count,)``. The mask is None if no tensor can be checked.
     """
 
     def is_checked(leaf: Any) -> bool:
-        return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 0 and len(leaf) == count
+        if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or leaf.is_nested:
+            return isinstance(leaf, Tensor) and leaf.is_nested
+        return leaf.layout == torch.strided and leaf.ndim > 0 and len(leaf) == count
 
     checked = [leaf for leaf in leaves_of(inputs) if is_checked(leaf)]
     if not checked or any(tensor.is_nested for tensor in checked):

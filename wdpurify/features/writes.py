@@ -31,8 +31,9 @@ class WatchedParameters:
         read = torch._foreach_norm([self._named[place][1].detach() for place in plain]) if plain else ()
         for place, norm in zip(plain, read, strict=True):
             norms[place] = float(norm.nan_to_num())
-        return [(each._version, norm) for (_, each), norm in zip(self._named, norms, strict=True)]
+        return [(0 if each.is_inference() else each._version, norm) for (_, each), norm in zip(self._named, norms, strict=True)]
 
 
 def _has_values(parameter: Tensor) -> bool:
-    return type(parameter) is nn.Parameter and parameter.is_floating_point() and not parameter.is_meta
+    is_number = parameter.is_floating_point() and parameter.element_size() > 1  # no norm of float8
+    return type(parameter) is nn.Parameter and is_number and not parameter.is_meta
