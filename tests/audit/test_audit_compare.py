@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 pytest.importorskip("sklearn")
-pandas = pytest.importorskip("pandas")
+pytest.importorskip("pandas")
+import pandas
+
 from wdpurify.audit import compare, leakage
 
 
