@@ -75,7 +75,7 @@ class AuxiliaryForward:
     def place(self) -> tuple[torch.device, torch.dtype]:
         """Return device and dtype of the first parameter of 16 bits or more; CPU and float32 without parameters."""
         for parameter in self.model.parameters():
-            if parameter.is_floating_point() and parameter.element_size() > 1:
+            if parameter.is_floating_point() and parameter.dtype.itemsize > 1:
                 return parameter.device, parameter.dtype
         return torch.device("cpu"), torch.float32
 

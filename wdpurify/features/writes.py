@@ -35,5 +35,5 @@ class WatchedParameters:
 
 
 def _has_values(parameter: Tensor) -> bool:
-    is_number = parameter.is_floating_point() and parameter.element_size() > 1  # no norm of float8
+    is_number = parameter.is_floating_point() and parameter.dtype.itemsize > 1  # no norm of float8
     return type(parameter) is nn.Parameter and is_number and not parameter.is_meta
