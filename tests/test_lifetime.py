@@ -166,6 +166,19 @@ def test_a_kept_loss_holds_no_gradient_of_the_size_of_features_or_parameters():
     assert watch.alive(*model.parameters()) == 0
 
 
+@pytest.mark.parametrize("layer", [nn.Identity, nn.Flatten])
+def test_a_tapped_layer_that_returns_its_input_keeps_no_features_in_a_cycle(layer):
+    model = _Model()
+    model.body.append(layer())
+    purify = PurifyRegularizer.for_model(model, small_sampler(), layer="body.3", feature_dim=WIDTH)
+    watch = _Watch()
+    with watch:
+        for _ in range(5):
+            model(torch.rand(ROWS, 3, 8, 8))  # no backward pass frees the graph
+    assert watch.alive() <= 2  # of the last forward: the input of its activation, and the features
+    purify.remove()
+
+
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_kept_loss_holds_no_sums_over_rows(form):
     model = _Model()
